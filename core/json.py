@@ -1,0 +1,65 @@
+"""JSON as this project speaks it: UTC times with `Z`, Decimals as numbers with two or more decimals, never floats."""
+
+import json as standard_json
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
+
+
+def _default(value: object) -> object:
+    if isinstance(value, Decimal):
+        return orjson.Fragment(decimal_text(value))
+    raise TypeError(f"{type(value).__name__} is not JSON serialisable")
+
+
+def decimal_text(value: Decimal) -> str:
+    """Render money for the wire: at least two decimals, no exponent (contract.md 1.7: `99.00`).
+
+    >>> decimal_text(Decimal("99"))
+    '99.00'
+    """
+    exponent = value.as_tuple().exponent
+    if isinstance(exponent, int) and exponent > -2:
+        value = value.quantize(Decimal("0.01"))
+    return f"{value:f}"
+
+
+def dumps(value: object) -> bytes:
+    """Encode `value`; raises TypeError for what JSON cannot hold."""
+    return orjson.dumps(value, default=_default, option=_OPTIONS)
+
+
+def dumps_text(value: object) -> str:
+    """Encode `value` as text, for those who want no bytes."""
+    return dumps(value).decode()
+
+
+def loads_exact(raw: bytes | str) -> Any:
+    """Decode trusted JSON with fractions as Decimals, so that stored money keeps its digits."""
+    return standard_json.loads(raw, parse_float=Decimal)
+
+
+def loads(raw: bytes | str) -> Any:
+    """Decode JSON; raises ValueError when `raw` is malformed, holds a NUL, or is nested beyond reason."""
+    value = orjson.loads(raw)
+    refuse_nul(value)
+    return value
+
+
+def refuse_nul(value: object) -> None:
+    """Raise ValueError when any text within `value` holds U+0000."""
+    # PostgreSQL cannot store U+0000 in text or jsonb, so it is refused at the door rather than deep in a query.
+    if isinstance(value, str):
+        if "\x00" in value:
+            raise ValueError("the character U+0000 is not allowed")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            refuse_nul(key)
+            refuse_nul(item)
+    elif isinstance(value, Sequence):
+        for item in value:
+            refuse_nul(item)

@@ -1,0 +1,63 @@
+"""Structured logging: one event per line, JSON in production and readable in development, with secrets masked."""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, cast
+
+import structlog
+
+# Values under these names never reach a log, however deep a caller put them.
+_SECRET_WORDS = ("password", "secret", "token", "authorization", "cookie", "api_key", "signature")
+_MASK = "[hidden]"
+
+
+def mask_secrets(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Replace the values of keys that name a secret, at any depth."""
+    return cast(MutableMapping[str, Any], _masked(event))
+
+
+def _masked(value: object) -> object:
+    if isinstance(value, MutableMapping):
+        return {
+            key: _MASK if any(word in str(key).lower() for word in _SECRET_WORDS) else _masked(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_masked(item) for item in value]
+    return value
+
+
+def configure_logging(*, level: str, as_json: bool) -> None:
+    """Send structlog and the standard library's loggers to standard error in one form.
+
+    `level` is a name of the standard library's (`INFO`); `as_json` chooses the machine's form.
+    """
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        mask_secrets,
+    ]
+    renderer: structlog.types.Processor = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    for chatty in ("engineio", "socketio", "aiormq", "aio_pika", "taskiq", "asyncio", "alembic"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))

@@ -1,0 +1,66 @@
+"""Password hashing off the event loop, with bounded concurrency.
+
+New hashes are argon2id; bcrypt hashes of the earlier systems verify and are reported as due for an upgrade.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from passlib.context import CryptContext
+
+R = TypeVar("R")
+
+# bcrypt looks at no more than 72 bytes and today's library refuses longer input; the earlier systems cut it there.
+_BCRYPT_BYTES = 72
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The outcome of a check: `upgraded_hash` is set when the stored hash should be replaced."""
+
+    matches: bool
+    upgraded_hash: str | None = None
+
+
+class PasswordHasher:
+    """Hashes and verifies passwords in a small thread pool, so that a login storm cannot stall the sockets."""
+
+    def __init__(self, *, workers: int = 2) -> None:
+        self._context = CryptContext(schemes=["argon2", "bcrypt"], deprecated="auto")
+        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="passwords")
+        # Hashed once at start, so that checking an unknown account costs exactly one verification too.
+        self._decoy: str = self._context.hash(secrets.token_urlsafe(16))
+
+    async def hash(self, password: str) -> str:
+        """Return an argon2id hash in the modular crypt format."""
+        return await self._run(lambda: str(self._context.hash(password)))
+
+    async def verify(self, password: str, stored: str | None) -> Verdict:
+        """Check `password` against a stored hash.
+
+        With `stored=None` (an unknown account) the same work is done in vain, so that the answer's time tells nothing.
+        """
+        return await self._run(lambda: self._check(password, stored))
+
+    def close(self) -> None:
+        """Stop the worker threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _check(self, password: str, stored: str | None) -> Verdict:
+        if stored is None:
+            self._context.verify(password, self._decoy)
+            return Verdict(matches=False)
+        if not stored.startswith("$2"):
+            matches, upgraded = self._context.verify_and_update(password, stored)
+            return Verdict(matches=matches, upgraded_hash=upgraded)
+        cut = password.encode()[:_BCRYPT_BYTES]
+        if not self._context.verify(cut, stored):
+            return Verdict(matches=False)
+        return Verdict(matches=True, upgraded_hash=self._context.hash(password))
+
+    async def _run(self, work: Callable[[], R]) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
