@@ -1,0 +1,18 @@
+"""Floor 1: tables, enums and pure state transitions. Importing this package registers every table."""
+
+from models import audit, billing, events, inbox, mail, notifications, provisioning, sso, tenants, users
+from models.base import Base
+
+__all__ = [
+    "Base",
+    "audit",
+    "billing",
+    "events",
+    "inbox",
+    "mail",
+    "notifications",
+    "provisioning",
+    "sso",
+    "tenants",
+    "users",
+]

@@ -1,0 +1,42 @@
+"""The provider inbox: every signed webhook event, stored once before it is answered (providers.md 1.3)."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Index, String, Text, UniqueConstraint, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, Identified, enum_column
+
+
+class InboxState(StrEnum):
+    """`received` waits to be applied; `handled` and `dead` are final until an operator resends."""
+
+    RECEIVED = "received"
+    HANDLED = "handled"
+    DEAD = "dead"
+
+
+class ProviderEvent(Identified, Base):
+    """A verified event as the provider sent it; unique on (provider, account, event_id)."""
+
+    __tablename__ = "provider_events"
+    __table_args__ = (
+        UniqueConstraint("provider", "account", "event_id"),
+        Index("ix_provider_events_waiting", "next_attempt_at", postgresql_where=text("state = 'received'")),
+    )
+
+    provider: Mapped[str] = mapped_column(String(50))
+    account: Mapped[str] = mapped_column(String(100), default="")
+    event_id: Mapped[str] = mapped_column(String(255))
+    type: Mapped[str] = mapped_column(String(100))
+    payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    occurred_at: Mapped[datetime]
+    received_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    state: Mapped[InboxState] = mapped_column(enum_column(InboxState, name="state"), default=InboxState.RECEIVED)
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime]
+    last_error: Mapped[str | None] = mapped_column(Text)
+    handled_at: Mapped[datetime | None]

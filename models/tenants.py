@@ -1,0 +1,98 @@
+"""Tenants, who belongs to them, and who is invited."""
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, func, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from models.base import Base, Identified, JsonObject, TenantOwned, Timestamped, enum_column
+from models.users import User
+
+
+class TenantStatus(StrEnum):
+    """Where a tenant stands (contract.md 3.1)."""
+
+    PENDING = "pending"
+    PROVISIONING = "provisioning"
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    CANCELLED = "cancelled"
+
+
+class Role(StrEnum):
+    """A member's role (contract.md 2.7); `member` and `user` have equal rights and are kept as given."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+    MEMBER = "member"
+    USER = "user"
+    BUYER = "buyer"
+
+
+class Tenant(Identified, Timestamped, Base):
+    """A customer of the SaaS company: the thing that is billed, provisioned and watched."""
+
+    __tablename__ = "tenants"
+
+    name: Mapped[str] = mapped_column(String(255))
+    slug: Mapped[str] = mapped_column(String(100), unique=True)
+    status: Mapped[TenantStatus] = mapped_column(enum_column(TenantStatus, name="status"), default=TenantStatus.PENDING)
+    erpnext_site_url: Mapped[str | None] = mapped_column(String(500))
+    settings: Mapped[JsonObject] = mapped_column(default=dict)
+
+
+class Membership(Identified, TenantOwned, Base):
+    """A user's place in a tenant; at most one of a user's memberships is the default."""
+
+    __tablename__ = "user_tenants"
+    __table_args__ = (
+        UniqueConstraint("user_id", "tenant_id"),
+        Index("ix_user_tenants_tenant_id", "tenant_id", "joined_at"),
+        Index("uq_user_tenants_default", "user_id", unique=True, postgresql_where=text("is_default")),
+    )
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    role: Mapped[Role] = mapped_column(enum_column(Role, name="role"))
+    is_default: Mapped[bool] = mapped_column(default=False)
+    joined_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    user: Mapped[User] = relationship(lazy="raise")
+    tenant: Mapped[Tenant] = relationship(lazy="raise")
+
+
+class InvitationState(StrEnum):
+    """Where an invitation stands; `expired` is written when somebody tries it too late."""
+
+    PENDING = "pending"
+    ACCEPTED = "accepted"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+
+
+class Invitation(Identified, TenantOwned, Base):
+    """A place offered to an e-mail address that no user has yet (contract.md 3.2)."""
+
+    __tablename__ = "invitations"
+    __table_args__ = (
+        Index("ix_invitations_tenant_id", "tenant_id", "created_at"),
+        Index(
+            "uq_invitations_pending",
+            "tenant_id",
+            text("lower(email)"),
+            unique=True,
+            postgresql_where=text("state = 'pending'"),
+        ),
+    )
+
+    email: Mapped[str] = mapped_column(String(255))
+    role: Mapped[Role] = mapped_column(enum_column(Role, name="role"))
+    state: Mapped[InvitationState] = mapped_column(
+        enum_column(InvitationState, name="state"), default=InvitationState.PENDING
+    )
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    invited_by: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+    accepted_at: Mapped[datetime | None]

@@ -1,0 +1,107 @@
+"""People and their sign-in sessions."""
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, String, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, Identified, Timestamped, enum_column
+
+# A retried refresh must not look like theft: the previous token is still honoured for this long (providers.md 1.6).
+REFRESH_GRACE = timedelta(seconds=30)
+
+
+class User(Identified, Timestamped, Base):
+    """A person; e-mail addresses are unique without regard to case."""
+
+    __tablename__ = "users"
+
+    email: Mapped[str] = mapped_column(String(255))
+    hashed_password: Mapped[str] = mapped_column(String(255))
+    full_name: Mapped[str] = mapped_column(String(255))
+    is_active: Mapped[bool] = mapped_column(default=True)
+    is_superuser: Mapped[bool] = mapped_column(default=False)
+    locale: Mapped[str] = mapped_column(String(8), default="en")
+
+
+Index("uq_users_email_lower", func.lower(User.email), unique=True)
+
+
+class RefreshVerdict(StrEnum):
+    """What presenting a refresh token means."""
+
+    ROTATE = "rotate"
+    REUSED = "reused"
+
+
+class UserSession(Identified, Base):
+    """One sign-in: a family of refresh tokens of which only the newest is good.
+
+    `current_jti` is the token to present next; `previous_jti` is honoured within `REFRESH_GRACE` of `rotated_at`.
+    """
+
+    __tablename__ = "user_sessions"
+    __table_args__ = (Index("ix_user_sessions_user_id", "user_id", postgresql_where=text("revoked_at IS NULL")),)
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    tenant_id: Mapped[UUID | None] = mapped_column(ForeignKey("tenants.id", ondelete="SET NULL"))
+    current_jti: Mapped[str] = mapped_column(String(64))
+    previous_jti: Mapped[str | None] = mapped_column(String(64))
+    rotated_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_seen_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+    revoked_reason: Mapped[str | None] = mapped_column(String(50))
+    user_agent: Mapped[str | None] = mapped_column(String(255))
+    ip: Mapped[str | None] = mapped_column(String(64))
+
+    def is_live(self, now: datetime) -> bool:
+        return self.revoked_at is None and self.expires_at > now
+
+    def judge(self, jti: str, *, now: datetime) -> RefreshVerdict:
+        """Say whether a presented refresh token may be exchanged (providers.md 1.6)."""
+        if jti == self.current_jti:
+            return RefreshVerdict.ROTATE
+        in_grace = self.rotated_at is not None and now <= self.rotated_at + REFRESH_GRACE
+        if jti == self.previous_jti and in_grace:
+            return RefreshVerdict.ROTATE
+        return RefreshVerdict.REUSED
+
+    def rotate(self, presented_jti: str, new_jti: str, *, now: datetime, expires_at: datetime) -> None:
+        """Make `new_jti` the good token; a rotation within the grace keeps the moment it began."""
+        if presented_jti == self.current_jti:
+            self.previous_jti = self.current_jti
+            self.rotated_at = now
+        self.current_jti = new_jti
+        self.last_seen_at = now
+        self.expires_at = expires_at
+
+    def revoke(self, reason: str, *, now: datetime) -> bool:
+        """End the session; returns False when it had already ended."""
+        if self.revoked_at is not None:
+            return False
+        self.revoked_at = now
+        self.revoked_reason = reason
+        return True
+
+
+class TokenPurpose(StrEnum):
+    """What an e-mailed one-time token is for."""
+
+    PASSWORD_RESET = "password_reset"  # noqa: S105 - a name, not a password
+
+
+class OneTimeToken(Identified, Base):
+    """A token that was sent to a user and works once; only its SHA-256 is stored."""
+
+    __tablename__ = "one_time_tokens"
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    purpose: Mapped[TokenPurpose] = mapped_column(enum_column(TokenPurpose, name="purpose"))
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
