@@ -1,0 +1,1 @@
+"""Floor 3: use cases and business decisions; the only floor that decides."""

@@ -1,0 +1,153 @@
+"""The catalogue of events: what is said on the wire, where, and with which fields (contract.md 7.3).
+
+Every class is one event. Payloads are supersets of what the released clients read; `event_id` and `seq` are added
+when an event is delivered.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, ClassVar, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from core import json
+from realtime.rooms import member_room, tenant_room
+
+Namespace = Literal["/notifications", "/provisioning", "/billing"]
+
+# The first ancestor's sample client listens to the second name, on the root namespaces only.
+ROOT_TWINS = {"notification:new": "notification"}
+
+
+class DomainEvent(BaseModel):
+    """A fact about one tenant that its people may hear of.
+
+    `event` is the wire name, `namespace` the event's own namespace; fields are the payload.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    event: ClassVar[str]
+    namespace: ClassVar[Namespace]
+
+    tenant_id: UUID
+
+    def room(self) -> str:
+        """Return the room whose members are entitled to the event."""
+        return tenant_room(self.tenant_id)
+
+    def payload(self) -> dict[str, Any]:
+        """Return the payload as plain JSON values, the same before it is stored and after it is read back."""
+        plain: dict[str, Any] = json.loads_exact(json.dumps(self.model_dump()))
+        return plain
+
+
+class StatusUpdate(DomainEvent):
+    """A provisioning job has moved on."""
+
+    event = "status:update"
+    namespace = "/provisioning"
+
+    job_id: UUID
+    job_type: str
+    status: str
+    state: str
+    progress: int
+    message: str | None
+
+
+class StatusCompleted(DomainEvent):
+    """A provisioning job has succeeded; `erpnext_url` is the tenant's site, if it has one now."""
+
+    event = "status:completed"
+    namespace = "/provisioning"
+
+    job_id: UUID
+    job_type: str
+    status: Literal["completed"] = "completed"
+    state: str = "succeeded"
+    progress: int = 100
+    erpnext_url: str | None
+    result: dict[str, Any]
+
+
+class StatusFailed(DomainEvent):
+    """A provisioning job has failed or was cancelled; `state` tells which."""
+
+    event = "status:failed"
+    namespace = "/provisioning"
+
+    job_id: UUID
+    job_type: str
+    status: Literal["failed"] = "failed"
+    state: str
+    error: str
+
+
+class SubscriptionUpdated(DomainEvent):
+    """The subscription has changed in any way; `subscription` is what GET /billing/subscription would answer."""
+
+    event = "subscription:updated"
+    namespace = "/billing"
+
+    subscription_id: UUID
+    status: str
+    plan: str
+    updated_at: datetime
+    subscription: dict[str, Any]
+
+
+class SubscriptionExpiring(DomainEvent):
+    """The trial or the paid period ends in `days_left` days."""
+
+    event = "subscription:expiring"
+    namespace = "/billing"
+
+    subscription_id: UUID
+    days_left: int
+    ends_at: datetime
+
+
+class PaymentReceived(DomainEvent):
+    """Money has arrived."""
+
+    event = "payment:received"
+    namespace = "/billing"
+
+    payment_id: UUID
+    amount: Decimal
+    currency: str
+    status: Literal["succeeded"] = "succeeded"
+    created_at: datetime
+
+
+class NotificationCreated(DomainEvent):
+    """A user has a new notification; only that user hears of it."""
+
+    event = "notification:new"
+    namespace = "/notifications"
+
+    user_id: UUID
+    id: UUID
+    type: str
+    title: str
+    message: str
+    data: dict[str, Any]
+    link: str | None
+    read: Literal[False] = False
+    created_at: datetime
+
+    def room(self) -> str:
+        return member_room(self.tenant_id, self.user_id)
+
+
+CATALOGUE: tuple[type[DomainEvent], ...] = (
+    StatusUpdate,
+    StatusCompleted,
+    StatusFailed,
+    SubscriptionUpdated,
+    SubscriptionExpiring,
+    PaymentReceived,
+    NotificationCreated,
+)

@@ -1,0 +1,69 @@
+"""Who is asking: the actor of a use case, and the checks every service makes of one."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from core.errors import DomainError, ErrorKind, PermissionDenied
+from models.tenants import Role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """A signed-in user; `tenant_id` and `role` are those of the token's tenant and go together."""
+
+    user_id: UUID
+    email: str
+    full_name: str
+    session_id: UUID
+    tenant_id: UUID | None
+    role: Role | None
+    is_superuser: bool
+
+
+class NotAuthenticated(DomainError):
+    """No credentials were shown."""
+
+    kind = ErrorKind.UNAUTHENTICATED
+    code = "AUTH_ERROR"
+    message = "Not authenticated"
+
+
+class NoTenantInToken(DomainError):
+    """The token speaks for a user but for no tenant."""
+
+    kind = ErrorKind.UNAUTHENTICATED
+    code = "TENANT_ERROR"
+    message = "No tenant in token"
+
+
+class RoleRequired(PermissionDenied):
+    """The caller's role in the tenant is not one of those the action needs."""
+
+    def __init__(self, *allowed: Role) -> None:
+        names = ", ".join(role.value for role in allowed)
+        super().__init__(f"This action requires one of the following roles: {names}")
+
+
+class SuperuserRequired(PermissionDenied):
+    """Only the platform's own people may do this."""
+
+    message = "Superuser access required"
+
+
+def require_tenant(actor: Actor) -> UUID:
+    """Return the tenant the actor speaks for; raises NoTenantInToken."""
+    if actor.tenant_id is None:
+        raise NoTenantInToken
+    return actor.tenant_id
+
+
+def require_role(role: Role | None, *allowed: Role) -> None:
+    """Raise RoleRequired unless `role` is one of `allowed`."""
+    if role not in allowed:
+        raise RoleRequired(*allowed)
+
+
+def require_superuser(actor: Actor) -> None:
+    """Raise SuperuserRequired unless the actor is one of the platform's own."""
+    if not actor.is_superuser:
+        raise SuperuserRequired

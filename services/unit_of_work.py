@@ -1,0 +1,206 @@
+"""The unit of work: one use case, one transaction, its facts and their events together.
+
+Leaving the block cleanly commits; leaving it in any other way rolls everything back, recorded events included.
+No network call belongs inside an open unit of work.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID, uuid4
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
+
+from core.clock import Clock
+from core.errors import DomainError, ErrorKind
+from models.audit import AuditEntry
+from models.base import TenantOwned
+from realtime import log
+from realtime.bell import Bell
+from realtime.log import PendingEvent
+from services.events import DomainEvent
+
+_SCOPE = "scope"
+
+
+@dataclass(frozen=True, slots=True)
+class TenantScope:
+    """Only this tenant's rows exist in the unit of work."""
+
+    tenant_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformScope:
+    """Every tenant's rows exist: for sign-in, webhooks, workers and operators. `reason` says why, for the reader."""
+
+    reason: str
+
+
+Scope = TenantScope | PlatformScope
+
+
+class TenantScopeMissing(RuntimeError):
+    """A tenant's rows were asked for on a session that no unit of work has opened: a bug, never a user's fault."""
+
+
+class ForeignTenant(DomainError):
+    """A row of another tenant was about to be written."""
+
+    kind = ErrorKind.FORBIDDEN
+    code = "PERMISSION_DENIED"
+    message = "You don't have access to this tenant"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A doorbell for the worker: `name` of the task and the id of the row that holds the truth."""
+
+    name: str
+    row_id: UUID
+
+
+class TaskRinger(Protocol):
+    """Rings the worker after a commit; it never waits and never fails, for the sweepers repair a lost ring."""
+
+    def ring(self, task: Task) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestTrace:
+    """Where a use case came from, for its audit entries."""
+
+    request_id: str | None = None
+    ip: str | None = None
+
+
+class UnitOfWork:
+    """What a service is given: the session, the time, and somewhere to record facts."""
+
+    def __init__(self, session: AsyncSession, scope: Scope, *, now: datetime, trace: RequestTrace) -> None:
+        self.session = session
+        self.scope = scope
+        self.now = now
+        self._trace = trace
+        self._events: list[PendingEvent] = []
+        self._tasks: list[Task] = []
+
+    def record(self, fact: DomainEvent) -> None:
+        """Record a fact for the log; it is numbered when the unit of work commits and vanishes if it does not."""
+        event_id = uuid4()
+        self._events.append(
+            PendingEvent(
+                id=event_id,
+                tenant_id=fact.tenant_id,
+                namespace=fact.namespace,
+                room=fact.room(),
+                name=fact.event,
+                payload=fact.payload(),
+                created_at=self.now,
+            )
+        )
+
+    def audit(
+        self,
+        action: str,
+        *,
+        actor_id: UUID | None,
+        tenant_id: UUID | None,
+        subject: tuple[str, UUID | str],
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write who did what: `action` is `subject.verb`, `subject` a (type, id) pair; no actor means the system."""
+        self.session.add(
+            AuditEntry(
+                tenant_id=tenant_id,
+                actor_id=actor_id,
+                action=action,
+                subject_type=subject[0],
+                subject_id=str(subject[1]),
+                details=dict(details or {}),
+                request_id=self._trace.request_id,
+                ip=self._trace.ip,
+                created_at=self.now,
+            )
+        )
+
+    def ring(self, name: str, row_id: UUID) -> None:
+        """Ring the worker for a row once it is committed."""
+        self._tasks.append(Task(name, row_id))
+
+    @property
+    def pending_events(self) -> Sequence[PendingEvent]:
+        return self._events
+
+    @property
+    def pending_tasks(self) -> Sequence[Task]:
+        return self._tasks
+
+
+class UnitOfWorkFactory:
+    """Opens units of work; the doors hold one and call it."""
+
+    def __init__(
+        self, sessions: async_sessionmaker[AsyncSession], *, clock: Clock, bell: Bell, ringer: TaskRinger
+    ) -> None:
+        self._sessions = sessions
+        self._clock = clock
+        self._bell = bell
+        self._ringer = ringer
+
+    @asynccontextmanager
+    async def __call__(self, scope: Scope, *, trace: RequestTrace | None = None) -> AsyncIterator[UnitOfWork]:
+        async with self._sessions(info={_SCOPE: scope}) as session:
+            uow = UnitOfWork(session, scope, now=self._clock.now(), trace=trace or RequestTrace())
+            yield uow
+            # The rows go first and the numbering last, so that a stream is locked for as short as can be.
+            await session.flush()
+            numbered = await log.append(session, uow.pending_events)
+            await session.commit()
+        self._bell.ring(numbered)
+        for task in uow.pending_tasks:
+            self._ringer.ring(task)
+
+
+def guard_tenants(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """Make every session of `sessions` see and write only what its unit of work's scope allows."""
+    sync_class: type[Session] = type("ScopedSession", (Session,), {})
+    sessions.configure(sync_session_class=sync_class)
+    event.listen(sync_class, "do_orm_execute", _limit_to_tenant)
+    event.listen(sync_class, "before_flush", _refuse_foreign_rows)
+
+
+def _scope_of(session: Session) -> Scope:
+    scope: Scope | None = session.info.get(_SCOPE)
+    if scope is None:
+        raise TenantScopeMissing("open a unit of work: this session has no scope")
+    return scope
+
+
+def _limit_to_tenant(state: ORMExecuteState) -> None:
+    scope = _scope_of(state.session)
+    if isinstance(scope, PlatformScope) or state.is_column_load or state.is_relationship_load:
+        return
+    if state.is_select or state.is_update or state.is_delete:
+        tenant_id = scope.tenant_id
+        state.statement = state.statement.options(
+            with_loader_criteria(
+                TenantOwned,
+                lambda owned: owned.tenant_id == tenant_id,
+                include_aliases=True,
+                track_closure_variables=True,
+            )
+        )
+
+
+def _refuse_foreign_rows(session: Session, *_: object) -> None:
+    scope = _scope_of(session)
+    if isinstance(scope, PlatformScope):
+        return
+    for row in (*session.new, *session.dirty, *session.deleted):
+        if isinstance(row, TenantOwned) and row.tenant_id != scope.tenant_id:
+            raise ForeignTenant
