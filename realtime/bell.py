@@ -123,10 +123,10 @@ def encode(events: Sequence[NumberedEvent]) -> bytes:
 def decode(message: bytes) -> tuple[UUID, int, list[NumberedEvent]]:
     """Read what `encode` wrote; raises ValueError, KeyError or TypeError when it is something else."""
     body = json.loads_exact(message)
-    tenant_id = UUID(body["tenant"])
+    tenant_id = UUID(str(body["tenant"]))
     events = [
         NumberedEvent(
-            id=UUID(fields["id"]),
+            id=UUID(str(fields["id"])),
             tenant_id=tenant_id,
             namespace=fields["namespace"],
             room=fields["room"],

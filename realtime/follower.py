@@ -49,6 +49,7 @@ class Follower:
         self._log = log
         self._deliver = deliver
         self._streams: dict[UUID, _Stream] = {}
+        self._look_now = asyncio.Event()
 
     async def join(self, tenant_id: UUID) -> None:
         """Count one more socket of a tenant; on return, everything committed from now on will be delivered.
@@ -97,10 +98,17 @@ class Follower:
         for tenant_id, head in heads.items():
             self.hear(tenant_id, head)
 
+    def look_now(self) -> None:
+        """Have the heads checked at once, because bells may have been missed."""
+        self._look_now.set()
+
     async def run(self, interval_s: Callable[[], float]) -> None:
         """Check the heads for ever, `interval_s()` seconds apart; a database that is away is tried again."""
         while True:
-            await asyncio.sleep(interval_s())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(interval_s()):
+                    await self._look_now.wait()
+            self._look_now.clear()
             try:
                 await self.check_heads()
             except Exception as error:  # noqa: BLE001

@@ -1,0 +1,120 @@
+"""The two deployments every test can run in, and the fixtures that most tests start from."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from functools import partial
+
+import pytest
+from aiohttp import ClientSession
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from server.settings import Settings
+from services.unit_of_work import UnitOfWorkFactory
+from tests.support.people import RegisterCompany, company_factory
+from tests.support.running import Orchestrator, Running, open_migrated, start
+from tests.support.stores import StoreMissing, Stores, cluster_stores, free_port, refuse_or_skip
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--deployment",
+        choices=("embedded", "cluster"),
+        default="embedded",
+        help="embedded: everything in one process; cluster: PostgreSQL, Redis, RabbitMQ and several processes",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that are marked for the other deployment."""
+    other = "cluster" if config.getoption("--deployment") == "embedded" else "embedded"
+    left_out = [item for item in items if item.get_closest_marker(other) is not None]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"deployment: {config.getoption('--deployment')}"
+
+
+@pytest.fixture(scope="session")
+def deployment(request: pytest.FixtureRequest) -> str:
+    """Which deployment this run plays: `embedded` or `cluster`."""
+    return str(request.config.getoption("--deployment"))
+
+
+@pytest.fixture(scope="session")
+def stores(
+    deployment: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Stores]:
+    """The stores of this test process; in the embedded deployment the server starts its own."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    with ExitStack() as stack:
+        found = Stores(told=["PostgreSQL: embedded, from the wheel"])
+        if deployment == "cluster":
+            try:
+                found = stack.enter_context(cluster_stores(tmp_path_factory.mktemp("stores"), worker))
+            except StoreMissing as missing:
+                refuse_or_skip(missing)
+        reporter = request.config.get_terminal_writer()
+        reporter.line("\n" + "; ".join(found.told))
+        yield found
+
+
+@pytest.fixture(scope="session")
+def settings(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of a server for tests: a free port, rate limits off, names of its own on shared servers."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    unique = f"{worker}.{os.getpid()}"
+    return Settings(
+        _env_file=None,
+        environment="test",
+        port=free_port(),
+        data_dir=tmp_path_factory.mktemp("data"),
+        database_url=stores.database_url,
+        redis_url=stores.redis_url,
+        rabbitmq_url=stores.rabbitmq_url,
+        provisioning_queue_name=f"test.provisioning.{unique}",
+        tasks_queue_name=f"test.tasks.{unique}",
+        log_level="WARNING",
+        rate_auth_per_ip="off",
+        rate_sso_per_user="off",
+        rate_webhooks_per_ip="off",
+        rate_user_total="off",
+    )
+
+
+@pytest.fixture(scope="session")
+async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
+    """The migrated database of this test process."""
+    running = Running(partial(open_migrated, settings=settings))
+    yield await running.started()
+    await running.stop()
+
+
+@pytest.fixture(scope="session")
+async def orchestrator(settings: Settings, engine: AsyncEngine) -> AsyncIterator[Orchestrator]:
+    """A running server that all tests of this process share; every test makes tenants of its own."""
+    running = Running(partial(start, settings=settings, engine=engine))
+    yield await running.started()
+    await running.stop()
+
+
+@pytest.fixture(scope="session")
+def units(orchestrator: Orchestrator) -> UnitOfWorkFactory:
+    """Units of work on the running server's database."""
+    return orchestrator.units
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[ClientSession]:
+    """An HTTP client without cookies of other tests."""
+    async with ClientSession() as session:
+        yield session
+
+
+@pytest.fixture
+def company(http: ClientSession, orchestrator: Orchestrator) -> RegisterCompany:
+    """Registers companies on the shared server."""
+    return company_factory(http, orchestrator.url)
