@@ -25,6 +25,8 @@ def main() -> None:
     connection: Connection | None = context.config.attributes.get("connection")
     if connection is None:
         raise SystemExit("run migrations by `orchestrator migrate`, which knows the database")
+    # However long another process takes to migrate, this one waits; the migrations themselves set their own patience.
+    connection.execute(text("SET LOCAL lock_timeout = 0"))
     connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
     connection.commit()
     try:

@@ -1,6 +1,5 @@
-"""Plans, subscriptions, checkouts, payments and invoices (contract.md 4.1), with the subscription's transitions."""
+"""Subscriptions with their transitions, and the money that moves for them (contract.md 4.1)."""
 
-from calendar import monthrange
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -11,6 +10,23 @@ from sqlalchemy import ForeignKey, Index, Numeric, String, Text, UniqueConstrain
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from models.base import Base, Identified, JsonObject, TenantOwned, Timestamped, enum_column
+from models.checkouts import CheckoutSession, CheckoutState
+from models.plans import BillingPeriod, Plan, period_after
+
+# The noun is billing; plans and checkouts have files of their own only to keep each short.
+__all__ = [
+    "BillingPeriod",
+    "CheckoutSession",
+    "CheckoutState",
+    "Invoice",
+    "InvoiceStatus",
+    "PaymentEvent",
+    "PaymentEventType",
+    "Plan",
+    "ProviderCancellation",
+    "Subscription",
+    "SubscriptionStatus",
+]
 
 
 class SubscriptionStatus(StrEnum):
@@ -23,13 +39,6 @@ class SubscriptionStatus(StrEnum):
     EXPIRED = "expired"
 
 
-class BillingPeriod(StrEnum):
-    """How often a plan is paid."""
-
-    MONTHLY = "monthly"
-    YEARLY = "yearly"
-
-
 class PaymentEventType(StrEnum):
     """What happened to money (contract.md 4.1)."""
 
@@ -39,15 +48,6 @@ class PaymentEventType(StrEnum):
     CHARGEBACK = "chargeback"
 
 
-class CheckoutState(StrEnum):
-    """Where a checkout stands; `paid` is final, and money that comes late still makes it paid."""
-
-    PENDING = "pending"
-    PAID = "paid"
-    EXPIRED = "expired"
-    FAILED = "failed"
-
-
 class InvoiceStatus(StrEnum):
     """A provider's invoice as we know it; `paid` and `void` are final (providers.md 1.2)."""
 
@@ -55,88 +55,6 @@ class InvoiceStatus(StrEnum):
     PAID = "paid"
     FAILED = "failed"
     VOID = "void"
-
-
-def period_after(start: datetime, period: BillingPeriod, *, anchor_day: int) -> datetime:
-    """Return when the period that begins at `start` ends.
-
-    `anchor_day` is the day of the month of the first payment: a shorter month ends on its last day, and the next
-    longer one returns to the anchor, so that 31 January is followed by 28 February and 31 March.
-    """
-    months = start.month if period is BillingPeriod.MONTHLY else start.month + 11
-    year, month = start.year + months // 12, months % 12 + 1
-    return start.replace(year=year, month=month, day=min(anchor_day, monthrange(year, month)[1]))
-
-
-class Plan(Identified, Timestamped, Base):
-    """Something a tenant can subscribe to; prices are in `currency`, limits of -1 mean unlimited."""
-
-    __tablename__ = "plans"
-
-    slug: Mapped[str] = mapped_column(String(50), unique=True)
-    name: Mapped[str] = mapped_column(String(100))
-    description: Mapped[str] = mapped_column(Text, default="")
-    price_monthly: Mapped[Decimal] = mapped_column(Numeric(10, 2))
-    price_yearly: Mapped[Decimal] = mapped_column(Numeric(10, 2))
-    currency: Mapped[str] = mapped_column(String(3), default="USD")
-    limits: Mapped[JsonObject] = mapped_column(default=dict)
-    features: Mapped[list[str]] = mapped_column(default=list)
-    feature_flags: Mapped[JsonObject] = mapped_column(default=dict)
-    trial_days: Mapped[int] = mapped_column(default=14)
-    is_active: Mapped[bool] = mapped_column(default=True)
-    sort_order: Mapped[int] = mapped_column(default=0)
-
-    def price(self, period: BillingPeriod) -> Decimal:
-        """Return what one period costs."""
-        return self.price_monthly if period is BillingPeriod.MONTHLY else self.price_yearly
-
-
-class CheckoutSession(Identified, TenantOwned, Base):
-    """A purchase that was begun: what was asked, at what price, and where the payer was sent."""
-
-    __tablename__ = "checkout_sessions"
-    __table_args__ = (
-        UniqueConstraint("provider", "session_id"),
-        Index("ix_checkout_sessions_tenant_id", "tenant_id", "created_at"),
-        Index("ix_checkout_sessions_subscription_ref", "provider", "subscription_ref"),
-    )
-
-    plan_id: Mapped[UUID] = mapped_column(ForeignKey("plans.id"))
-    billing_period: Mapped[BillingPeriod] = mapped_column(enum_column(BillingPeriod, name="billing_period"))
-    provider: Mapped[str] = mapped_column(String(50))
-    session_id: Mapped[str | None] = mapped_column(String(255))
-    url: Mapped[str | None] = mapped_column(Text)
-    amount: Mapped[Decimal] = mapped_column(Numeric(10, 2))
-    currency: Mapped[str] = mapped_column(String(3))
-    state: Mapped[CheckoutState] = mapped_column(
-        enum_column(CheckoutState, name="state"), default=CheckoutState.PENDING
-    )
-    # The provider's subscription that this purchase began, known at the latest when it is paid.
-    subscription_ref: Mapped[str | None] = mapped_column(String(255))
-    success_url: Mapped[str] = mapped_column(Text)
-    cancel_url: Mapped[str] = mapped_column(Text)
-    created_by: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    expires_at: Mapped[datetime | None]
-    completed_at: Mapped[datetime | None]
-
-    plan: Mapped[Plan] = relationship(lazy="raise")
-
-    def mark_paid(self, at: datetime) -> bool:
-        """Note that the money is there since `at` (the provider's clock); returns False when it was known."""
-        # A payment is told by the checkout and by its invoice, in any order; the earlier moment is kept.
-        self.completed_at = at if self.completed_at is None else min(at, self.completed_at)
-        if self.state is CheckoutState.PAID:
-            return False
-        self.state = CheckoutState.PAID
-        return True
-
-    def give_up(self, state: CheckoutState) -> bool:
-        """Note that the checkout expired or failed; returns False when it had already come to an end."""
-        if self.state is not CheckoutState.PENDING:
-            return False
-        self.state = state
-        return True
 
 
 class Subscription(Identified, TenantOwned, Timestamped, Base):
@@ -153,6 +71,7 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
         Index("ix_subscriptions_external_subscription_id", "payment_provider", "external_subscription_id"),
         Index("ix_subscriptions_external_customer_id", "payment_provider", "external_customer_id"),
         Index("ix_subscriptions_current_period_end", "status", "current_period_end"),
+        Index("ix_subscriptions_trial_ends_at", "trial_ends_at", postgresql_where=text("status = 'trial'")),
     )
 
     plan_id: Mapped[UUID] = mapped_column(ForeignKey("plans.id"))
@@ -220,27 +139,43 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
         """Put a paid checkout in force: plan, price and period are the checkout's, never the provider's.
 
         `checkout.plan` must be loaded. The period is counted from `paid_at` until the provider tells better.
+        Whatever the subscription was before, a trial or another purchase, is replaced.
         """
         self.checkout, self.checkout_id = checkout, checkout.id
         self.plan, self.plan_id = checkout.plan, checkout.plan_id
         self.billing_period = checkout.billing_period
+        # A customer of another provider would be nobody there.
+        known_customer = self.external_customer_id if self.payment_provider == checkout.provider else None
         self.payment_provider = checkout.provider
         self.external_subscription_id = checkout.subscription_ref
-        self.external_customer_id = customer_ref or self.external_customer_id
+        self.external_customer_id = customer_ref or known_customer
         self.status = SubscriptionStatus.ACTIVE
         self.trial_ends_at = None
         self.cancel_at_period_end, self.cancelled_at, self.cancel_reason = False, None, None
+        self.expiry_warned_days = None
         # What was known of an earlier purchase says nothing about this one.
         self.facts_until, self.period_facts_until, self.cancel_facts_until = paid_at, None, None
-        self.count_period(paid_at, now=now)
-
-    def count_period(self, start: datetime, *, now: datetime) -> None:
-        """Set one period from `start`, unless the provider has told the period itself."""
-        if self.period_facts_until is not None:
-            return
-        self.anchor_day = start.astimezone(UTC).day
-        self._set_period(start, period_after(start, self.billing_period, anchor_day=self.anchor_day))
+        self.anchor_day = paid_at.astimezone(UTC).day
+        self._set_period(paid_at, period_after(paid_at, self.billing_period, anchor_day=self.anchor_day))
         self.updated_at = now
+
+    def grant(self, plan: Plan, *, until: datetime, now: datetime) -> bool:
+        """Turn a trial into a plan without a payment, until a day; returns False when it is no trial any more."""
+        if self.status is not SubscriptionStatus.TRIAL:
+            return False
+        self.plan_id = plan.id
+        self.status = SubscriptionStatus.ACTIVE
+        self.trial_ends_at = None
+        self._set_period(now, until)
+        return True
+
+    def prolong(self, checkout: CheckoutSession, *, paid_at: datetime, now: datetime) -> None:
+        """Add the period of one more payment for the plan in force, without losing the days that are paid already."""
+        start, end = self.current_period_start, self.current_period_end
+        anchor_day = self.anchor_day
+        self.activate(checkout, paid_at=paid_at, customer_ref=None, now=now)
+        self.anchor_day = anchor_day
+        self._set_period(start, period_after(end, self.billing_period, anchor_day=anchor_day))
 
     def renew(self, *, at: datetime, period: tuple[datetime, datetime] | None, now: datetime) -> bool:
         """Take a payment for service into account; returns whether anything changed.
@@ -251,15 +186,18 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
         if self.status is SubscriptionStatus.CANCELLED:
             return False
         before = self._visible()
-        if _is_news(at, self.facts_until):
-            self.status, self.facts_until, self.trial_ends_at = SubscriptionStatus.ACTIVE, at, None
+        self.confirm_paid(at=at)
         if period is None:
             end = period_after(self.current_period_end, self.billing_period, anchor_day=self.anchor_day)
             self._set_period(self.current_period_end, end)
         elif _is_news(at, self.period_facts_until):
-            self.period_facts_until = at
-            self._set_period(*period)
+            self._take_period(period, at)
         return self._changed_since(before, now)
+
+    def confirm_paid(self, *, at: datetime) -> None:
+        """Take into account that money for the purchase in force arrived at `at`."""
+        if self.status is not SubscriptionStatus.CANCELLED and _is_news(at, self.facts_until):
+            self.status, self.facts_until, self.trial_ends_at = SubscriptionStatus.ACTIVE, at, None
 
     def mark_past_due(self, *, at: datetime, now: datetime) -> bool:
         """Take a failed renewal into account; what is over already cannot fall due."""
@@ -282,11 +220,10 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
             return False
         before = self._visible()
         if period is not None and _is_news(at, self.period_facts_until):
-            self.period_facts_until = at
-            self._set_period(*period)
+            self._take_period(period, at)
         if _is_news(at, self.cancel_facts_until):
             self.cancel_facts_until = at
-            self._plan_cancellation(cancel_at_period_end, at)
+            self._plan_cancellation(at, planned=cancel_at_period_end)
         if _is_news(at, self.facts_until):
             self.status, self.facts_until = status, at
             self.trial_ends_at = self.current_period_end if status is SubscriptionStatus.TRIAL else None
@@ -312,7 +249,7 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
         self.cancel_reason = reason
         # The provider counts whole seconds: its echo of this very decision must not look older than it.
         self.cancel_facts_until = now.replace(microsecond=0)
-        self._plan_cancellation(True, now)
+        self._plan_cancellation(now, planned=True)
         self.updated_at = now
         return True
 
@@ -320,14 +257,23 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
         """End the subscription at once (contract.md 4.4)."""
         self.cancel_reason = reason or self.cancel_reason
         self.cancelled_at = now
-        self._finish(SubscriptionStatus.CANCELLED, now)
+        self.status = SubscriptionStatus.CANCELLED
         self._set_period(min(self.current_period_start, now), now)
+        self.updated_at = now
+
+    def lapse(self, *, now: datetime) -> None:
+        """Give a renewal that was not heard of some more time; the provider's next word decides."""
+        self.status = SubscriptionStatus.PAST_DUE
+        self.updated_at = now
 
     def expire(self, *, now: datetime) -> None:
         """End a trial or a period that nobody paid to continue, or that was cancelled before."""
-        cancelled = self.cancel_at_period_end
-        self.cancelled_at = (self.cancelled_at or now) if cancelled else self.cancelled_at
-        self._finish(SubscriptionStatus.CANCELLED if cancelled else SubscriptionStatus.EXPIRED, now)
+        if self.cancel_at_period_end:
+            self.status = SubscriptionStatus.CANCELLED
+            self.cancelled_at = self.cancelled_at or now
+        else:
+            self.status = SubscriptionStatus.EXPIRED
+        self.updated_at = now
 
     def warn_of_end(self, thresholds: tuple[int, ...], *, now: datetime) -> int | None:
         """Return the days left (rounded up) when a warning is due, once for each of `thresholds` and end."""
@@ -339,11 +285,7 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
         self.expiry_warned_days = due
         return days_left
 
-    def _finish(self, status: SubscriptionStatus, now: datetime) -> None:
-        self.status = status
-        self.updated_at = now
-
-    def _plan_cancellation(self, planned: bool, at: datetime) -> None:  # noqa: FBT001 - a value, not a mode
+    def _plan_cancellation(self, at: datetime, *, planned: bool) -> None:
         if planned == self.cancel_at_period_end:
             return
         self.cancel_at_period_end = planned
@@ -351,6 +293,11 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
         self.cancel_reason = self.cancel_reason if planned else None
         # An end that was not coming before deserves its own warnings.
         self.expiry_warned_days = None
+
+    def _take_period(self, period: tuple[datetime, datetime], at: datetime) -> None:
+        self.period_facts_until = at
+        self.anchor_day = period[0].astimezone(UTC).day
+        self._set_period(*period)
 
     def _set_period(self, start: datetime, end: datetime) -> None:
         if end != self.current_period_end:
@@ -369,3 +316,85 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
 
 def _is_news(at: datetime, known_until: datetime | None) -> bool:
     return known_until is None or at >= known_until
+
+
+class PaymentEvent(Identified, TenantOwned, Base):
+    """A money fact, booked once per `fact_key`; `created_at` is when it happened by the provider's clock.
+
+    `provider_payment_id` is what refunds and disputes name, `payment_id` the payment that they concern, and
+    `invoice_url` where the payer can see the bill.
+    """
+
+    __tablename__ = "payment_events"
+    __table_args__ = (
+        UniqueConstraint("provider", "provider_event_id"),
+        # Named by hand: the convention names a constraint after its first column alone, and that name is taken.
+        UniqueConstraint("provider", "event_type", "fact_key", name="uq_payment_events_fact"),
+        Index("ix_payment_events_subscription_id", "subscription_id"),
+        Index("ix_payment_events_tenant_id", "tenant_id", "created_at"),
+        Index("ix_payment_events_provider_payment_id", "provider", "provider_payment_id"),
+        Index("ix_payment_events_payment_id", "payment_id"),
+    )
+
+    subscription_id: Mapped[UUID] = mapped_column(ForeignKey("subscriptions.id", ondelete="CASCADE"))
+    event_type: Mapped[PaymentEventType] = mapped_column(enum_column(PaymentEventType, name="event_type"))
+    amount: Mapped[Decimal] = mapped_column(Numeric(12, 2))
+    currency: Mapped[str] = mapped_column(String(3))
+    provider: Mapped[str] = mapped_column(String(50))
+    provider_event_id: Mapped[str] = mapped_column(String(255))
+    fact_key: Mapped[str] = mapped_column(String(300))
+    payment_id: Mapped[UUID | None] = mapped_column(ForeignKey("payment_events.id", ondelete="CASCADE"))
+    provider_payment_id: Mapped[str | None] = mapped_column(String(255))
+    invoice_url: Mapped[str | None] = mapped_column(Text)
+    event_metadata: Mapped[JsonObject] = mapped_column(default=dict)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Invoice(Identified, TenantOwned, Base):
+    """A bill the provider issued for one period."""
+
+    __tablename__ = "invoices"
+    __table_args__ = (
+        UniqueConstraint("provider", "provider_invoice_id"),
+        Index("ix_invoices_tenant_id", "tenant_id", "created_at"),
+    )
+
+    subscription_id: Mapped[UUID] = mapped_column(ForeignKey("subscriptions.id", ondelete="CASCADE"), index=True)
+    provider: Mapped[str] = mapped_column(String(50))
+    provider_invoice_id: Mapped[str] = mapped_column(String(255))
+    status: Mapped[InvoiceStatus] = mapped_column(enum_column(InvoiceStatus, name="status"))
+    amount: Mapped[Decimal] = mapped_column(Numeric(12, 2))
+    currency: Mapped[str] = mapped_column(String(3))
+    hosted_url: Mapped[str | None] = mapped_column(Text)
+    period_start: Mapped[datetime | None]
+    period_end: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    paid_at: Mapped[datetime | None]
+
+
+class ProviderCancellation(Identified, TenantOwned, Base):
+    """An order to a provider to stop charging: recorded with the decision, carried out afterwards, until it is done.
+
+    Without it a provider that is away at the wrong moment would go on charging somebody who has cancelled.
+    """
+
+    __tablename__ = "provider_cancellations"
+    __table_args__ = (
+        Index("ix_provider_cancellations_waiting", "next_attempt_at", postgresql_where=text("done_at IS NULL")),
+        Index("ix_provider_cancellations_subscription_ref", "provider", "subscription_ref"),
+    )
+
+    provider: Mapped[str] = mapped_column(String(50))
+    subscription_ref: Mapped[str] = mapped_column(String(255))
+    at_period_end: Mapped[bool]
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime]
+    last_error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    done_at: Mapped[datetime | None]
+
+    def claim(self, *, now: datetime, lease: timedelta) -> int:
+        """Begin an attempt that nobody else makes before `lease` is over; returns its number."""
+        self.attempts += 1
+        self.next_attempt_at = now + lease
+        return self.attempts

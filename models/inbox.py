@@ -1,6 +1,6 @@
 """The provider inbox: every signed webhook event, stored once before it is answered (providers.md 1.3)."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -29,9 +29,9 @@ class ProviderEvent(Identified, Base):
     )
 
     provider: Mapped[str] = mapped_column(String(50))
-    account: Mapped[str] = mapped_column(String(100), default="")
+    account: Mapped[str] = mapped_column(String(255), default="")
     event_id: Mapped[str] = mapped_column(String(255))
-    type: Mapped[str] = mapped_column(String(100))
+    type: Mapped[str] = mapped_column(String(255))
     payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
     occurred_at: Mapped[datetime]
     received_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -40,3 +40,21 @@ class ProviderEvent(Identified, Base):
     next_attempt_at: Mapped[datetime]
     last_error: Mapped[str | None] = mapped_column(Text)
     handled_at: Mapped[datetime | None]
+
+    def mark_handled(self, now: datetime) -> None:
+        """Note that everything the event told is in effect."""
+        self.state = InboxState.HANDLED
+        self.handled_at = now
+        self.last_error = None
+
+    def postpone(self, reason: str, *, now: datetime, wait: timedelta) -> None:
+        """Try again after `wait`; `reason` never holds the payload."""
+        self.attempts += 1
+        self.last_error = reason
+        self.next_attempt_at = now + wait
+
+    def bury(self, reason: str) -> None:
+        """Give the event up until an operator looks at it."""
+        self.attempts += 1
+        self.last_error = reason
+        self.state = InboxState.DEAD

@@ -96,3 +96,29 @@ class Invitation(Identified, TenantOwned, Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
     accepted_at: Mapped[datetime | None]
+
+    def shown_state(self, now: datetime) -> InvitationState:
+        """Return the state as people should see it: a pending one whose time is over has expired."""
+        return InvitationState.EXPIRED if self._is_over(now) else self.state
+
+    def expire(self, now: datetime) -> bool:
+        """Close an invitation whose time is over; returns False when there is nothing to close."""
+        if not self._is_over(now):
+            return False
+        self.state = InvitationState.EXPIRED
+        return True
+
+    def accept(self, now: datetime) -> None:
+        """Take the place that is offered."""
+        self.state = InvitationState.ACCEPTED
+        self.accepted_at = now
+
+    def revoke(self) -> bool:
+        """Take the offer back, also one whose time is over; returns False when it was closed already."""
+        if self.state is not InvitationState.PENDING:
+            return False
+        self.state = InvitationState.REVOKED
+        return True
+
+    def _is_over(self, now: datetime) -> bool:
+        return self.state is InvitationState.PENDING and self.expires_at <= now

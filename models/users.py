@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, String, func, text
+from sqlalchemy import ColumnElement, ForeignKey, Index, String, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Identified, Timestamped, enum_column
@@ -24,6 +24,11 @@ class User(Identified, Timestamped, Base):
     is_active: Mapped[bool] = mapped_column(default=True)
     is_superuser: Mapped[bool] = mapped_column(default=False)
     locale: Mapped[str] = mapped_column(String(8), default="en")
+
+    @classmethod
+    def has_email(cls, email: str) -> ColumnElement[bool]:
+        """Return the criterion that finds the one user of an address, whatever its case (contract.md 2.1)."""
+        return func.lower(cls.email) == func.lower(email)
 
 
 Index("uq_users_email_lower", func.lower(User.email), unique=True)

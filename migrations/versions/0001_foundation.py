@@ -66,9 +66,9 @@ def upgrade() -> None:
     op.create_table(
         "provider_events",
         sa.Column("provider", sa.String(length=50), nullable=False),
-        sa.Column("account", sa.String(length=100), nullable=False),
+        sa.Column("account", sa.String(length=255), nullable=False),
         sa.Column("event_id", sa.String(length=255), nullable=False),
-        sa.Column("type", sa.String(length=100), nullable=False),
+        sa.Column("type", sa.String(length=255), nullable=False),
         sa.Column("payload", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("occurred_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("received_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
@@ -183,6 +183,7 @@ def upgrade() -> None:
             ),
             nullable=False,
         ),
+        sa.Column("subscription_ref", sa.String(length=255), nullable=True),
         sa.Column("success_url", sa.Text(), nullable=False),
         sa.Column("cancel_url", sa.Text(), nullable=False),
         sa.Column("created_by", sa.Uuid(), nullable=True),
@@ -200,6 +201,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_checkout_sessions")),
         sa.UniqueConstraint("provider", "session_id", name=op.f("uq_checkout_sessions_provider_session_id")),
+    )
+    op.create_index(
+        "ix_checkout_sessions_subscription_ref", "checkout_sessions", ["provider", "subscription_ref"], unique=False
     )
     op.create_index("ix_checkout_sessions_tenant_id", "checkout_sessions", ["tenant_id", "created_at"], unique=False)
     op.create_table(
@@ -340,6 +344,36 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_one_time_tokens_user_id"), "one_time_tokens", ["user_id"], unique=False)
     op.create_table(
+        "provider_cancellations",
+        sa.Column("provider", sa.String(length=50), nullable=False),
+        sa.Column("subscription_ref", sa.String(length=255), nullable=False),
+        sa.Column("at_period_end", sa.Boolean(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("last_error", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("done_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f("fk_provider_cancellations_tenant_id_tenants"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_provider_cancellations")),
+    )
+    op.create_index(
+        "ix_provider_cancellations_subscription_ref",
+        "provider_cancellations",
+        ["provider", "subscription_ref"],
+        unique=False,
+    )
+    op.create_index(
+        "ix_provider_cancellations_waiting",
+        "provider_cancellations",
+        ["next_attempt_at"],
+        unique=False,
+        postgresql_where=sa.text("done_at IS NULL"),
+    )
+    op.create_table(
         "provisioning_jobs",
         sa.Column(
             "job_type",
@@ -377,11 +411,13 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("result", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("interruptions", sa.Integer(), nullable=False),
         sa.Column("requested_by", sa.Uuid(), nullable=True),
         sa.Column("cancel_requested_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("fence", sa.Integer(), nullable=False),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("next_run_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("rung_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True),
@@ -429,65 +465,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("token_hash", name=op.f("uq_sso_tokens_token_hash")),
     )
     op.create_index("ix_sso_tokens_expires_at", "sso_tokens", ["expires_at"], unique=False)
-    op.create_table(
-        "subscriptions",
-        sa.Column("plan_id", sa.Uuid(), nullable=False),
-        sa.Column(
-            "status",
-            sa.Enum(
-                "trial",
-                "active",
-                "past_due",
-                "cancelled",
-                "expired",
-                name="status",
-                native_enum=False,
-                create_constraint=True,
-                length=32,
-            ),
-            nullable=False,
-        ),
-        sa.Column(
-            "billing_period",
-            sa.Enum("monthly", "yearly", name="billing_period", native_enum=False, create_constraint=True, length=32),
-            nullable=False,
-        ),
-        sa.Column("trial_ends_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("current_period_start", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("current_period_end", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("cancel_at_period_end", sa.Boolean(), nullable=False),
-        sa.Column("cancelled_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("cancel_reason", sa.String(length=500), nullable=True),
-        sa.Column("payment_provider", sa.String(length=50), nullable=True),
-        sa.Column("external_subscription_id", sa.String(length=255), nullable=True),
-        sa.Column("external_customer_id", sa.String(length=255), nullable=True),
-        sa.Column("facts_until", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.ForeignKeyConstraint(["plan_id"], ["plans.id"], name=op.f("fk_subscriptions_plan_id_plans")),
-        sa.ForeignKeyConstraint(
-            ["tenant_id"], ["tenants.id"], name=op.f("fk_subscriptions_tenant_id_tenants"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_subscriptions")),
-        sa.UniqueConstraint("tenant_id", name=op.f("uq_subscriptions_tenant_id")),
-    )
-    op.create_index(
-        "ix_subscriptions_current_period_end", "subscriptions", ["status", "current_period_end"], unique=False
-    )
-    op.create_index(
-        "ix_subscriptions_external_customer_id",
-        "subscriptions",
-        ["payment_provider", "external_customer_id"],
-        unique=False,
-    )
-    op.create_index(
-        "ix_subscriptions_external_subscription_id",
-        "subscriptions",
-        ["payment_provider", "external_subscription_id"],
-        unique=False,
-    )
     op.create_table(
         "user_sessions",
         sa.Column("user_id", sa.Uuid(), nullable=False),
@@ -554,6 +531,146 @@ def upgrade() -> None:
         "uq_user_tenants_default", "user_tenants", ["user_id"], unique=True, postgresql_where=sa.text("is_default")
     )
     op.create_table(
+        "provisioning_log_lines",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("job_id", sa.Uuid(), nullable=False),
+        sa.Column("step", sa.String(length=100), nullable=False),
+        sa.Column("stream", sa.String(length=10), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["job_id"],
+            ["provisioning_jobs.id"],
+            name=op.f("fk_provisioning_log_lines_job_id_provisioning_jobs"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f("fk_provisioning_log_lines_tenant_id_tenants"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_provisioning_log_lines")),
+    )
+    op.create_index("ix_provisioning_log_lines_job_id", "provisioning_log_lines", ["job_id", "id"], unique=False)
+    op.create_table(
+        "provisioning_steps",
+        sa.Column("job_id", sa.Uuid(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(length=100), nullable=False),
+        sa.Column("title", sa.String(length=255), nullable=False),
+        sa.Column("weight", sa.Integer(), nullable=False),
+        sa.Column(
+            "state",
+            sa.Enum(
+                "pending",
+                "running",
+                "succeeded",
+                "failed",
+                "compensated",
+                name="state",
+                native_enum=False,
+                create_constraint=True,
+                length=32,
+            ),
+            nullable=False,
+        ),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("outputs", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["job_id"],
+            ["provisioning_jobs.id"],
+            name=op.f("fk_provisioning_steps_job_id_provisioning_jobs"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f("fk_provisioning_steps_tenant_id_tenants"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_provisioning_steps")),
+        sa.UniqueConstraint("job_id", "position", name=op.f("uq_provisioning_steps_job_id_position")),
+    )
+    op.create_table(
+        "subscriptions",
+        sa.Column("plan_id", sa.Uuid(), nullable=False),
+        sa.Column("checkout_id", sa.Uuid(), nullable=True),
+        sa.Column(
+            "status",
+            sa.Enum(
+                "trial",
+                "active",
+                "past_due",
+                "cancelled",
+                "expired",
+                name="status",
+                native_enum=False,
+                create_constraint=True,
+                length=32,
+            ),
+            nullable=False,
+        ),
+        sa.Column(
+            "billing_period",
+            sa.Enum("monthly", "yearly", name="billing_period", native_enum=False, create_constraint=True, length=32),
+            nullable=False,
+        ),
+        sa.Column("trial_ends_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("current_period_start", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("current_period_end", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("anchor_day", sa.Integer(), nullable=False),
+        sa.Column("cancel_at_period_end", sa.Boolean(), nullable=False),
+        sa.Column("cancelled_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("cancel_reason", sa.String(length=500), nullable=True),
+        sa.Column("payment_provider", sa.String(length=50), nullable=True),
+        sa.Column("external_subscription_id", sa.String(length=255), nullable=True),
+        sa.Column("external_customer_id", sa.String(length=255), nullable=True),
+        sa.Column("facts_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("period_facts_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("cancel_facts_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("expiry_warned_days", sa.Integer(), nullable=True),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["checkout_id"],
+            ["checkout_sessions.id"],
+            name=op.f("fk_subscriptions_checkout_id_checkout_sessions"),
+            ondelete="SET NULL",
+        ),
+        sa.ForeignKeyConstraint(["plan_id"], ["plans.id"], name=op.f("fk_subscriptions_plan_id_plans")),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f("fk_subscriptions_tenant_id_tenants"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_subscriptions")),
+        sa.UniqueConstraint("tenant_id", name=op.f("uq_subscriptions_tenant_id")),
+    )
+    op.create_index(
+        "ix_subscriptions_current_period_end", "subscriptions", ["status", "current_period_end"], unique=False
+    )
+    op.create_index(
+        "ix_subscriptions_external_customer_id",
+        "subscriptions",
+        ["payment_provider", "external_customer_id"],
+        unique=False,
+    )
+    op.create_index(
+        "ix_subscriptions_external_subscription_id",
+        "subscriptions",
+        ["payment_provider", "external_subscription_id"],
+        unique=False,
+    )
+    op.create_index(
+        "ix_subscriptions_trial_ends_at",
+        "subscriptions",
+        ["trial_ends_at"],
+        unique=False,
+        postgresql_where=sa.text("status = 'trial'"),
+    )
+    op.create_table(
         "invoices",
         sa.Column("subscription_id", sa.Uuid(), nullable=False),
         sa.Column("provider", sa.String(length=50), nullable=False),
@@ -609,12 +726,20 @@ def upgrade() -> None:
         sa.Column("currency", sa.String(length=3), nullable=False),
         sa.Column("provider", sa.String(length=50), nullable=False),
         sa.Column("provider_event_id", sa.String(length=255), nullable=False),
+        sa.Column("fact_key", sa.String(length=300), nullable=False),
+        sa.Column("payment_id", sa.Uuid(), nullable=True),
         sa.Column("provider_payment_id", sa.String(length=255), nullable=True),
         sa.Column("invoice_url", sa.Text(), nullable=True),
         sa.Column("event_metadata", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["payment_id"],
+            ["payment_events.id"],
+            name=op.f("fk_payment_events_payment_id_payment_events"),
+            ondelete="CASCADE",
+        ),
         sa.ForeignKeyConstraint(
             ["subscription_id"],
             ["subscriptions.id"],
@@ -625,87 +750,39 @@ def upgrade() -> None:
             ["tenant_id"], ["tenants.id"], name=op.f("fk_payment_events_tenant_id_tenants"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_payment_events")),
+        sa.UniqueConstraint("provider", "event_type", "fact_key", name="uq_payment_events_fact"),
         sa.UniqueConstraint("provider", "provider_event_id", name=op.f("uq_payment_events_provider_provider_event_id")),
+    )
+    op.create_index("ix_payment_events_payment_id", "payment_events", ["payment_id"], unique=False)
+    op.create_index(
+        "ix_payment_events_provider_payment_id", "payment_events", ["provider", "provider_payment_id"], unique=False
     )
     op.create_index("ix_payment_events_subscription_id", "payment_events", ["subscription_id"], unique=False)
     op.create_index("ix_payment_events_tenant_id", "payment_events", ["tenant_id", "created_at"], unique=False)
-    op.create_table(
-        "provisioning_log_lines",
-        sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("step", sa.String(length=100), nullable=False),
-        sa.Column("stream", sa.String(length=10), nullable=False),
-        sa.Column("text", sa.Text(), nullable=False),
-        sa.Column("at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["job_id"],
-            ["provisioning_jobs.id"],
-            name=op.f("fk_provisioning_log_lines_job_id_provisioning_jobs"),
-            ondelete="CASCADE",
-        ),
-        sa.ForeignKeyConstraint(
-            ["tenant_id"], ["tenants.id"], name=op.f("fk_provisioning_log_lines_tenant_id_tenants"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_provisioning_log_lines")),
-    )
-    op.create_index("ix_provisioning_log_lines_job_id", "provisioning_log_lines", ["job_id", "id"], unique=False)
-    op.create_table(
-        "provisioning_steps",
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("position", sa.Integer(), nullable=False),
-        sa.Column("name", sa.String(length=100), nullable=False),
-        sa.Column("title", sa.String(length=255), nullable=False),
-        sa.Column("weight", sa.Integer(), nullable=False),
-        sa.Column(
-            "state",
-            sa.Enum(
-                "pending",
-                "running",
-                "succeeded",
-                "failed",
-                "compensated",
-                name="state",
-                native_enum=False,
-                create_constraint=True,
-                length=32,
-            ),
-            nullable=False,
-        ),
-        sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("outputs", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-        sa.Column("error", sa.Text(), nullable=True),
-        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["job_id"],
-            ["provisioning_jobs.id"],
-            name=op.f("fk_provisioning_steps_job_id_provisioning_jobs"),
-            ondelete="CASCADE",
-        ),
-        sa.ForeignKeyConstraint(
-            ["tenant_id"], ["tenants.id"], name=op.f("fk_provisioning_steps_tenant_id_tenants"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_provisioning_steps")),
-        sa.UniqueConstraint("job_id", "position", name=op.f("uq_provisioning_steps_job_id_position")),
-    )
     # ### end Alembic commands ###
 
 
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
     # ### commands auto generated by Alembic - please adjust! ###
-    op.drop_table("provisioning_steps")
-    op.drop_index("ix_provisioning_log_lines_job_id", table_name="provisioning_log_lines")
-    op.drop_table("provisioning_log_lines")
     op.drop_index("ix_payment_events_tenant_id", table_name="payment_events")
     op.drop_index("ix_payment_events_subscription_id", table_name="payment_events")
+    op.drop_index("ix_payment_events_provider_payment_id", table_name="payment_events")
+    op.drop_index("ix_payment_events_payment_id", table_name="payment_events")
     op.drop_table("payment_events")
     op.drop_index("ix_invoices_tenant_id", table_name="invoices")
     op.drop_index(op.f("ix_invoices_subscription_id"), table_name="invoices")
     op.drop_table("invoices")
+    op.drop_index(
+        "ix_subscriptions_trial_ends_at", table_name="subscriptions", postgresql_where=sa.text("status = 'trial'")
+    )
+    op.drop_index("ix_subscriptions_external_subscription_id", table_name="subscriptions")
+    op.drop_index("ix_subscriptions_external_customer_id", table_name="subscriptions")
+    op.drop_index("ix_subscriptions_current_period_end", table_name="subscriptions")
+    op.drop_table("subscriptions")
+    op.drop_table("provisioning_steps")
+    op.drop_index("ix_provisioning_log_lines_job_id", table_name="provisioning_log_lines")
+    op.drop_table("provisioning_log_lines")
     op.drop_index("uq_user_tenants_default", table_name="user_tenants", postgresql_where=sa.text("is_default"))
     op.drop_index("ix_user_tenants_tenant_id", table_name="user_tenants")
     op.drop_table("user_tenants")
@@ -713,10 +790,6 @@ def downgrade() -> None:
         "ix_user_sessions_user_id", table_name="user_sessions", postgresql_where=sa.text("revoked_at IS NULL")
     )
     op.drop_table("user_sessions")
-    op.drop_index("ix_subscriptions_external_subscription_id", table_name="subscriptions")
-    op.drop_index("ix_subscriptions_external_customer_id", table_name="subscriptions")
-    op.drop_index("ix_subscriptions_current_period_end", table_name="subscriptions")
-    op.drop_table("subscriptions")
     op.drop_index("ix_sso_tokens_expires_at", table_name="sso_tokens")
     op.drop_table("sso_tokens")
     op.drop_index(
@@ -731,6 +804,13 @@ def downgrade() -> None:
     )
     op.drop_index("ix_provisioning_jobs_tenant_id", table_name="provisioning_jobs")
     op.drop_table("provisioning_jobs")
+    op.drop_index(
+        "ix_provider_cancellations_waiting",
+        table_name="provider_cancellations",
+        postgresql_where=sa.text("done_at IS NULL"),
+    )
+    op.drop_index("ix_provider_cancellations_subscription_ref", table_name="provider_cancellations")
+    op.drop_table("provider_cancellations")
     op.drop_index(op.f("ix_one_time_tokens_user_id"), table_name="one_time_tokens")
     op.drop_table("one_time_tokens")
     op.drop_index("ix_notifications_user_id", table_name="notifications")
@@ -743,6 +823,7 @@ def downgrade() -> None:
     op.drop_table("events")
     op.drop_table("event_streams")
     op.drop_index("ix_checkout_sessions_tenant_id", table_name="checkout_sessions")
+    op.drop_index("ix_checkout_sessions_subscription_ref", table_name="checkout_sessions")
     op.drop_table("checkout_sessions")
     op.drop_index("ix_audit_entries_tenant_id", table_name="audit_entries")
     op.drop_table("audit_entries")
