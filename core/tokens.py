@@ -51,7 +51,7 @@ class TokenSigner:
                 algorithms=[_ALGORITHM],
                 options={"require": ["sub", "exp", "type"], "verify_exp": False, "verify_iat": False},
             )
-        except jwt.PyJWTError as error:
+        except (jwt.PyJWTError, UnicodeError) as error:
             raise InvalidToken(str(error)) from error
         if claims["type"] != kind:
             raise InvalidToken("wrong token type")
