@@ -1,0 +1,214 @@
+"""The contract of a payment provider: what the services ask of it, and what an adapter must answer.
+
+One suite, `tests/providers/payments/test_contract.py`, runs on every adapter.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Protocol
+from uuid import UUID
+
+from core.errors import DomainError, ErrorKind
+from providers.payments.facts import BillingPeriod, Fact, SubscriptionState
+
+TOLERANCE = timedelta(seconds=300)
+"""How far a signature's time may lie from ours, in both directions (contract.md 4.4, providers.md 2.1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckoutRequest:
+    """One attempt to sell a plan.
+
+    `checkout_id` is ours: asking twice with the same id yields the same session. `amount` is for one billing
+    period and must fit the currency's minor unit. `customer_ref` is the provider's customer from an earlier
+    purchase.
+    """
+
+    checkout_id: UUID
+    tenant_id: UUID
+    plan_id: UUID
+    plan_name: str
+    billing_period: BillingPeriod
+    amount: Decimal
+    currency: str
+    customer_email: str | None
+    customer_ref: str | None
+    success_url: str
+    cancel_url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckoutCreated:
+    """A session waits for its payer at `url` until `expires_at`.
+
+    `session_id` has at most 255 characters; `url` may be much longer. `customer_ref` is None where the
+    provider makes the customer only when the checkout completes.
+    """
+
+    session_id: str
+    url: str
+    customer_ref: str | None
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedEvent:
+    """An event whose signature holds. (provider, `account`, `event_id`) is its identity in the inbox.
+
+    `account` is the provider's account that the event speaks of, empty for our own. `payload` is the whole
+    event as JSON values, so that storing it and building this object again from the stored row loses nothing.
+    """
+
+    event_id: str
+    account: str
+    type: str
+    occurred_at: datetime
+    payload: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What differs between providers and matters to a service.
+
+    * `recurring`: the provider charges renewals by itself and tells of them; otherwise our own clock must.
+    * `fetch_subscription`: the provider can be asked for a subscription's present state.
+    * `development_only`: nobody really pays; production refuses to wire it.
+    """
+
+    recurring: bool
+    fetch_subscription: bool
+    development_only: bool
+
+
+class PaymentProvider(Protocol):
+    """A payment provider. Adapters hold their settings and connections, and no state of ours."""
+
+    @property
+    def name(self) -> str:
+        """The provider's name in routes, rows and facts: lower case, stable for ever."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this provider can do."""
+
+    def verify(self, *, body: bytes, headers: Mapping[str, str], now: datetime) -> VerifiedEvent:
+        """Prove that the provider sent these raw bytes within `TOLERANCE` of `now`, and read their envelope.
+
+        Header names are matched whatever their case.
+
+        Raises:
+            BadSignature: the header is missing or malformed, or the signature is wrong, too old or from the
+                future.
+            BadPayload: the signature holds but the body is not this provider's event.
+        """
+
+    def interpret(self, event: VerifiedEvent) -> tuple[Fact, ...]:
+        """Turn an event into facts, purely: no I/O, no clock. Empty means that it is no business of ours.
+
+        Raises:
+            BadPayload: the object inside lacks what the fact needs. Repeating will not help.
+        """
+
+    async def create_checkout(self, request: CheckoutRequest) -> CheckoutCreated:
+        """Open a hosted checkout; idempotent by `request.checkout_id`.
+
+        Raises:
+            ProviderUnavailable: the provider cannot be reached or is broken.
+            ProviderRejected: the provider refused this request, or the amount does not fit its currency.
+        """
+
+    async def cancel(self, subscription_ref: str, *, at_period_end: bool) -> None:
+        """Stop charging, now or when the paid period ends; one that is over already is left in peace.
+
+        Raises:
+            ProviderUnavailable: the provider cannot be reached or is broken.
+            ProviderRejected: the provider knows no such subscription.
+        """
+
+    async def fetch_subscription(self, subscription_ref: str) -> SubscriptionState | None:
+        """Ask for a subscription's present state: None if there is no such subscription or it never began.
+
+        Raises:
+            ProviderUnavailable: the provider cannot be reached or is broken.
+            ProviderRejected: this provider cannot tell (`capabilities.fetch_subscription`), or refused.
+        """
+
+    async def aclose(self) -> None:
+        """Close connections; may be called more than once."""
+
+
+class SignatureFault(StrEnum):
+    """Why a signature is refused."""
+
+    NOT_CONFIGURED = "not_configured"
+    INVALID_HEADER = "invalid_header"
+    INVALID_SIGNATURE = "invalid_signature"
+    STALE = "stale"
+    FUTURE = "future"
+
+
+class BadSignature(DomainError):
+    """A webhook is not proven to be the provider's; `fault` says how, the text is contract.md 1.5's."""
+
+    kind = ErrorKind.BAD_REQUEST
+    code = "INVALID_SIGNATURE"
+    message = "Invalid webhook signature"
+
+    def __init__(self, fault: SignatureFault, text: str) -> None:
+        self.fault = fault
+        super().__init__(text)
+
+
+class PayloadFault(StrEnum):
+    """Why a signed body is refused."""
+
+    NOT_AN_EVENT = "not_an_event"
+    MISSING_FIELDS = "missing_fields"
+    MALFORMED_OBJECT = "malformed_object"
+
+
+class BadPayload(DomainError):
+    """A webhook is the provider's but cannot be read; the text names the place, never the content."""
+
+    kind = ErrorKind.BAD_REQUEST
+    code = "INVALID_PAYLOAD"
+    message = "Invalid webhook payload"
+
+    def __init__(self, fault: PayloadFault, text: str) -> None:
+        self.fault = fault
+        super().__init__(text)
+
+
+class ProviderUnavailable(DomainError):
+    """The provider did not answer as it should; nothing is known of the outcome.
+
+    `retryable` is False when repeating cannot help before an operator acts (refused credentials).
+    """
+
+    kind = ErrorKind.UNAVAILABLE
+    code = "PAYMENT_ERROR"
+    message = "The payment provider is temporarily unavailable"
+
+    def __init__(self, *, retryable: bool) -> None:
+        self.retryable = retryable
+        super().__init__()
+
+
+class ProviderRejected(DomainError):
+    """The provider understood and refused; the text is safe to show to the user."""
+
+    kind = ErrorKind.BAD_REQUEST
+    code = "PAYMENT_ERROR"
+    message = "The payment provider refused the request"
+
+
+def split_secrets(setting: str | None) -> tuple[str, ...]:
+    """Read a setting that holds webhook secrets separated by commas, as during a roll of the secret.
+
+    >>> split_secrets("whsec_new, whsec_old")
+    ('whsec_new', 'whsec_old')
+    """
+    return tuple(secret for part in (setting or "").split(",") if (secret := part.strip()))

@@ -1,0 +1,371 @@
+"""A fake of Stripe: its HTTP API as the official SDK speaks to it, and the webhooks that it sends.
+
+It shares no code with the product. Requests are forms, answers and errors have Stripe's shapes and headers,
+an `Idempotency-Key` replays the first answer, and only the pinned API version is served. What happens on
+Stripe's side (somebody pays, a renewal is due, a bank disputes) is told by the story methods of `FakeStripe`,
+which change the stored objects and return the events of that moment; `deliver` signs one and POSTs it.
+"""
+
+import asyncio
+import copy
+import hashlib
+import hmac
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+from aiohttp import web
+
+from tests.fakes import stripe_form, stripe_objects
+from tests.fakes.stripe_objects import API_VERSION, Obj
+
+SECRET_KEY = "sk_test_fake"
+WEBHOOK_SECRET = "whsec_test_secret"
+
+
+@dataclass
+class Fault:
+    """What goes wrong with one request.
+
+    `status` and `body` answer instead of the API; `delay_s` waits first. `cut` is where the connection
+    breaks: `before` anything is done, `after` the work but before the answer, or in the `middle` of the
+    answer's body.
+    """
+
+    status: int | None = None
+    body: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    delay_s: float = 0.0
+    cut: str | None = None
+
+
+@dataclass
+class Seen:
+    """One request as it arrived."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: str
+    params: Obj
+
+
+class FakeStripe:
+    """One Stripe account. Use as an async context manager; `base_url` is then where its API answers."""
+
+    def __init__(
+        self,
+        *,
+        secret_key: str = SECRET_KEY,
+        webhook_secret: str = WEBHOOK_SECRET,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.secret_key = secret_key
+        self.webhook_secret = webhook_secret
+        self.live = secret_key.startswith("sk_live_")
+        self.base_url = ""
+        self.requests: list[Seen] = []
+        self.faults: deque[Fault] = deque()
+        self.customers: dict[str, Obj] = {}
+        self.sessions: dict[str, Obj] = {}
+        self.subscriptions: dict[str, Obj] = {}
+        self.invoices: dict[str, Obj] = {}
+        self.charges: dict[str, Obj] = {}
+        self.disputes: dict[str, Obj] = {}
+        self._clock = clock
+        self._lines: dict[str, Obj] = {}
+        self._metadata: dict[str, Obj] = {}
+        self._replays: dict[str, tuple[str, int, Obj]] = {}
+        self._runner: web.AppRunner | None = None
+
+    async def __aenter__(self) -> Self:
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", self._answer)
+        self._runner = web.AppRunner(application, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = self._runner.addresses[0][:2]
+        self.base_url = f"http://{host}:{port}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    def now(self) -> int:
+        return int(self._clock())
+
+    # ------------------------------------------------------------------------------------------ webhooks
+
+    def encode(self, event: Obj) -> bytes:
+        """The body as Stripe sends it: indented, so that whoever re-serialises before verifying fails."""
+        return json.dumps(event, indent=2).encode()
+
+    def sign(self, body: bytes, *, at: int | None = None, secret: str | None = None) -> str:
+        """The value of `Stripe-Signature`; as in the real thing, the retired `v0` stands beside `v1`."""
+        moment = self.now() if at is None else at
+        key = (self.webhook_secret if secret is None else secret).encode()
+        good = hmac.new(key, f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
+        return f"t={moment},v1={good},v0={'0' * 64}"
+
+    async def deliver(self, event: Obj, url: str, *, at: int | None = None, secret: str | None = None) -> int:
+        """POST one signed event; return the status of the answer."""
+        body = self.encode(event)
+        headers = {
+            "Content-Type": "application/json; charset=utf-8",
+            "Stripe-Signature": self.sign(body, at=at, secret=secret),
+            "User-Agent": "Stripe/1.0 (+https://stripe.com/docs/webhooks)",
+        }
+        async with (
+            aiohttp.ClientSession() as http,
+            http.post(url, data=body, headers=headers, allow_redirects=False) as answer,
+        ):
+            await answer.read()
+            return answer.status
+
+    # --------------------------------------------------------------------------------------- the story
+
+    def pay_checkout(self, session_id: str, *, delayed: bool = False) -> list[Obj]:
+        """Somebody completes a checkout: paid at once, or by a slow method whose money is on its way."""
+        session = self.sessions[session_id]
+        assert session["status"] == "open"
+        if session["customer"] is None:
+            email = session["customer_email"] or "payer@example.com"
+            created = stripe_objects.customer(email, now=self.now(), live=self.live)
+            self.customers[created["id"]] = created
+            session["customer"] = created["id"]
+        price = stripe_objects.price(self._lines[session_id], now=self.now(), live=self.live)
+        subscription = stripe_objects.subscription(
+            price, session["customer"], self._metadata[session_id], now=self.now(), status="active"
+        )
+        self.subscriptions[subscription["id"]] = subscription
+        invoice = self._bill(subscription, "subscription_create")
+        session.update(status="complete", subscription=subscription["id"], invoice=invoice["id"])
+        events = [self._event("customer.subscription.created", subscription)]
+        if not delayed:
+            events += self._settle(invoice)
+            session["payment_status"] = "paid"
+        return [*events, self._event("checkout.session.completed", session)]
+
+    def settle_checkout(self, session_id: str, *, arrives: bool) -> list[Obj]:
+        """The slow money of a delayed checkout arrives, or never will."""
+        session = self.sessions[session_id]
+        invoice = self.invoices[session["invoice"]]
+        if not arrives:
+            return [self._fail(invoice), self._event("checkout.session.async_payment_failed", session)]
+        session["payment_status"] = "paid"
+        return [*self._settle(invoice), self._event("checkout.session.async_payment_succeeded", session)]
+
+    def expire_checkout(self, session_id: str) -> list[Obj]:
+        session = self.sessions[session_id]
+        session.update(status="expired", url=None)
+        return [self._event("checkout.session.expired", session)]
+
+    def renew(self, subscription_id: str, *, paid: bool = True) -> list[Obj]:
+        """A period is over: the next one begins and is charged, with or without success."""
+        subscription = self.subscriptions[subscription_id]
+        item = subscription["items"]["data"][0]
+        item["current_period_start"] = item["current_period_end"]
+        interval = item["price"]["recurring"]["interval"]
+        item["current_period_end"] = stripe_objects.add_interval(item["current_period_start"], interval)
+        subscription["status"] = "active" if paid else "past_due"
+        invoice = self._bill(subscription, "subscription_cycle")
+        money = self._settle(invoice) if paid else [self._fail(invoice)]
+        return [*money, self._event("customer.subscription.updated", subscription)]
+
+    def end_subscription(self, subscription_id: str) -> list[Obj]:
+        """The subscription is cancelled for good, at its period's end or after the last failed attempt."""
+        subscription = self.subscriptions[subscription_id]
+        self._cancel(subscription)
+        return [self._event("customer.subscription.deleted", subscription)]
+
+    def refund(self, charge_id: str, amount: int) -> list[Obj]:
+        """Give back `amount` minor units of a charge."""
+        charge = self.charges[charge_id]
+        before = charge["amount_refunded"]
+        charge["amount_refunded"] = before + amount
+        charge["refunded"] = charge["amount_refunded"] == charge["amount"]
+        return [self._event("charge.refunded", charge, previous={"amount_refunded": before})]
+
+    def open_dispute(self, charge_id: str, *, inquiry: bool = False) -> list[Obj]:
+        status = "warning_needs_response" if inquiry else "needs_response"
+        charge = self.charges[charge_id]
+        charge["disputed"] = True
+        dispute = stripe_objects.dispute(charge, now=self.now(), status=status, reason="fraudulent")
+        self.disputes[dispute["id"]] = dispute
+        return [self._event("charge.dispute.created", dispute)]
+
+    def close_dispute(self, dispute_id: str, status: str) -> list[Obj]:
+        """Close a dispute as `won`, `lost`, `warning_closed` or `prevented`."""
+        dispute = self.disputes[dispute_id]
+        dispute["status"] = status
+        return [self._event("charge.dispute.closed", dispute)]
+
+    def charge_of(self, subscription_id: str) -> Obj:
+        """The newest charge of a subscription's customer."""
+        customer = self.subscriptions[subscription_id]["customer"]
+        return [charge for charge in self.charges.values() if charge["customer"] == customer][-1]
+
+    def _event(self, kind: str, subject: Obj, *, previous: Obj | None = None) -> Obj:
+        # What an event shows never changes afterwards.
+        return stripe_objects.event(kind, copy.deepcopy(subject), now=self.now(), previous=previous)
+
+    def _bill(self, subscription: Obj, reason: str) -> Obj:
+        number = f"F4K3-{len(self.invoices) + 1:04}"
+        invoice = stripe_objects.invoice(subscription, now=self.now(), reason=reason, number=number)
+        self.invoices[invoice["id"]] = invoice
+        subscription["latest_invoice"] = invoice["id"]
+        return invoice
+
+    def _settle(self, invoice: Obj) -> list[Obj]:
+        payment_intent = stripe_objects.new_id("pi")
+        charge = stripe_objects.charge(invoice, payment_intent, now=self.now())
+        self.charges[charge["id"]] = charge
+        invoice.update(status="paid", amount_paid=invoice["amount_due"], amount_remaining=0, attempted=True)
+        invoice["attempt_count"] += 1
+        invoice["status_transitions"]["paid_at"] = self.now()
+        link = stripe_objects.invoice_payment(invoice, payment_intent, now=self.now())
+        return [
+            self._event("charge.succeeded", charge),
+            self._event("invoice.paid", invoice),
+            self._event("invoice.payment_succeeded", invoice),
+            self._event("invoice_payment.paid", link),
+        ]
+
+    def _fail(self, invoice: Obj) -> Obj:
+        invoice.update(attempted=True, next_payment_attempt=self.now() + 259_200)
+        invoice["attempt_count"] += 1
+        return self._event("invoice.payment_failed", invoice)
+
+    def _cancel(self, subscription: Obj) -> None:
+        subscription.update(status="canceled", canceled_at=self.now(), ended_at=self.now())
+
+    # -------------------------------------------------------------------------------------------- HTTP
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.text()
+        params = stripe_form.decode(body if request.method == "POST" else request.query_string)
+        self.requests.append(Seen(request.method, request.path, dict(request.headers), body, params))
+        fault = self.faults.popleft() if self.faults else Fault()
+        await asyncio.sleep(fault.delay_s)
+        if fault.cut == "before":
+            return _cut(request)
+        if fault.status is not None:
+            return web.Response(status=fault.status, text=fault.body, headers=fault.headers)
+        status, answer, headers = await self._idempotent(request, body, params)
+        if fault.cut == "after":
+            return _cut(request)
+        response = web.StreamResponse(status=status, headers=headers)
+        content = json.dumps(answer, indent=2).encode()
+        response.content_length = len(content)
+        await response.prepare(request)
+        await response.write(content[: len(content) // 2] if fault.cut == "middle" else content)
+        return _cut(request) if fault.cut == "middle" else response
+
+    async def _idempotent(self, request: web.Request, body: str, params: Obj) -> tuple[int, Obj, dict[str, str]]:
+        headers = {
+            "Content-Type": "application/json",
+            "Request-Id": stripe_objects.new_id("req", 14),
+            "Stripe-Version": API_VERSION,
+        }
+        key = request.headers.get("Idempotency-Key")
+        fingerprint = f"{request.method} {request.path} {body}"
+        if key in self._replays:
+            before, status, answer = self._replays[key]
+            if before == fingerprint:
+                return status, answer, {**headers, "Idempotent-Replayed": "true", "Idempotency-Key": key}
+            message = "Keys for idempotent requests can only be used with the same parameters."
+            return 400, _error("idempotency_error", message), headers
+        status, answer = self._route(request, params)
+        # Refusals before the work begins are not remembered.
+        if key is not None and status == 200:
+            self._replays[key] = (fingerprint, status, copy.deepcopy(answer))
+        return status, answer, headers
+
+    def _route(self, request: web.Request, params: Obj) -> tuple[int, Obj]:
+        if request.headers.get("Authorization") != f"Bearer {self.secret_key}":
+            return 401, _error("invalid_request_error", "Invalid API Key provided: sk_test_****")
+        if request.headers.get("Stripe-Version") != API_VERSION:
+            return 400, _error("invalid_request_error", "Invalid Stripe API version")
+        if request.method == "POST" and request.content_type != "application/x-www-form-urlencoded":
+            return 400, _error("invalid_request_error", "Invalid request (check your POST content type)")
+        try:
+            return 200, self._resource(request, params)
+        except stripe_form.BadParameter as bad:
+            error = _error("invalid_request_error", bad.message, code=bad.code, param=bad.param)
+            return 404 if bad.code == "resource_missing" else 400, error
+
+    def _resource(self, request: web.Request, params: Obj) -> Obj:
+        match request.method, request.path.strip("/").split("/"):
+            case "POST", ["v1", "checkout", "sessions"]:
+                return self._create_session(params)
+            case "GET", ["v1", "checkout", "sessions", session_id]:
+                return _found(self.sessions, session_id, "checkout.session")
+            case "GET", ["v1", "subscriptions", subscription_id]:
+                return _found(self.subscriptions, subscription_id, "subscription")
+            case "POST", ["v1", "subscriptions", subscription_id]:
+                return self._update_subscription(subscription_id, params)
+            case "DELETE", ["v1", "subscriptions", subscription_id]:
+                return self._cancel_subscription(subscription_id)
+            case method, _:
+                message = f"Unrecognized request URL ({method}: {request.path})."
+                raise stripe_form.BadParameter(message, param="url", code="resource_missing")
+
+    def _create_session(self, params: Obj) -> Obj:
+        line = stripe_form.session_line(params)
+        if "customer" in params:
+            _found(self.customers, params["customer"], "customer", param="customer")
+        session = stripe_objects.session(params, now=self.now(), line=line, live=self.live)
+        self.sessions[session["id"]] = session
+        self._lines[session["id"]] = line
+        self._metadata[session["id"]] = params.get("subscription_data", {}).get("metadata", {})
+        return session
+
+    def _update_subscription(self, subscription_id: str, params: Obj) -> Obj:
+        subscription = _found(self.subscriptions, subscription_id, "subscription")
+        if subscription["status"] == "canceled":
+            message = "A canceled subscription can only update its cancellation_details and metadata."
+            raise stripe_form.BadParameter(message, param="cancel_at_period_end")
+        if params.keys() != {"cancel_at_period_end"}:
+            name = min(params)
+            raise stripe_form.BadParameter(f"Received unknown parameter: {name}", param=name)
+        ends = params["cancel_at_period_end"] == "true"
+        period_end = subscription["items"]["data"][0]["current_period_end"]
+        subscription.update(cancel_at_period_end=ends, cancel_at=period_end if ends else None)
+        return subscription
+
+    def _cancel_subscription(self, subscription_id: str) -> Obj:
+        subscription = _found(self.subscriptions, subscription_id, "subscription")
+        if subscription["status"] == "canceled":
+            raise _missing("subscription", subscription_id, param="id")
+        self._cancel(subscription)
+        return subscription
+
+
+def _found(rows: dict[str, Obj], key: str, kind: str, *, param: str = "id") -> Obj:
+    if key not in rows:
+        raise _missing(kind, key, param=param)
+    return rows[key]
+
+
+def _missing(kind: str, key: str, *, param: str) -> stripe_form.BadParameter:
+    return stripe_form.BadParameter(f"No such {kind}: '{key}'", param=param, code="resource_missing")
+
+
+def _error(kind: str, message: str, *, code: str | None = None, param: str | None = None) -> Obj:
+    error = {"code": code, "message": message, "param": param, "type": kind}
+    return {"error": {key: value for key, value in error.items() if value is not None}}
+
+
+def _cut(request: web.Request) -> web.Response:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
