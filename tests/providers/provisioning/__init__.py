@@ -1,0 +1,1 @@
+"""Provisioning against real subprocesses and a real PostgreSQL; only `bench` is stood in for."""
