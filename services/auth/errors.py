@@ -1,0 +1,96 @@
+"""Refusals about who somebody is (texts of contract.md 1.5)."""
+
+from core.errors import DomainError, ErrorKind, PermissionDenied
+
+
+class CredentialsRefused(DomainError):
+    """The access token is malformed, forged or of another type."""
+
+    kind = ErrorKind.UNAUTHENTICATED
+    code = "AUTH_ERROR"
+    message = "Could not validate credentials"
+
+
+class TokenExpired(CredentialsRefused):
+    """The access token was good once; refreshing gives a new one."""
+
+    code = "TOKEN_EXPIRED"
+
+
+class TokenRevoked(CredentialsRefused):
+    """The access token's session has ended."""
+
+    code = "TOKEN_REVOKED"
+
+
+class UserGone(CredentialsRefused):
+    """The access token's user is no more."""
+
+    message = "User not found"
+
+
+class UserInactive(PermissionDenied):
+    """The access token's user has been switched off."""
+
+    message = "Inactive user"
+
+
+class LoginRefused(DomainError):
+    """The address or the password is wrong; which of them is not told."""
+
+    kind = ErrorKind.UNAUTHENTICATED
+    code = "AUTH_ERROR"
+    message = "Invalid email or password"
+
+
+class AccountInactive(LoginRefused):
+    """The password is right but the account has been switched off."""
+
+    message = "User account is inactive"
+
+
+class UserHasNoTenants(LoginRefused):
+    """The user belongs to no tenant, so there is nothing to sign in to."""
+
+    message = "User has no tenants"
+
+
+class RefreshRefused(DomainError):
+    """The refresh token is malformed, forged, unknown or its session is over."""
+
+    kind = ErrorKind.UNAUTHENTICATED
+    code = "AUTH_ERROR"
+    message = "Invalid refresh token"
+
+
+class RefreshExpired(RefreshRefused):
+    """The refresh token was good once."""
+
+    code = "TOKEN_EXPIRED"
+
+
+class RefreshRevoked(RefreshRefused):
+    """The refresh token's session has ended, perhaps just now because the token was used twice."""
+
+    code = "TOKEN_REVOKED"
+
+
+class RefreshUserGone(RefreshRefused):
+    """The refresh token's user is no more or has been switched off."""
+
+    message = "User not found or inactive"
+
+
+class EmailTaken(DomainError):
+    """Somebody has signed up with this address, in whatever case it was written."""
+
+    kind = ErrorKind.CONFLICT
+    code = "ALREADY_EXISTS"
+    message = "User with this email already exists"
+
+
+class ResetTokenInvalid(DomainError):
+    """The password reset token is unknown, used or too old."""
+
+    code = "AUTH_ERROR"
+    message = "Invalid or expired reset token"

@@ -1,0 +1,150 @@
+"""The tokens of a sign-in: issued for a session's row, read back into what they claim (contract.md 2.1)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from core.tokens import InvalidToken, TokenSigner
+from models.tenants import Membership
+from models.users import User, UserSession
+from services.auth.views import TokensView
+from services.unit_of_work import UnitOfWork
+
+_USER_AGENT_LENGTH = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """Where somebody signs in from, as far as it tells."""
+
+    user_agent: str | None = None
+    ip: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessClaims:
+    """What a valid access token says."""
+
+    user_id: UUID
+    session_id: UUID
+    tenant_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshClaims:
+    """What a valid refresh token says; `jti` is its place in the session's family."""
+
+    user_id: UUID
+    session_id: UUID
+    jti: str
+
+
+class TokenDesk:
+    """Opens sessions and issues their tokens."""
+
+    def __init__(self, signer: TokenSigner, *, access_lifetime: timedelta, refresh_lifetime: timedelta) -> None:
+        self._signer = signer
+        self._access_lifetime = access_lifetime
+        self._refresh_lifetime = refresh_lifetime
+
+    def open(self, uow: UnitOfWork, user: User, place: Membership | None, *, device: Device) -> TokensView:
+        """Begin a session of `user` in the tenant of `place` and issue its first tokens."""
+        session = UserSession(
+            id=uuid4(),
+            user_id=user.id,
+            tenant_id=place.tenant_id if place else None,
+            current_jti=uuid4().hex,
+            created_at=uow.now,
+            last_seen_at=uow.now,
+            expires_at=uow.now + self._refresh_lifetime,
+            user_agent=device.user_agent[:_USER_AGENT_LENGTH] if device.user_agent else None,
+            ip=device.ip,
+        )
+        uow.session.add(session)
+        uow.audit(
+            "session.opened",
+            actor_id=user.id,
+            tenant_id=session.tenant_id,
+            subject=("session", session.id),
+        )
+        return self._issue(uow.now, session, user, place)
+
+    def renew(
+        self, uow: UnitOfWork, session: UserSession, user: User, place: Membership | None, *, presented_jti: str
+    ) -> TokensView:
+        """Exchange the refresh token `presented_jti` of a locked session for new tokens in the tenant of `place`."""
+        session.tenant_id = place.tenant_id if place else None
+        session.rotate(presented_jti, uuid4().hex, now=uow.now, expires_at=uow.now + self._refresh_lifetime)
+        return self._issue(uow.now, session, user, place)
+
+    def read_access(self, token: str, *, now: datetime) -> AccessClaims:
+        """Return what an access token says; raises ExpiredToken or InvalidToken."""
+        claims = self._signer.read(_ascii(token), "access", now=now)
+        # Partners of the second ancestor know the tenant's claim by its shorter name.
+        tenant = claims.get("tenant_id") or claims.get("tenant")
+        return AccessClaims(
+            user_id=_uuid(claims["sub"]),
+            session_id=_uuid(claims.get("sid")),
+            tenant_id=None if tenant is None else _uuid(tenant),
+        )
+
+    def read_refresh(self, token: str, *, now: datetime) -> RefreshClaims:
+        """Return what a refresh token says; raises ExpiredToken or InvalidToken."""
+        claims = self._signer.read(_ascii(token), "refresh", now=now)
+        return RefreshClaims(
+            user_id=_uuid(claims["sub"]), session_id=_uuid(claims.get("sid")), jti=_text(claims, "jti")
+        )
+
+    def _issue(self, now: datetime, session: UserSession, user: User, place: Membership | None) -> TokensView:
+        tenant_id = str(place.tenant_id) if place else None
+        session_id = str(session.id)
+        access = self._signer.issue(
+            "access",
+            user.id,
+            now=now,
+            lifetime=self._access_lifetime,
+            claims={
+                "sid": session_id,
+                "tenant_id": tenant_id,
+                "tenant": tenant_id,
+                "role": place.role.value if place else None,
+                "platform_role": "super_admin" if user.is_superuser else None,
+            },
+        )
+        refresh = self._signer.issue(
+            "refresh",
+            user.id,
+            now=now,
+            lifetime=self._refresh_lifetime,
+            claims={"sid": session_id, "jti": session.current_jti},
+        )
+        return TokensView(access_token=access, refresh_token=refresh)
+
+
+def read_bearer(text: str) -> str:
+    """Return the token of `Bearer <token>`, or of the bare token that some socket clients send."""
+    scheme, _, rest = text.strip().partition(" ")
+    return rest.strip() if scheme.lower() == "bearer" else text.strip()
+
+
+def _ascii(token: str) -> str:
+    # A header may carry bytes that are no text at all; the library would fail on them rather than refuse.
+    if not token.isascii():
+        raise InvalidToken("not a token")
+    return token
+
+
+def _uuid(value: object) -> UUID:
+    try:
+        return UUID(str(value))
+    except ValueError as error:
+        raise InvalidToken("malformed id") from error
+
+
+def _text(claims: Mapping[str, Any], name: str) -> str:
+    value = claims.get(name)
+    if not isinstance(value, str):
+        raise InvalidToken(f"malformed {name}")
+    return value

@@ -1,0 +1,88 @@
+"""Users and sign-ins as clients see them (contract.md 1.7, 2.2)."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal, Self
+from uuid import UUID
+
+from models.tenants import Membership
+from models.users import User
+from services.tenants.views import TenantView, UserTenantView, View
+
+
+class UserView(View):
+    """The user; `default_tenant_id` is where signing in leads."""
+
+    id: UUID
+    email: str
+    full_name: str
+    is_active: bool
+    is_superuser: bool
+    default_tenant_id: UUID | None
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, user: User, memberships: Sequence[Membership]) -> Self:
+        return cls(
+            id=user.id,
+            email=user.email,
+            full_name=user.full_name,
+            is_active=user.is_active,
+            is_superuser=user.is_superuser,
+            default_tenant_id=next((place.tenant_id for place in memberships if place.is_default), None),
+            created_at=user.created_at,
+            updated_at=user.updated_at,
+        )
+
+
+class TokensView(View):
+    """A pair of tokens; the refresh token is good for one exchange."""
+
+    access_token: str
+    refresh_token: str
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105 - a scheme, not a password
+
+
+class SessionView(TokensView):
+    """A sign-in: the tokens and all that a client needs to show its first screen."""
+
+    user: UserView
+    tenants: list[UserTenantView]
+    current_tenant: TenantView | None
+
+    @classmethod
+    def build(
+        cls, tokens: TokensView, user: User, memberships: Sequence[Membership], current: Membership | None
+    ) -> Self:
+        return cls(
+            access_token=tokens.access_token,
+            refresh_token=tokens.refresh_token,
+            user=UserView.of(user, memberships),
+            tenants=[UserTenantView.of(place) for place in memberships],
+            current_tenant=TenantView.of(current.tenant) if current else None,
+        )
+
+
+class SwitchView(TokensView):
+    """Tokens for another tenant of the user's."""
+
+    tenant: TenantView
+
+
+class MeView(UserView):
+    """The user flat and again as `user`, for clients of both forms, with the tenants (contract.md 1.7, 5.4)."""
+
+    user: UserView
+    tenants: list[UserTenantView]
+    current_tenant: TenantView | None
+
+    @classmethod
+    def build(cls, user: User, memberships: Sequence[Membership], current: Membership | None) -> Self:
+        shown = UserView.of(user, memberships)
+        return cls(
+            **shown.model_dump(),
+            user=shown,
+            tenants=[UserTenantView.of(place) for place in memberships],
+            current_tenant=TenantView.of(current.tenant) if current else None,
+        )

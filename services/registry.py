@@ -1,0 +1,24 @@
+"""All services of the house in one typed place, built by the composition root and handed to the doors."""
+
+from dataclasses import dataclass
+
+from services.auth import AuthService
+from services.billing import BillingService
+from services.mail import MailService
+from services.notifications import NotificationService
+from services.provisioning import ProvisioningService
+from services.sso import SsoService
+from services.tenants import TenantService
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """One instance of each service; they hold no state of a request."""
+
+    auth: AuthService
+    tenants: TenantService
+    billing: BillingService
+    provisioning: ProvisioningService
+    sso: SsoService
+    notifications: NotificationService
+    mail: MailService

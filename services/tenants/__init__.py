@@ -1,0 +1,157 @@
+"""Tenants: the companies that are billed, provisioned and watched."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import joinedload
+
+from core.pagination import Page, PageRequest
+from models.provisioning import JobType
+from models.tenants import Membership, Role, Tenant, TenantStatus
+from models.users import User
+from services.billing import BillingService
+from services.identity import Actor, require_tenant
+from services.mail import MailService
+from services.provisioning import ProvisioningService
+from services.tenants.invitations import Invitations
+from services.tenants.members import Members, attach, membership_of
+from services.tenants.slugs import free_slug
+from services.tenants.views import CurrentTenantView, TenantDetailView, TenantStatusView
+from services.unit_of_work import UnitOfWork
+
+__all__ = ["TenantChanges", "TenantService"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantChanges:
+    """What to change of a tenant; None leaves a field as it is. `settings` replaces all settings."""
+
+    name: str | None = None
+    settings: dict[str, Any] | None = None
+
+
+class TenantService:
+    """Founding, showing and changing tenants; `members` and `invitations` hold the use cases about people."""
+
+    def __init__(
+        self, *, billing: BillingService, provisioning: ProvisioningService, mail: MailService, public_url: str
+    ) -> None:
+        self._billing = billing
+        self._provisioning = provisioning
+        self.members = Members()
+        self.invitations = Invitations(mail=mail, public_url=public_url)
+
+    async def create(self, uow: UnitOfWork, *, name: str, owner: User) -> Tenant:
+        """Found a tenant: its owner's place, its trial and the job that makes its site, all in this transaction.
+
+        Needs a PlatformScope; `owner` must be in the database already.
+        """
+        tenant = await _found(uow, name=name)
+        await attach(uow, tenant_id=tenant.id, user_id=owner.id, role=Role.OWNER)
+        uow.audit(
+            "tenant.created",
+            actor_id=owner.id,
+            tenant_id=tenant.id,
+            subject=("tenant", tenant.id),
+            details={"slug": tenant.slug},
+        )
+        await self._billing.start_trial(uow, tenant)
+        await self._provisioning.enqueue(uow, tenant, JobType.CREATE_SITE, requested_by=owner.id)
+        return tenant
+
+    async def ensure_tenant(self, uow: UnitOfWork, *, name: str, slug: str, owner: User) -> Tenant:
+        """Return the tenant of this slug, founded as `active` with a trial when there is none (demo accounts).
+
+        Needs a PlatformScope. `owner` gets a place in it in any case; no site is made.
+        """
+        tenant = await _insert_tenant(uow, name=name, slug=slug, status=TenantStatus.ACTIVE)
+        if tenant is not None:
+            uow.audit("tenant.seeded", actor_id=None, tenant_id=tenant.id, subject=("tenant", tenant.id))
+            await self._billing.start_trial(uow, tenant)
+        else:
+            tenant = (await uow.session.scalars(select(Tenant).where(Tenant.slug == slug))).one()
+        await attach(uow, tenant_id=tenant.id, user_id=owner.id, role=Role.OWNER)
+        return tenant
+
+    async def list(self, uow: UnitOfWork, actor: Actor, page: PageRequest) -> Page[TenantDetailView]:
+        """Show the caller's tenants, newest first; needs a PlatformScope."""
+        mine = Membership.user_id == actor.user_id
+        total = await uow.session.scalar(select(func.count()).select_from(Membership).where(mine))
+        rows = await uow.session.scalars(
+            select(Membership)
+            .join(Membership.tenant)
+            .options(joinedload(Membership.tenant))
+            .where(mine)
+            .order_by(Tenant.created_at.desc(), Tenant.id)
+            .offset(page.offset)
+            .limit(page.size)
+        )
+        return Page(items=[TenantDetailView.seen_by(row) for row in rows], total=total or 0, request=page)
+
+    async def current(self, uow: UnitOfWork, actor: Actor) -> CurrentTenantView:
+        """Show the tenant of the caller's token with its subscription and its plan's limits."""
+        tenant_id = require_tenant(actor)
+        membership = await membership_of(uow, actor, tenant_id)
+        subscription = await self._billing.subscription_view(uow, tenant_id)
+        return CurrentTenantView(
+            **TenantDetailView.seen_by(membership).model_dump(),
+            subscription=subscription,
+            limits=subscription.plan.limits if subscription else {},
+        )
+
+    async def show(self, uow: UnitOfWork, actor: Actor, *, tenant_id: UUID) -> TenantDetailView:
+        """Show one of the caller's tenants."""
+        return TenantDetailView.seen_by(await membership_of(uow, actor, tenant_id))
+
+    async def status(self, uow: UnitOfWork, actor: Actor, *, tenant_id: UUID) -> TenantStatusView:
+        """Show where one of the caller's tenants stands."""
+        tenant = (await membership_of(uow, actor, tenant_id)).tenant
+        return TenantStatusView(
+            tenant_id=tenant.id,
+            status=tenant.status,
+            erpnext_site_url=tenant.erpnext_site_url,
+            updated_at=tenant.updated_at,
+        )
+
+    async def update(
+        self, uow: UnitOfWork, actor: Actor, *, tenant_id: UUID, changes: TenantChanges
+    ) -> TenantDetailView:
+        """Change the name or replace the settings; for owners and admins."""
+        membership = await membership_of(uow, actor, tenant_id, Role.OWNER, Role.ADMIN)
+        tenant = membership.tenant
+        given = {"name": changes.name, "settings": changes.settings}
+        changed = {field: value for field, value in given.items() if value is not None}
+        for field, value in changed.items():
+            setattr(tenant, field, value)
+        if changed:
+            tenant.updated_at = uow.now
+            uow.audit(
+                "tenant.updated",
+                actor_id=actor.user_id,
+                tenant_id=tenant_id,
+                subject=("tenant", tenant_id),
+                details={"fields": sorted(changed)},
+            )
+        return TenantDetailView.seen_by(membership)
+
+
+async def _found(uow: UnitOfWork, *, name: str) -> Tenant:
+    while True:
+        slug = await free_slug(uow, name)
+        tenant = await _insert_tenant(uow, name=name, slug=slug, status=TenantStatus.PROVISIONING)
+        # Somebody else may have taken the slug between looking and writing; their row is then seen by the next look.
+        if tenant is not None:
+            return tenant
+
+
+async def _insert_tenant(uow: UnitOfWork, *, name: str, slug: str, status: TenantStatus) -> Tenant | None:
+    statement = (
+        insert(Tenant)
+        .values(id=uuid4(), name=name, slug=slug, status=status, settings={}, created_at=uow.now, updated_at=uow.now)
+        .on_conflict_do_nothing(index_elements=[Tenant.slug])
+        .returning(Tenant)
+    )
+    return (await uow.session.scalars(statement)).one_or_none()

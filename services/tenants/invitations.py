@@ -1,0 +1,206 @@
+"""Places offered by e-mail (contract.md 3.2): known people join at once, others get a letter with a token."""
+
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+from sqlalchemy import func, select, text
+from sqlalchemy.dialects.postgresql import insert
+
+from core.i18n import DEFAULT_LOCALE
+from core.pagination import Page, PageRequest
+from core.tokens import new_opaque_token, token_hash
+from models.tenants import Invitation, InvitationState, Membership, Role
+from models.users import User
+from services.identity import Actor
+from services.mail import MailService
+from services.tenants.errors import (
+    AlreadyMember,
+    InvitationClosed,
+    InvitationExpired,
+    InvitationNotFound,
+    OwnerRoleNotGrantable,
+)
+from services.tenants.members import attach, membership_of
+from services.tenants.views import InvitationView, InvitedView
+from services.unit_of_work import UnitOfWork
+
+LIFETIME = timedelta(days=7)
+
+
+class Invitations:
+    """The use cases of inviting; `public_url` is where the links of letters lead, without a trailing slash."""
+
+    def __init__(self, *, mail: MailService, public_url: str) -> None:
+        self._mail = mail
+        self._public_url = public_url
+
+    async def invite(self, uow: UnitOfWork, actor: Actor, *, tenant_id: UUID, email: str, role: Role) -> InvitedView:
+        """Offer a place; for owners and admins. Needs a PlatformScope, for a user's default may be elsewhere.
+
+        Inviting an address again renews its invitation, whose earlier token is void.
+        Raises AlreadyMember and OwnerRoleNotGrantable.
+        """
+        host = await membership_of(uow, actor, tenant_id, Role.OWNER, Role.ADMIN)
+        if role is Role.OWNER:
+            raise OwnerRoleNotGrantable
+        user = await uow.session.scalar(select(User).where(User.has_email(email)))
+        if user is not None:
+            return await self._add(uow, actor, host, user, role)
+        return await self._offer(uow, actor, host, email, role)
+
+    async def list(self, uow: UnitOfWork, actor: Actor, *, tenant_id: UUID, page: PageRequest) -> Page[InvitationView]:
+        """Show the invitations, newest first; for owners and admins."""
+        await membership_of(uow, actor, tenant_id, Role.OWNER, Role.ADMIN)
+        total = await uow.session.scalar(
+            select(func.count()).select_from(Invitation).where(Invitation.tenant_id == tenant_id)
+        )
+        rows = await uow.session.scalars(
+            select(Invitation)
+            .where(Invitation.tenant_id == tenant_id)
+            .order_by(Invitation.created_at.desc(), Invitation.id)
+            .offset(page.offset)
+            .limit(page.size)
+        )
+        items = [InvitationView.of(row, now=uow.now) for row in rows]
+        return Page(items=items, total=total or 0, request=page)
+
+    async def revoke(self, uow: UnitOfWork, actor: Actor, *, tenant_id: UUID, invitation_id: UUID) -> None:
+        """Take an offer back; for owners and admins. Raises InvitationNotFound and InvitationClosed."""
+        await membership_of(uow, actor, tenant_id, Role.OWNER, Role.ADMIN)
+        invitation = await uow.session.scalar(
+            select(Invitation)
+            .where(Invitation.id == invitation_id, Invitation.tenant_id == tenant_id)
+            .with_for_update()
+        )
+        if invitation is None:
+            raise InvitationNotFound
+        if not invitation.revoke():
+            raise InvitationClosed
+        uow.audit(
+            "invitation.revoked",
+            actor_id=actor.user_id,
+            tenant_id=tenant_id,
+            subject=("invitation", invitation.id),
+        )
+
+    async def find(self, uow: UnitOfWork, token: str) -> Invitation:
+        """Return the invitation of a letter's token, locked and pending, though its time may be over.
+
+        Needs a PlatformScope. Raises InvitationNotFound, InvitationExpired and InvitationClosed.
+        """
+        # A path may carry bytes that are no text at all.
+        if not token.isascii():
+            raise InvitationNotFound
+        invitation = await uow.session.scalar(
+            select(Invitation).where(Invitation.token_hash == token_hash(token)).with_for_update()
+        )
+        if invitation is None:
+            raise InvitationNotFound
+        if invitation.state is InvitationState.EXPIRED:
+            raise InvitationExpired
+        if invitation.state is not InvitationState.PENDING:
+            raise InvitationClosed
+        return invitation
+
+    async def accept(self, uow: UnitOfWork, invitation: Invitation, *, user: User) -> Membership:
+        """Give the place offered by a found invitation to `user`; needs a PlatformScope."""
+        invitation.accept(uow.now)
+        membership, _ = await attach(uow, tenant_id=invitation.tenant_id, user_id=user.id, role=invitation.role)
+        uow.audit(
+            "invitation.accepted",
+            actor_id=user.id,
+            tenant_id=invitation.tenant_id,
+            subject=("invitation", invitation.id),
+            details={"role": membership.role},
+        )
+        return membership
+
+    async def _add(self, uow: UnitOfWork, actor: Actor, host: Membership, user: User, role: Role) -> InvitedView:
+        membership, created = await attach(uow, tenant_id=host.tenant_id, user_id=user.id, role=role)
+        if not created:
+            raise AlreadyMember(user.email)
+        await self._settle_earlier(uow, host.tenant_id, user.email)
+        self._mail.enqueue_letter(
+            uow,
+            "added_to_tenant",
+            recipient=user.email,
+            locale=user.locale,
+            full_name=user.full_name,
+            email=user.email,
+            inviter=actor.full_name,
+            tenant=host.tenant.name,
+            link=self._public_url,
+        )
+        uow.audit(
+            "member.added",
+            actor_id=actor.user_id,
+            tenant_id=host.tenant_id,
+            subject=("user", user.id),
+            details={"role": role},
+        )
+        return InvitedView(user_id=user.id, role=membership.role, invitation_id=None)
+
+    async def _offer(self, uow: UnitOfWork, actor: Actor, host: Membership, email: str, role: Role) -> InvitedView:
+        token = new_opaque_token()
+        invitation_id = await self._store(
+            uow, tenant_id=host.tenant_id, email=email, role=role, token=token, invited_by=actor.user_id
+        )
+        locale = await uow.session.scalar(select(User.locale).where(User.id == actor.user_id))
+        self._mail.enqueue_letter(
+            uow,
+            "invitation",
+            recipient=email,
+            # Nothing is known of the invited person, so the inviter's language is the best guess.
+            locale=locale or DEFAULT_LOCALE,
+            email=email,
+            inviter=actor.full_name,
+            tenant=host.tenant.name,
+            days=LIFETIME.days,
+            link=f"{self._public_url}/invitations/{token}",
+            token=token,
+        )
+        uow.audit(
+            "invitation.sent",
+            actor_id=actor.user_id,
+            tenant_id=host.tenant_id,
+            subject=("invitation", invitation_id),
+            details={"email": email, "role": role},
+        )
+        return InvitedView(user_id=None, role=role, invitation_id=invitation_id)
+
+    async def _store(
+        self, uow: UnitOfWork, *, tenant_id: UUID, email: str, role: Role, token: str, invited_by: UUID
+    ) -> UUID:
+        offer = {
+            "role": role,
+            "token_hash": token_hash(token),
+            "invited_by": invited_by,
+            "created_at": uow.now,
+            "expires_at": uow.now + LIFETIME,
+        }
+        statement = (
+            insert(Invitation)
+            .values(id=uuid4(), tenant_id=tenant_id, email=email, state=InvitationState.PENDING, **offer)
+            # Two that invite one address at once must not both fail or both stand.
+            .on_conflict_do_update(
+                index_elements=[Invitation.tenant_id, func.lower(Invitation.email)],
+                index_where=text("state = 'pending'"),
+                set_=offer,
+            )
+            .returning(Invitation.id)
+        )
+        return (await uow.session.scalars(statement)).one()
+
+    async def _settle_earlier(self, uow: UnitOfWork, tenant_id: UUID, email: str) -> None:
+        # Whoever was invited, signed up alone and is now added has no use for the open invitation.
+        earlier = await uow.session.scalars(
+            select(Invitation)
+            .where(
+                Invitation.tenant_id == tenant_id,
+                func.lower(Invitation.email) == func.lower(email),
+                Invitation.state == InvitationState.PENDING,
+            )
+            .with_for_update()
+        )
+        for invitation in earlier:
+            invitation.revoke()

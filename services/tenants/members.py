@@ -1,0 +1,156 @@
+"""Who belongs to a tenant and as what."""
+
+from collections.abc import Sequence
+from uuid import UUID, uuid4
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import joinedload
+
+from core.pagination import Page, PageRequest
+from models.tenants import Membership, Role
+from models.users import User
+from services.identity import Actor, require_role
+from services.tenants.errors import (
+    MemberNotFound,
+    NoTenantAccess,
+    OwnerNotRemovable,
+    OwnerRoleFixed,
+    OwnerRoleNotGrantable,
+    SelfNotRemovable,
+)
+from services.tenants.views import MemberView
+from services.unit_of_work import UnitOfWork
+
+
+async def membership_of(uow: UnitOfWork, actor: Actor, tenant_id: UUID, *allowed: Role) -> Membership:
+    """Return the caller's place in a tenant, its `tenant` loaded; the token's own tenant plays no part.
+
+    Raises NoTenantAccess for a tenant that is foreign or does not exist, and RoleRequired when `allowed` names roles
+    and the caller's is none of them.
+    """
+    membership = await uow.session.scalar(
+        select(Membership)
+        .options(joinedload(Membership.tenant))
+        .where(Membership.user_id == actor.user_id, Membership.tenant_id == tenant_id)
+    )
+    if membership is None:
+        raise NoTenantAccess
+    if allowed:
+        require_role(membership.role, *allowed)
+    return membership
+
+
+async def memberships_of(uow: UnitOfWork, user_id: UUID) -> Sequence[Membership]:
+    """Return all of a user's places, their `tenant` loaded, oldest first; needs a PlatformScope."""
+    places = await uow.session.scalars(
+        select(Membership)
+        .options(joinedload(Membership.tenant))
+        .where(Membership.user_id == user_id)
+        .order_by(Membership.joined_at, Membership.id)
+    )
+    return places.all()
+
+
+async def lock_user(uow: UnitOfWork, user_id: UUID) -> None:
+    """Make whoever else would change this user's sign-in or memberships wait until this unit of work is over."""
+    await uow.session.execute(select(User.id).where(User.id == user_id).with_for_update(key_share=True))
+
+
+async def attach(uow: UnitOfWork, *, tenant_id: UUID, user_id: UUID, role: Role) -> tuple[Membership, bool]:
+    """Give a user a place in a tenant; returns it and whether it is new. Needs a PlatformScope.
+
+    The first place a user gets is the default one. Two that do this at once for one user wait for each other.
+    """
+    await lock_user(uow, user_id)
+    has_default = await uow.session.scalar(
+        select(Membership.id).where(Membership.user_id == user_id, Membership.is_default)
+    )
+    statement = (
+        insert(Membership)
+        .values(
+            id=uuid4(),
+            tenant_id=tenant_id,
+            user_id=user_id,
+            role=role,
+            is_default=has_default is None,
+            joined_at=uow.now,
+        )
+        .on_conflict_do_nothing(index_elements=[Membership.user_id, Membership.tenant_id])
+        .returning(Membership)
+    )
+    created = (await uow.session.scalars(statement)).one_or_none()
+    if created is not None:
+        return created, True
+    existing = await uow.session.scalars(
+        select(Membership).where(Membership.user_id == user_id, Membership.tenant_id == tenant_id)
+    )
+    return existing.one(), False
+
+
+class Members:
+    """The use cases of a tenant's list of users."""
+
+    async def list(self, uow: UnitOfWork, actor: Actor, *, tenant_id: UUID, page: PageRequest) -> Page[MemberView]:
+        """Show the users, newest first; for owners and admins."""
+        await membership_of(uow, actor, tenant_id, Role.OWNER, Role.ADMIN)
+        total = await uow.session.scalar(
+            select(func.count()).select_from(Membership).where(Membership.tenant_id == tenant_id)
+        )
+        rows = await uow.session.scalars(
+            select(Membership)
+            .options(joinedload(Membership.user))
+            .where(Membership.tenant_id == tenant_id)
+            .order_by(Membership.joined_at.desc(), Membership.id)
+            .offset(page.offset)
+            .limit(page.size)
+        )
+        return Page(items=[MemberView.of(row) for row in rows], total=total or 0, request=page)
+
+    async def change_role(self, uow: UnitOfWork, actor: Actor, *, tenant_id: UUID, user_id: UUID, role: Role) -> None:
+        """Give a member another role; for the owner only.
+
+        Raises MemberNotFound, OwnerRoleFixed and OwnerRoleNotGrantable.
+        """
+        await membership_of(uow, actor, tenant_id, Role.OWNER)
+        membership = await self._locked(uow, tenant_id, user_id)
+        if membership.role is Role.OWNER:
+            raise OwnerRoleFixed
+        if role is Role.OWNER:
+            raise OwnerRoleNotGrantable
+        previous, membership.role = membership.role, role
+        uow.audit(
+            "member.role_changed",
+            actor_id=actor.user_id,
+            tenant_id=tenant_id,
+            subject=("user", user_id),
+            details={"from": previous, "to": role},
+        )
+
+    async def remove(self, uow: UnitOfWork, actor: Actor, *, tenant_id: UUID, user_id: UUID) -> None:
+        """Take a member's place away; for owners and admins. The user's tokens for the tenant are void at once.
+
+        Raises SelfNotRemovable, MemberNotFound and OwnerNotRemovable.
+        """
+        await membership_of(uow, actor, tenant_id, Role.OWNER, Role.ADMIN)
+        if user_id == actor.user_id:
+            raise SelfNotRemovable
+        membership = await self._locked(uow, tenant_id, user_id)
+        if membership.role is Role.OWNER:
+            raise OwnerNotRemovable
+        await uow.session.delete(membership)
+        uow.audit(
+            "member.removed",
+            actor_id=actor.user_id,
+            tenant_id=tenant_id,
+            subject=("user", user_id),
+            details={"role": membership.role},
+        )
+
+    async def _locked(self, uow: UnitOfWork, tenant_id: UUID, user_id: UUID) -> Membership:
+        membership = await uow.session.scalar(
+            select(Membership).where(Membership.tenant_id == tenant_id, Membership.user_id == user_id).with_for_update()
+        )
+        if membership is None:
+            raise MemberNotFound
+        return membership

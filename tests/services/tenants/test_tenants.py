@@ -1,0 +1,138 @@
+"""Showing and changing tenants."""
+
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import select
+
+from core.pagination import PageRequest
+from models.audit import AuditEntry
+from models.billing import Subscription
+from models.tenants import Role, Tenant
+from services.identity import NoTenantInToken, RoleRequired
+from services.tenants import TenantChanges
+from services.tenants.errors import NoTenantAccess
+from services.unit_of_work import TenantScope
+from tests.support.identity import PLATFORM, Identity, tenant_of
+
+
+async def test_the_current_tenant_comes_with_its_subscription(identity: Identity) -> None:
+    view = await identity.sign_up()
+    actor, tenant_id = await identity.actor(view), tenant_of(view)
+
+    async with identity.units(TenantScope(tenant_id)) as uow:
+        current = await identity.tenants.current(uow, actor)
+
+    assert (current.id, current.role, current.is_default) == (tenant_id, Role.OWNER, True)
+    assert current.subscription is not None
+    assert (current.subscription.tenant_id, current.subscription.plan.slug) == (tenant_id, "trial")
+    assert current.limits == current.subscription.plan.limits
+    assert current.limits["users"] > 0
+
+
+async def test_a_tenant_without_a_subscription_has_no_limits(identity: Identity) -> None:
+    view = await identity.sign_up()
+    actor, tenant_id = await identity.actor(view), tenant_of(view)
+    async with identity.units(TenantScope(tenant_id)) as uow:
+        await uow.session.delete((await uow.session.scalars(select(Subscription))).one())
+
+    async with identity.units(TenantScope(tenant_id)) as uow:
+        current = await identity.tenants.current(uow, actor)
+
+    assert (current.subscription, current.limits) == (None, {})
+
+
+async def test_without_a_tenant_in_the_token_none_is_current(identity: Identity) -> None:
+    email = f"root-{uuid4().hex}@example.org"
+    async with identity.units(PLATFORM) as uow:
+        await identity.auth.create_superuser(uow, email=email, password="open sesame", full_name="Root")
+    actor = await identity.actor(await identity.login(email, "open sesame"))
+
+    with pytest.raises(NoTenantInToken, match="No tenant in token"):
+        async with identity.units(PLATFORM) as uow:
+            await identity.tenants.current(uow, actor)
+
+
+async def test_only_ones_own_tenants_are_listed_newest_first(identity: Identity) -> None:
+    mine, *others = [await identity.sign_up() for _ in range(4)]
+    for host in others[:2]:
+        await identity.invite(host, mine.user.email, Role.ADMIN)
+    actor = await identity.actor(mine)
+
+    async with identity.units(PLATFORM) as uow:
+        page = await identity.tenants.list(uow, actor, PageRequest(page=1, size=2))
+        rest = await identity.tenants.list(uow, actor, PageRequest(page=2, size=2))
+
+    shown = [(view.id, view.role, view.is_default) for view in (*page.items, *rest.items)]
+    assert shown == [
+        (tenant_of(others[1]), Role.ADMIN, False),
+        (tenant_of(others[0]), Role.ADMIN, False),
+        (tenant_of(mine), Role.OWNER, True),
+    ]
+    assert (page.total, rest.total) == (3, 3)
+
+
+async def test_changes_are_kept_and_audited(identity: Identity) -> None:
+    view = await identity.sign_up()
+    actor, tenant_id = await identity.actor(view), tenant_of(view)
+
+    shown = []
+    for changes in (
+        TenantChanges(name="Renamed", settings={"theme": {"dark": True}, "rate": 1.5}),
+        TenantChanges(settings={"currency": "EUR"}),
+        TenantChanges(),
+        TenantChanges(settings={}),
+    ):
+        async with identity.units(TenantScope(tenant_id)) as uow:
+            after = await identity.tenants.update(uow, actor, tenant_id=tenant_id, changes=changes)
+        shown.append((after.name, after.settings, after.updated_at > after.created_at))
+
+    assert shown == [
+        ("Renamed", {"theme": {"dark": True}, "rate": 1.5}, True),
+        ("Renamed", {"currency": "EUR"}, True),
+        ("Renamed", {"currency": "EUR"}, True),
+        ("Renamed", {}, True),
+    ]
+    stored = await identity.one(select(Tenant).where(Tenant.id == tenant_id))
+    assert (stored.name, stored.settings) == ("Renamed", {})
+    entries = await identity.rows(
+        select(AuditEntry)
+        .where(AuditEntry.tenant_id == tenant_id, AuditEntry.action == "tenant.updated")
+        .order_by(AuditEntry.id)
+    )
+    assert [entry.details for entry in entries] == [
+        {"fields": ["name", "settings"]},
+        {"fields": ["settings"]},
+        {"fields": ["settings"]},
+    ]
+
+
+async def test_only_owners_and_admins_change_a_tenant(identity: Identity) -> None:
+    host, guest, stranger = [await identity.sign_up() for _ in range(3)]
+    await identity.invite(host, guest.user.email, Role.USER)
+    tenant_id, changes = tenant_of(host), TenantChanges(name="Stolen")
+
+    for who, error in ((guest, RoleRequired), (stranger, NoTenantAccess)):
+        actor = await identity.actor(who)
+        with pytest.raises(error):
+            async with identity.units(TenantScope(tenant_id)) as uow:
+                await identity.tenants.update(uow, actor, tenant_id=tenant_id, changes=changes)
+    assert (await identity.one(select(Tenant).where(Tenant.id == tenant_id))).name != "Stolen"
+
+
+async def test_a_member_sees_the_tenant_and_its_status(identity: Identity) -> None:
+    host, guest, stranger = [await identity.sign_up() for _ in range(3)]
+    await identity.invite(host, guest.user.email, Role.BUYER)
+    tenant_id, actor = tenant_of(host), await identity.actor(guest)
+
+    async with identity.units(TenantScope(tenant_id)) as uow:
+        shown = await identity.tenants.show(uow, actor, tenant_id=tenant_id)
+        status = await identity.tenants.status(uow, actor, tenant_id=tenant_id)
+
+    assert (shown.id, shown.role) == (tenant_id, Role.BUYER)
+    assert (status.tenant_id, status.status, status.erpnext_site_url) == (tenant_id, shown.status, None)
+    actor = await identity.actor(stranger)
+    for use_case in (identity.tenants.show, identity.tenants.status):
+        with pytest.raises(NoTenantAccess):
+            async with identity.units(TenantScope(tenant_id)) as uow:
+                await use_case(uow, actor, tenant_id=tenant_id)
