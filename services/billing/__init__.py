@@ -1,0 +1,114 @@
+"""Billing: plans, the tenant's subscription, and the money that comes for it."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from uuid import UUID
+
+from core.pagination import Page, PageRequest
+from models.billing import Subscription
+from models.tenants import Tenant
+from providers.payments import PaymentProvider
+from services.billing.announcer import Announcer
+from services.billing.apply import FactApplier
+from services.billing.cancellations import Cancellations
+from services.billing.checkout import CheckoutOrder, Checkouts
+from services.billing.errors import SubscriptionNotFound
+from services.billing.inbox import Inbox
+from services.billing.plans import plans_for_sale, seed_plans
+from services.billing.sandbox import SandboxDesk
+from services.billing.subscriptions import Subscriptions
+from services.billing.sweeper import Sweeper
+from services.billing.views import CheckoutView, InvoiceView, PlanView, SubscriptionView
+from services.identity import Actor, require_tenant
+from services.notifications import NotificationService
+from services.unit_of_work import RequestTrace, UnitOfWork, UnitOfWorkFactory
+
+__all__ = ["BillingService", "CheckoutOrder"]
+
+
+class BillingService:
+    """All use cases of billing in one place; each is told in the module that carries it out.
+
+    Args:
+        units: for the use cases that speak to providers between two units of work, and for the workers.
+        providers: those that have what they need to work, by name. Without "stripe" among them its checkout and its
+            webhook answer that it is not configured; in development the sandbox then stands in for its checkout.
+        default_provider: the name that a checkout uses when it names none.
+        notifications: keeps what people are told.
+    """
+
+    def __init__(
+        self,
+        *,
+        units: UnitOfWorkFactory,
+        providers: Mapping[str, PaymentProvider],
+        default_provider: str,
+        notifications: NotificationService,
+    ) -> None:
+        announcer = Announcer(notifications)
+        self._cancellations = Cancellations(units, providers)
+        self._subscriptions = Subscriptions(units, announcer=announcer, cancellations=self._cancellations)
+        self._checkouts = Checkouts(units, providers=providers, default_provider=default_provider)
+        self._inbox = Inbox(
+            units,
+            providers=providers,
+            applier=FactApplier(providers=providers, announcer=announcer, cancellations=self._cancellations),
+            cancellations=self._cancellations,
+        )
+        self._sweeper = Sweeper(units, providers=providers, announcer=announcer)
+        self.sandbox = SandboxDesk(providers)
+
+    async def plans(self, uow: UnitOfWork) -> list[PlanView]:
+        """Show the plans that are sold, in their order."""
+        return await plans_for_sale(uow)
+
+    async def seed_plans(self, uow: UnitOfWork) -> None:
+        """Add the first day's plans that are missing; harmless when repeated."""
+        await seed_plans(uow)
+
+    async def start_trial(self, uow: UnitOfWork, tenant: Tenant) -> Subscription:
+        """Give a new tenant its trial; `tenant` must be in the database already."""
+        return await self._subscriptions.start_trial(uow, tenant)
+
+    async def grant(self, uow: UnitOfWork, tenant: Tenant, *, plan_slug: str, until: datetime) -> None:
+        """Give a tenant in its trial a plan without a payment (demo accounts); harmless when repeated."""
+        await self._subscriptions.grant(uow, tenant, plan_slug=plan_slug, until=until)
+
+    async def subscription_view(self, uow: UnitOfWork, tenant_id: UUID) -> SubscriptionView | None:
+        """Show a tenant's subscription, if it has one; the caller has checked who asks."""
+        return await self._subscriptions.view(uow, tenant_id)
+
+    async def subscription(self, uow: UnitOfWork, actor: Actor) -> SubscriptionView:
+        """Show the subscription of the caller's tenant; raises SubscriptionNotFound."""
+        view = await self._subscriptions.view(uow, require_tenant(actor))
+        if view is None:
+            raise SubscriptionNotFound
+        return view
+
+    async def invoices(self, uow: UnitOfWork, actor: Actor, page: PageRequest) -> Page[InvoiceView]:
+        """Show the tenant's movements of money, newest first; for owners and admins."""
+        return await self._subscriptions.invoices(uow, actor, page)
+
+    async def checkout(self, actor: Actor, order: CheckoutOrder, *, trace: RequestTrace) -> CheckoutView:
+        """Begin a purchase; see `Checkouts.start`. Opens units of work of its own."""
+        return await self._checkouts.start(actor, order, trace=trace)
+
+    async def cancel(
+        self, actor: Actor, *, reason: str | None, at_period_end: bool, trace: RequestTrace
+    ) -> SubscriptionView:
+        """Cancel the subscription; see `Subscriptions.cancel`. Opens units of work of its own."""
+        return await self._subscriptions.cancel(actor, reason=reason, at_period_end=at_period_end, trace=trace)
+
+    async def receive(self, uow: UnitOfWork, provider: str, *, body: bytes, headers: Mapping[str, str]) -> bool:
+        """Store a provider's signed event once; see `Inbox.receive`. Needs a PlatformScope."""
+        return await self._inbox.receive(uow, provider, body=body, headers=headers)
+
+    async def apply(self, event_row_id: UUID) -> None:
+        """Put a stored event into effect; see `Inbox.apply`. For the worker."""
+        await self._inbox.apply(event_row_id)
+
+    async def sweep(self) -> None:
+        """Do what time has made due: events, warnings, ends, and orders to providers. For the scheduler."""
+        await self._inbox.sweep()
+        await self._sweeper.sweep()
+        await self._cancellations.sweep()

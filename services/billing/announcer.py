@@ -1,0 +1,134 @@
+"""Telling the tenant's people what happened to their subscription and their money."""
+
+from collections import defaultdict
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal
+from uuid import UUID
+
+from sqlalchemy import select
+
+from core import json
+from core.i18n import TEXTS
+from models.billing import PaymentEvent, Subscription
+from models.notifications import NotificationType
+from models.tenants import Membership, Role
+from models.users import User
+from services.billing.views import SubscriptionView
+from services.events import PaymentReceived, SubscriptionExpiring, SubscriptionUpdated
+from services.notifications import NotificationService
+from services.unit_of_work import UnitOfWork
+
+News = Literal[
+    "payment_received",
+    "payment_failed",
+    "payment_refunded",
+    "payment_disputed",
+    "dispute_closed",
+    "subscription_ending",
+    "subscription_cancelled",
+    "subscription_expired",
+    "subscription_expiring",
+]
+
+_TYPES: dict[News, NotificationType] = {
+    "payment_received": NotificationType.SUCCESS,
+    "payment_failed": NotificationType.ERROR,
+    "payment_refunded": NotificationType.INFO,
+    "payment_disputed": NotificationType.WARNING,
+    "dispute_closed": NotificationType.INFO,
+    "subscription_ending": NotificationType.INFO,
+    "subscription_cancelled": NotificationType.WARNING,
+    "subscription_expired": NotificationType.ERROR,
+    "subscription_expiring": NotificationType.WARNING,
+}
+_LINK = "/billing"
+
+
+class Announcer:
+    """Records the events of billing, and the notifications that stay after them."""
+
+    def __init__(self, notifications: NotificationService) -> None:
+        self._notifications = notifications
+
+    def subscription_updated(self, uow: UnitOfWork, subscription: Subscription) -> None:
+        """Tell the tenant that its subscription has changed; `plan` and `checkout` must be loaded."""
+        view = SubscriptionView.of(subscription)
+        uow.record(
+            SubscriptionUpdated(
+                tenant_id=subscription.tenant_id,
+                subscription_id=subscription.id,
+                status=subscription.status.value,
+                plan=subscription.plan.slug,
+                updated_at=subscription.updated_at,
+                subscription=json.loads_exact(json.dumps(view.model_dump())),
+            )
+        )
+
+    async def payment_received(self, uow: UnitOfWork, subscription: Subscription, payment: PaymentEvent) -> None:
+        """Tell the tenant that money has arrived."""
+        uow.record(
+            PaymentReceived(
+                tenant_id=payment.tenant_id,
+                payment_id=payment.id,
+                amount=payment.amount,
+                currency=payment.currency,
+                created_at=payment.created_at,
+            )
+        )
+        await self.money_moved(uow, "payment_received", subscription, payment)
+
+    async def money_moved(self, uow: UnitOfWork, news: News, subscription: Subscription, payment: PaymentEvent) -> None:
+        """Notify of a payment, a refund or a dispute."""
+        await self.notify(uow, news, subscription, amount=payment.amount, currency=payment.currency)
+
+    async def expiring(self, uow: UnitOfWork, subscription: Subscription, *, days_left: int) -> None:
+        """Warn that the trial or the period ends in `days_left` days."""
+        uow.record(
+            SubscriptionExpiring(
+                tenant_id=subscription.tenant_id,
+                subscription_id=subscription.id,
+                days_left=days_left,
+                ends_at=subscription.ends_at,
+            )
+        )
+        await self.notify(uow, "subscription_expiring", subscription, date=subscription.ends_at, days=days_left)
+
+    async def notify(
+        self, uow: UnitOfWork, news: News, subscription: Subscription, **values: Decimal | datetime | str | int
+    ) -> None:
+        """Notify the tenant's owners and admins, each in their language; `values` fill the text's places."""
+        shown = {name: _shown(value) for name, value in values.items()}
+        for locale, user_ids in (await _managers(uow, subscription.tenant_id)).items():
+            await self._notifications.notify(
+                uow,
+                tenant_id=subscription.tenant_id,
+                user_ids=user_ids,
+                type=_TYPES[news],
+                title=TEXTS.text(f"billing.{news}.title", locale),
+                message=TEXTS.text(f"billing.{news}.message", locale, plan=subscription.plan.name, **shown),
+                data={"subscription_id": str(subscription.id), "news": news},
+                link=_LINK,
+            )
+
+
+async def _managers(uow: UnitOfWork, tenant_id: UUID) -> dict[str, list[UUID]]:
+    """Return the ids of a tenant's active owners and admins by language."""
+    rows = await uow.session.execute(
+        select(User.locale, User.id)
+        .join(Membership, Membership.user_id == User.id)
+        .where(Membership.tenant_id == tenant_id, Membership.role.in_((Role.OWNER, Role.ADMIN)), User.is_active)
+        .order_by(User.id)
+    )
+    by_locale: defaultdict[str, list[UUID]] = defaultdict(list)
+    for locale, user_id in rows:
+        by_locale[locale].append(user_id)
+    return by_locale
+
+
+def _shown(value: Decimal | datetime | str | int) -> str:
+    if isinstance(value, datetime):
+        return value.date().isoformat()
+    if isinstance(value, Decimal):
+        return json.decimal_text(value)
+    return str(value)

@@ -1,0 +1,363 @@
+"""From a provider's facts to our state (contract.md 4.4, providers.md 1.2).
+
+Facts arrive twice, late and out of order, and every order must end in the same state. Money is booked once per key
+(ledger.py), what a fact tells counts from the moment it happened (models/billing.py), and what cannot be applied yet
+waits (NotThereYet). Nothing is activated before the money asked for has arrived.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import assert_never
+from uuid import UUID
+
+from models.billing import CheckoutSession, CheckoutState, PaymentEvent, Subscription, SubscriptionStatus
+from providers.payments import (
+    CheckoutExpired,
+    CheckoutFailed,
+    CheckoutPaid,
+    CheckoutPending,
+    DisputeClosed,
+    DisputeOpened,
+    Fact,
+    InvoicePaid,
+    InvoicePaymentFailed,
+    PaymentLinked,
+    PaymentProvider,
+    PaymentRefunded,
+    SubscriptionChanged,
+    SubscriptionEnded,
+)
+from services.billing import ledger
+from services.billing.announcer import Announcer
+from services.billing.cancellations import Cancellations
+from services.billing.errors import FactRefused, NotThereYet
+from services.billing.lookup import (
+    Begun,
+    Standing,
+    Target,
+    by_session,
+    by_subscription,
+    locked_subscription,
+)
+from services.unit_of_work import UnitOfWork
+
+
+class FactApplier:
+    """Applies one fact in the caller's transaction; returns the orders to providers that it gave rise to.
+
+    Every method raises NotThereYet when the fact has overtaken what it speaks of, and FactRefused when it
+    contradicts what we know.
+    """
+
+    def __init__(
+        self, *, providers: Mapping[str, PaymentProvider], announcer: Announcer, cancellations: Cancellations
+    ) -> None:
+        self._providers = providers
+        self._announcer = announcer
+        self._cancellations = cancellations
+
+    async def apply(self, uow: UnitOfWork, fact: Fact) -> list[UUID]:  # noqa: C901 - one branch per fact
+        """Apply a fact."""
+        match fact:
+            case CheckoutPaid():
+                return await self._checkout_paid(uow, fact)
+            case InvoicePaid():
+                return await self._invoice_paid(uow, fact)
+            case CheckoutPending():
+                await self._checkout_pending(uow, fact)
+            case CheckoutFailed():
+                await self._checkout_failed(uow, fact)
+            case CheckoutExpired():
+                await self._checkout_expired(uow, fact)
+            case InvoicePaymentFailed():
+                await self._invoice_failed(uow, fact)
+            case SubscriptionChanged():
+                await self._changed(uow, fact)
+            case SubscriptionEnded():
+                await self._ended(uow, fact)
+            case PaymentLinked():
+                await self._linked(uow, fact)
+            case PaymentRefunded():
+                await self._refunded(uow, fact)
+            case DisputeOpened() | DisputeClosed():
+                await self._disputed(uow, fact)
+            case _:
+                assert_never(fact)
+        return []
+
+    async def _checkout_paid(self, uow: UnitOfWork, fact: CheckoutPaid) -> list[UUID]:
+        begun = await _begun(uow, fact)
+        subscription, checkout = begun.subscription, begun.checkout
+        _refuse_other_price(checkout, fact.amount, fact.currency)
+        checkout.subscription_ref = checkout.subscription_ref or fact.subscription_ref
+        orders = self._complete(uow, subscription, checkout, paid_at=fact.occurred_at, customer_ref=fact.customer_ref)
+        if fact.invoice_ref is not None:
+            await ledger.note_paid_invoice(uow, subscription, fact, fact.invoice_ref)
+        await self._book(uow, subscription, fact)
+        if begun.standing is Standing.UNPAID:
+            self._announcer.subscription_updated(uow, subscription)
+        return orders
+
+    async def _checkout_pending(self, uow: UnitOfWork, fact: CheckoutPending) -> None:
+        checkout = (await _begun(uow, fact)).checkout
+        checkout.subscription_ref = checkout.subscription_ref or fact.subscription_ref
+
+    async def _checkout_failed(self, uow: UnitOfWork, fact: CheckoutFailed) -> None:
+        begun = await _begun(uow, fact)
+        begun.checkout.give_up(CheckoutState.FAILED)
+        failure = ledger.book_failure(uow, begun.subscription, fact)
+        await self._announcer.money_moved(uow, "payment_failed", begun.subscription, failure)
+
+    async def _checkout_expired(self, uow: UnitOfWork, fact: CheckoutExpired) -> None:
+        (await _begun(uow, fact)).checkout.give_up(CheckoutState.EXPIRED)
+
+    async def _invoice_paid(self, uow: UnitOfWork, fact: InvoicePaid) -> list[UUID]:
+        target = await by_subscription(
+            uow,
+            provider=fact.provider,
+            subscription_ref=fact.subscription_ref,
+            customer_ref=fact.customer_ref,
+            purchase=fact.purchase,
+        )
+        subscription, checkout = target.subscription, target.checkout
+        period = _period(fact.period_start, fact.period_end)
+        if target.standing is Standing.UNPAID and period is None:
+            # Only the checkout itself can tell from when the purchase counts.
+            raise NotThereYet("checkout")
+        orders: list[UUID] = []
+        if checkout is not None and (fact.billing_reason == "start" or target.standing is Standing.UNPAID):
+            _refuse_other_price(checkout, fact.amount, fact.currency)
+            orders = self._complete(
+                uow, subscription, checkout, paid_at=fact.occurred_at, customer_ref=fact.customer_ref
+            )
+        await ledger.note_paid_invoice(uow, subscription, fact, fact.invoice_ref)
+        is_new = await self._book(uow, subscription, fact)
+        changed = target.standing is Standing.UNPAID
+        # A renewal that does not say what it bought adds one period, so it must count only once.
+        bought = period is not None or (fact.billing_reason == "renewal" and is_new)
+        if bought and _is_in_force(target):
+            changed |= subscription.renew(at=fact.occurred_at, period=period, now=uow.now)
+        if changed:
+            self._announcer.subscription_updated(uow, subscription)
+        elif is_new and target.standing is Standing.REPLACED:
+            _audit(uow, "payment.for_replaced_subscription", subscription, invoice=fact.invoice_ref)
+        return orders
+
+    async def _invoice_failed(self, uow: UnitOfWork, fact: InvoicePaymentFailed) -> None:
+        target = await by_subscription(
+            uow,
+            provider=fact.provider,
+            subscription_ref=fact.subscription_ref,
+            customer_ref=fact.customer_ref,
+            purchase=fact.purchase,
+        )
+        subscription = target.subscription
+        await ledger.note_failed_invoice(uow, subscription, fact)
+        if fact.billing_reason == "start":
+            # It belongs to a checkout, which tells of it by itself, and must not touch what is in force.
+            return
+        failure = ledger.book_failure(uow, subscription, fact)
+        if not _is_in_force(target):
+            return
+        await self._announcer.money_moved(uow, "payment_failed", subscription, failure)
+        if subscription.mark_past_due(at=fact.occurred_at, now=uow.now):
+            _audit(uow, "subscription.past_due", subscription)
+            self._announcer.subscription_updated(uow, subscription)
+
+    async def _changed(self, uow: UnitOfWork, fact: SubscriptionChanged) -> None:
+        state = fact.state
+        target = await by_subscription(
+            uow,
+            provider=fact.provider,
+            subscription_ref=state.subscription_ref,
+            customer_ref=state.customer_ref,
+            purchase=state.purchase,
+        )
+        if target.standing is Standing.UNPAID:
+            raise NotThereYet("payment")
+        if target.standing is Standing.REPLACED:
+            return
+        subscription = target.subscription
+        was_over = subscription.is_over
+        # Until the provider has heard of a cancellation, its own view of it is out of date.
+        cancelling = await self._cancellations.is_waiting(
+            uow, provider=fact.provider, subscription_ref=state.subscription_ref
+        )
+        changed = subscription.follow(
+            at=fact.occurred_at,
+            status=SubscriptionStatus(state.status),
+            period=_period(state.period_start, state.period_end),
+            cancel_at_period_end=state.cancel_at_period_end or cancelling,
+            now=uow.now,
+        )
+        subscription.external_customer_id = subscription.external_customer_id or state.customer_ref
+        if not changed:
+            return
+        _audit(uow, "subscription.synced", subscription, status=subscription.status)
+        self._announcer.subscription_updated(uow, subscription)
+        if subscription.is_over and not was_over:
+            await self._announcer.notify(uow, "subscription_expired", subscription)
+
+    async def _ended(self, uow: UnitOfWork, fact: SubscriptionEnded) -> None:
+        target = await by_subscription(
+            uow,
+            provider=fact.provider,
+            subscription_ref=fact.subscription_ref,
+            customer_ref=fact.customer_ref,
+            purchase=fact.purchase,
+        )
+        if target.standing is Standing.UNPAID:
+            raise NotThereYet("payment")
+        subscription = target.subscription
+        if target.standing is Standing.REPLACED:
+            return
+        if subscription.end(at=fact.occurred_at, ended_at=fact.ended_at, now=uow.now):
+            _audit(uow, "subscription.ended", subscription)
+            self._announcer.subscription_updated(uow, subscription)
+            await self._announcer.notify(uow, "subscription_cancelled", subscription)
+
+    async def _linked(self, uow: UnitOfWork, fact: PaymentLinked) -> None:
+        payment, _ = await _paid(uow, fact.provider, fact.invoice_ref)
+        payment.provider_payment_id = payment.provider_payment_id or fact.payment_ref
+
+    async def _refunded(self, uow: UnitOfWork, fact: PaymentRefunded) -> None:
+        payment, subscription = await _paid(uow, fact.provider, fact.payment_ref, fact.charge_ref, fact.invoice_ref)
+        refund = await ledger.book_refund(uow, subscription, payment, fact)
+        if refund is not None:
+            _audit(uow, "payment.refunded", subscription, amount=refund.amount, currency=refund.currency)
+            await self._announcer.money_moved(uow, "payment_refunded", subscription, refund)
+
+    async def _disputed(self, uow: UnitOfWork, fact: DisputeOpened | DisputeClosed) -> None:
+        payment, subscription = await _paid(uow, fact.provider, fact.payment_ref, fact.charge_ref)
+        action = "payment.disputed" if isinstance(fact, DisputeOpened) else "payment.dispute_closed"
+        _audit(uow, action, subscription, dispute=fact.dispute_ref, inquiry=fact.inquiry)
+        if fact.inquiry:
+            # It only asks; no money has moved.
+            return
+        dispute = await ledger.book_dispute(uow, subscription, payment, fact)
+        if isinstance(fact, DisputeClosed):
+            await self._announcer.money_moved(uow, "dispute_closed", subscription, dispute.movement)
+        elif dispute.is_new:
+            await self._announcer.money_moved(uow, "payment_disputed", subscription, dispute.movement)
+
+    async def _book(self, uow: UnitOfWork, subscription: Subscription, fact: CheckoutPaid | InvoicePaid) -> bool:
+        """Book a payment; returns whether it is new."""
+        booked = await ledger.book_payment(uow, subscription, fact)
+        if booked is None or not booked.is_new:
+            return False
+        _audit(uow, "payment.received", subscription, amount=fact.amount, currency=fact.currency)
+        await self._announcer.payment_received(uow, subscription, booked.movement)
+        return True
+
+    def _complete(
+        self,
+        uow: UnitOfWork,
+        subscription: Subscription,
+        checkout: CheckoutSession,
+        *,
+        paid_at: datetime,
+        customer_ref: str | None,
+    ) -> list[UUID]:
+        """Take it that a checkout is paid, and put it in force unless a later purchase already is."""
+        in_force = subscription.checkout
+        if not checkout.mark_paid(paid_at):
+            if in_force is checkout:
+                subscription.confirm_paid(at=paid_at)
+                subscription.external_subscription_id = checkout.subscription_ref
+                subscription.external_customer_id = customer_ref or subscription.external_customer_id
+            return []
+        if in_force is not None and _is_later(in_force, checkout):
+            _audit(uow, "checkout.superseded", subscription, checkout=str(checkout.id))
+            return self._stop(uow, subscription, checkout.provider, checkout.subscription_ref)
+        orders: list[UUID] = []
+        before = (subscription.payment_provider, subscription.external_subscription_id)
+        if self._is_prepaid_renewal(subscription, checkout, paid_at):
+            subscription.prolong(checkout, paid_at=paid_at, now=uow.now)
+        else:
+            orders = self._stop(uow, subscription, *before)
+            subscription.activate(checkout, paid_at=paid_at, customer_ref=customer_ref, now=uow.now)
+        _audit(uow, "subscription.activated", subscription, plan=subscription.plan.slug)
+        return orders
+
+    def _is_prepaid_renewal(self, subscription: Subscription, checkout: CheckoutSession, paid_at: datetime) -> bool:
+        return (
+            not self._charges_by_itself(checkout.provider)
+            and subscription.status is SubscriptionStatus.ACTIVE
+            and subscription.current_period_end > paid_at
+            and (subscription.payment_provider, subscription.plan_id, subscription.billing_period)
+            == (checkout.provider, checkout.plan_id, checkout.billing_period)
+        )
+
+    def _stop(self, uow: UnitOfWork, subscription: Subscription, provider: str | None, ref: str | None) -> list[UUID]:
+        """Order the end of a provider's subscription that another one replaces, lest both be charged."""
+        if provider is None or ref is None or not self._charges_by_itself(provider):
+            return []
+        return [
+            self._cancellations.order(
+                uow,
+                tenant_id=subscription.tenant_id,
+                provider=provider,
+                subscription_ref=ref,
+                at_period_end=False,
+            )
+        ]
+
+    def _charges_by_itself(self, provider: str) -> bool:
+        known = self._providers.get(provider)
+        return known is not None and known.capabilities.recurring
+
+
+async def _begun(uow: UnitOfWork, fact: CheckoutPaid | CheckoutPending | CheckoutFailed | CheckoutExpired) -> Begun:
+    """Return the purchase that a checkout's fact speaks of, under lock."""
+    begun = await by_session(uow, provider=fact.provider, session_id=fact.session_id, purchase=fact.purchase)
+    # The fact may have overtaken the answer to our own request for the session.
+    begun.checkout.session_id = fact.session_id
+    return begun
+
+
+async def _paid(uow: UnitOfWork, provider: str, *refs: str | None) -> tuple[PaymentEvent, Subscription]:
+    """Return the payment that a fact names, with its subscription under lock."""
+    payment = await ledger.payment_of(uow, provider, *refs)
+    by_id = None if payment is None else Subscription.id == payment.subscription_id
+    subscription = None if by_id is None else await locked_subscription(uow, by_id)
+    if payment is None or subscription is None:
+        raise NotThereYet("payment")
+    # Read again under the lock, for another fact may just have changed it.
+    await uow.session.refresh(payment)
+    return payment, subscription
+
+
+def _is_in_force(target: Target) -> bool:
+    """Whether the provider's subscription is the tenant's own, possibly since this very fact."""
+    checkout = target.checkout
+    return target.standing is Standing.CURRENT or target.subscription.checkout is checkout
+
+
+def _is_later(one: CheckoutSession, other: CheckoutSession) -> bool:
+    # Providers count whole seconds: of two purchases in one second, the one that was begun later is meant.
+    return _place_in_time(one) > _place_in_time(other)
+
+
+def _place_in_time(checkout: CheckoutSession) -> tuple[datetime, datetime, UUID]:
+    return checkout.completed_at or checkout.created_at, checkout.created_at, checkout.id
+
+
+def _refuse_other_price(checkout: CheckoutSession, amount: Decimal, currency: str) -> None:
+    asked = (checkout.amount, checkout.currency.upper())
+    if (amount, currency.upper()) != asked:
+        raise FactRefused(f"paid {amount} {currency}, asked {asked[0]} {asked[1]}", tenant_id=checkout.tenant_id)
+
+
+def _period(start: datetime | None, end: datetime | None) -> tuple[datetime, datetime] | None:
+    return None if start is None or end is None else (start, end)
+
+
+def _audit(uow: UnitOfWork, action: str, subscription: Subscription, **details: object) -> None:
+    uow.audit(
+        action,
+        actor_id=None,
+        tenant_id=subscription.tenant_id,
+        subject=("subscription", subscription.id),
+        details=details,
+    )

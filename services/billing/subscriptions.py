@@ -1,0 +1,136 @@
+"""The tenant's own subscription: its trial, what it shows, and its cancellation (contract.md 4.3, 4.4)."""
+
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from sqlalchemy import func, select
+
+from core.pagination import Page, PageRequest
+from models.billing import PaymentEvent, Plan, Subscription
+from models.tenants import Role, Tenant
+from services.billing.announcer import Announcer
+from services.billing.cancellations import Cancellations
+from services.billing.errors import SubscriptionNotFound, SubscriptionOver
+from services.billing.lookup import locked_subscription, subscriptions_with_plan
+from services.billing.plans import trial_plan
+from services.billing.views import InvoiceView, SubscriptionView
+from services.identity import Actor, require_role, require_tenant
+from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfWorkFactory
+
+
+class Subscriptions:
+    """The use cases of a tenant's people."""
+
+    def __init__(self, units: UnitOfWorkFactory, *, announcer: Announcer, cancellations: Cancellations) -> None:
+        self._units = units
+        self._announcer = announcer
+        self._cancellations = cancellations
+
+    async def start_trial(self, uow: UnitOfWork, tenant: Tenant) -> Subscription:
+        """Give a new tenant its trial; `tenant` must be in the database already."""
+        subscription = Subscription.trial(tenant.id, await trial_plan(uow), now=uow.now)
+        subscription.id = uuid4()
+        uow.session.add(subscription)
+        uow.audit(
+            "subscription.trial_started",
+            actor_id=None,
+            tenant_id=tenant.id,
+            subject=("subscription", subscription.id),
+        )
+        return subscription
+
+    async def grant(self, uow: UnitOfWork, tenant: Tenant, *, plan_slug: str, until: datetime) -> None:
+        """Give a tenant in its trial a plan without a payment; anything but a trial is left alone."""
+        subscription = await locked_subscription(uow, Subscription.tenant_id == tenant.id)
+        plan = (await uow.session.scalars(select(Plan).where(Plan.slug == plan_slug))).one()
+        if subscription is not None and subscription.grant(plan, until=until, now=uow.now):
+            uow.audit(
+                "subscription.granted",
+                actor_id=None,
+                tenant_id=tenant.id,
+                subject=("subscription", subscription.id),
+                details={"plan": plan.slug, "until": until.isoformat()},
+            )
+
+    async def view(self, uow: UnitOfWork, tenant_id: UUID) -> SubscriptionView | None:
+        """Show a tenant's subscription."""
+        subscription = await uow.session.scalar(subscriptions_with_plan(Subscription.tenant_id == tenant_id))
+        return None if subscription is None else SubscriptionView.of(subscription)
+
+    async def invoices(self, uow: UnitOfWork, actor: Actor, page: PageRequest) -> Page[InvoiceView]:
+        """Show the tenant's movements of money, newest first; for owners and admins."""
+        tenant_id = require_tenant(actor)
+        require_role(actor.role, Role.OWNER, Role.ADMIN)
+        own = PaymentEvent.tenant_id == tenant_id
+        total = await uow.session.scalar(select(func.count()).select_from(PaymentEvent).where(own))
+        rows = await uow.session.scalars(
+            select(PaymentEvent)
+            .where(own)
+            .order_by(PaymentEvent.created_at.desc(), PaymentEvent.id)
+            .offset(page.offset)
+            .limit(page.size)
+        )
+        return Page(items=[InvoiceView.of(row) for row in rows], total=total or 0, request=page)
+
+    async def cancel(
+        self, actor: Actor, *, reason: str | None, at_period_end: bool, trace: RequestTrace
+    ) -> SubscriptionView:
+        """Cancel the subscription, now or when its period ends; for the owner.
+
+        The decision holds at once. A provider that charges is told after it is committed, by the sweeper if it is
+        away just now. Cancelling at the period's end twice changes nothing.
+        Raises SubscriptionNotFound and SubscriptionOver.
+        """
+        tenant_id = require_tenant(actor)
+        require_role(actor.role, Role.OWNER)
+        async with self._units(TenantScope(tenant_id), trace=trace) as uow:
+            subscription = await locked_subscription(uow, Subscription.tenant_id == tenant_id)
+            if subscription is None:
+                raise SubscriptionNotFound
+            if subscription.is_over:
+                raise SubscriptionOver
+            order_id = None
+            if await self._decide(uow, actor, subscription, reason=reason, at_period_end=at_period_end):
+                order_id = self._order(uow, subscription, at_period_end=at_period_end)
+            view = SubscriptionView.of(subscription)
+        if order_id is not None:
+            await self._cancellations.carry_out(order_id)
+        return view
+
+    async def _decide(
+        self,
+        uow: UnitOfWork,
+        actor: Actor,
+        subscription: Subscription,
+        *,
+        reason: str | None,
+        at_period_end: bool,
+    ) -> bool:
+        if not at_period_end:
+            subscription.cancel_now(reason=reason, now=uow.now)
+        elif not subscription.cancel_later(reason=reason, now=uow.now):
+            return False
+        uow.audit(
+            "subscription.cancelled",
+            actor_id=actor.user_id,
+            tenant_id=subscription.tenant_id,
+            subject=("subscription", subscription.id),
+            details={"at_period_end": at_period_end, "reason": reason},
+        )
+        self._announcer.subscription_updated(uow, subscription)
+        if at_period_end:
+            await self._announcer.notify(uow, "subscription_ending", subscription, date=subscription.ends_at)
+        else:
+            await self._announcer.notify(uow, "subscription_cancelled", subscription)
+        return True
+
+    def _order(self, uow: UnitOfWork, subscription: Subscription, *, at_period_end: bool) -> UUID | None:
+        if subscription.payment_provider is None or subscription.external_subscription_id is None:
+            return None
+        return self._cancellations.order(
+            uow,
+            tenant_id=subscription.tenant_id,
+            provider=subscription.payment_provider,
+            subscription_ref=subscription.external_subscription_id,
+            at_period_end=at_period_end,
+        )
