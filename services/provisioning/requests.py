@@ -1,0 +1,185 @@
+"""What people ask of provisioning: a job, the list of jobs, another try, an end (contract.md 5.2)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID, uuid4
+
+from sqlalchemy import func, select
+
+from core.pagination import Page, PageRequest
+from models.provisioning import (
+    JobState,
+    JobType,
+    ProvisioningJob,
+    ProvisioningLogLine,
+    ProvisioningStep,
+    StepState,
+)
+from models.tenants import Role, Tenant
+from providers.provisioning.contract import ProvisioningDriver, UnknownStep
+from services.identity import Actor, require_role, require_tenant
+from services.provisioning.claims import steps_of
+from services.provisioning.errors import JobNotFound, JobNotRetryable, JobTypeUnavailable
+from services.provisioning.outcomes import RUN_TASK, Outcomes, announce
+from services.provisioning.views import JobDetailView, JobView, job_detail_view, job_view
+from services.unit_of_work import UnitOfWork
+
+_LOG_LINES: Final = 200
+_MANAGERS: Final = (Role.OWNER, Role.ADMIN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs to list; None means all."""
+
+    states: tuple[JobState, ...] | None = None
+    job_type: JobType | None = None
+
+
+class JobRequests:
+    """The use cases of a tenant's people."""
+
+    def __init__(self, driver: ProvisioningDriver, outcomes: Outcomes) -> None:
+        self._driver = driver
+        self._outcomes = outcomes
+
+    async def enqueue(
+        self, uow: UnitOfWork, tenant: Tenant, job_type: JobType, *, requested_by: UUID | None
+    ) -> ProvisioningJob:
+        """Queue a job for a tenant that is in the database, or about to be, in the caller's transaction.
+
+        Raises JobTypeUnavailable.
+        """
+        job = ProvisioningJob(
+            id=uuid4(),
+            tenant_id=tenant.id,
+            job_type=job_type,
+            state=JobState.QUEUED,
+            progress=0,
+            message="Queued",
+            result={},
+            attempt=0,
+            requested_by=requested_by,
+            next_run_at=uow.now,
+            rung_at=uow.now,
+            created_at=uow.now,
+        )
+        uow.session.add(job)
+        uow.session.add_all(self._steps(job))
+        self._audit(uow, job, "requested", actor_id=requested_by)
+        announce(uow, job)
+        uow.ring(RUN_TASK, job.id)
+        return job
+
+    async def create(self, uow: UnitOfWork, actor: Actor, *, job_type: JobType) -> JobDetailView:
+        """Queue a job for the caller's tenant; for owners and admins. Raises JobTypeUnavailable."""
+        tenant_id = require_tenant(actor)
+        require_role(actor.role, *_MANAGERS)
+        tenant = (await uow.session.scalars(select(Tenant).where(Tenant.id == tenant_id))).one()
+        job = await self.enqueue(uow, tenant, job_type, requested_by=actor.user_id)
+        # Flushed so that the steps just added can be read back in their order.
+        await uow.session.flush()
+        return await self._details(uow, job)
+
+    async def list(self, uow: UnitOfWork, actor: Actor, page: PageRequest, *, only: JobFilter) -> Page[JobView]:
+        """Show the jobs of the caller's tenant, newest first."""
+        tenant_id = require_tenant(actor)
+        wanted = [ProvisioningJob.tenant_id == tenant_id]
+        if only.states is not None:
+            wanted.append(ProvisioningJob.state.in_(only.states))
+        if only.job_type is not None:
+            wanted.append(ProvisioningJob.job_type == only.job_type)
+        total = await uow.session.scalar(select(func.count()).select_from(ProvisioningJob).where(*wanted))
+        jobs = await uow.session.scalars(
+            select(ProvisioningJob)
+            .where(*wanted)
+            .order_by(ProvisioningJob.created_at.desc(), ProvisioningJob.id.desc())
+            .offset(page.offset)
+            .limit(page.size)
+        )
+        return Page(items=[job_view(job) for job in jobs], total=total or 0, request=page)
+
+    async def show(self, uow: UnitOfWork, actor: Actor, *, job_id: UUID) -> JobDetailView:
+        """Show one job of the caller's tenant with its steps and its last log lines. Raises JobNotFound."""
+        return await self._details(uow, await self._job(uow, actor, job_id))
+
+    async def retry(self, uow: UnitOfWork, actor: Actor, *, job_id: UUID) -> JobDetailView:
+        """Queue a finished job anew; for owners and admins. Raises JobNotFound and JobNotRetryable.
+
+        A failed or cancelled job goes on at its first unfinished step; a completed one is done once more as a whole.
+        """
+        job = await self._job(uow, actor, job_id, for_change=True)
+        done_before = job.state is JobState.SUCCEEDED
+        if not job.retry(uow.now):
+            raise JobNotRetryable
+        for step in await steps_of(uow, job.id):
+            step.failures = 0
+            if done_before:
+                step.reset()
+        self._audit(uow, job, "retried", actor_id=actor.user_id)
+        announce(uow, job)
+        uow.ring(RUN_TASK, job.id)
+        return await self._details(uow, job)
+
+    async def cancel(self, uow: UnitOfWork, actor: Actor, *, job_id: UUID) -> JobDetailView:
+        """Cancel a job; for owners and admins. Raises JobNotFound.
+
+        A job of which nothing was begun is cancelled at once. Otherwise a worker ends the step under way and undoes
+        the others first. A finished job is returned as it is.
+        """
+        job = await self._job(uow, actor, job_id, for_change=True)
+        if job.is_finished:
+            return await self._details(uow, job)
+        self._audit(uow, job, "cancel_requested", actor_id=actor.user_id)
+        if job.can_cancel_at_once(await steps_of(uow, job.id)):
+            await self._outcomes.cancelled(uow, job)
+        else:
+            job.request_cancel(uow.now)
+            announce(uow, job)
+            uow.ring(RUN_TASK, job.id)
+        return await self._details(uow, job)
+
+    def _steps(self, job: ProvisioningJob) -> Sequence[ProvisioningStep]:
+        try:
+            plan = self._driver.plan(job.job_type.value)
+        except UnknownStep as error:
+            raise JobTypeUnavailable from error
+        return [
+            ProvisioningStep(
+                tenant_id=job.tenant_id,
+                job_id=job.id,
+                position=position,
+                name=step.name,
+                title=step.title,
+                weight=step.weight,
+                state=StepState.PENDING,
+            )
+            for position, step in enumerate(plan)
+        ]
+
+    async def _job(self, uow: UnitOfWork, actor: Actor, job_id: UUID, *, for_change: bool = False) -> ProvisioningJob:
+        tenant_id = require_tenant(actor)
+        statement = select(ProvisioningJob).where(ProvisioningJob.id == job_id, ProvisioningJob.tenant_id == tenant_id)
+        if for_change:
+            require_role(actor.role, *_MANAGERS)
+            # Locked, so that a worker's claim comes either before this change or after it.
+            statement = statement.with_for_update(key_share=True)
+        job = (await uow.session.scalars(statement)).one_or_none()
+        if job is None:
+            raise JobNotFound
+        return job
+
+    async def _details(self, uow: UnitOfWork, job: ProvisioningJob) -> JobDetailView:
+        newest = select(ProvisioningLogLine).where(ProvisioningLogLine.job_id == job.id)
+        lines = (await uow.session.scalars(newest.order_by(ProvisioningLogLine.id.desc()).limit(_LOG_LINES))).all()
+        return job_detail_view(job, await steps_of(uow, job.id), lines[::-1])
+
+    def _audit(self, uow: UnitOfWork, job: ProvisioningJob, verb: str, *, actor_id: UUID | None) -> None:
+        uow.audit(
+            f"provisioning_job.{verb}",
+            actor_id=actor_id,
+            tenant_id=job.tenant_id,
+            subject=("provisioning_job", job.id),
+            details={"job_type": job.job_type.value},
+        )
