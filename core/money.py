@@ -1,6 +1,12 @@
 """Money: Decimals and minor units by currency, never floats."""
 
 from decimal import ROUND_HALF_UP, Decimal
+from typing import Annotated
+
+from pydantic import WithJsonSchema
+
+# On the wire an amount is a number (contract.md 1.7), which `core.json` writes with all its digits.
+Money = Annotated[Decimal, WithJsonSchema({"type": "number"})]
 
 # ISO 4217 currencies whose minor unit is not a hundredth.
 _EXPONENTS = {

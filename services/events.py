@@ -5,13 +5,13 @@ when an event is delivered.
 """
 
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
 from core import json
+from core.money import Money
 from realtime.rooms import member_room, tenant_room
 
 Namespace = Literal["/notifications", "/provisioning", "/billing"]
@@ -116,7 +116,7 @@ class PaymentReceived(DomainEvent):
     namespace = "/billing"
 
     payment_id: UUID
-    amount: Decimal
+    amount: Money
     currency: str
     status: Literal["succeeded"] = "succeeded"
     created_at: datetime

@@ -16,15 +16,18 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
 from core.clock import Clock
-from core.errors import DomainError, ErrorKind
+from core.errors import DomainError, ErrorKind, Unavailable
 from models.audit import AuditEntry
 from models.base import TenantOwned
 from realtime import log
 from realtime.bell import Bell
 from realtime.log import PendingEvent
 from services.events import DomainEvent
+from services.outage import is_outage
 
 _SCOPE = "scope"
+# When to come back while the database is away, in seconds.
+_RETRY_AFTER_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +157,18 @@ class UnitOfWorkFactory:
 
     @asynccontextmanager
     async def __call__(self, scope: Scope, *, trace: RequestTrace | None = None) -> AsyncIterator[UnitOfWork]:
-        async with self._sessions(info={_SCOPE: scope}) as session:
-            uow = UnitOfWork(session, scope, now=self._clock.now(), trace=trace or RequestTrace())
-            yield uow
-            # The rows go first and the numbering last, so that a stream is locked for as short as can be.
-            await session.flush()
-            numbered = await log.append(session, uow.pending_events)
-            await session.commit()
+        try:
+            async with self._sessions(info={_SCOPE: scope}) as session:
+                uow = UnitOfWork(session, scope, now=self._clock.now(), trace=trace or RequestTrace())
+                yield uow
+                # The rows go first and the numbering last, so that a stream is locked for as short as can be.
+                await session.flush()
+                numbered = await log.append(session, uow.pending_events)
+                await session.commit()
+        except Exception as error:
+            if is_outage(error):
+                raise Unavailable(retry_after_s=_RETRY_AFTER_S) from error
+            raise
         self._bell.ring(numbered)
         for task in uow.pending_tasks:
             self._ringer.ring(task)

@@ -1,12 +1,12 @@
 """Billing as clients see it: supersets that every released client can read (contract.md 1.7, 4.2, 4.3)."""
 
 from datetime import datetime
-from decimal import Decimal
-from typing import Annotated, Any, Self
+from typing import Any, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, WithJsonSchema
+from pydantic import BaseModel, ConfigDict
 
+from core.money import Money
 from models.billing import (
     BillingPeriod,
     PaymentEvent,
@@ -16,7 +16,6 @@ from models.billing import (
     SubscriptionStatus,
 )
 
-Money = Annotated[Decimal, WithJsonSchema({"type": "number"})]
 """An amount in the currency's major unit: a Decimal here, a number with two decimals on the wire."""
 
 # The same limit under the names that different clients look for (contract.md 4.2).
