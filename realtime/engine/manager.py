@@ -1,0 +1,284 @@
+"""Rooms: who is in which, so that a broadcast is one loop and a farewell costs only one's own rooms.
+
+These are python-socketio's client managers with another heart. A broadcast encodes its packet once, frames it once,
+and gives the same bytes to every socket: no task and no await per client, and so no other broadcast in between.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import socketio
+from socketio import packet as sio
+
+from realtime.engine import packets
+from realtime.engine.packet import Packet
+from realtime.engine.packets import Data
+from realtime.engine.session import Session, packet_frame
+
+
+class Member:
+    """One socket: a client's place in one namespace. `stored` is its session in python-socketio's sense.
+
+    It is joining until its CONNECT is answered, then connected, and in the end leaving. What is said to it while it
+    joins waits in `early`: a client may not hear of a namespace that it is not connected to yet.
+    """
+
+    __slots__ = ("connected", "early", "rooms", "session", "sid", "stored")
+
+    def __init__(self, sid: str, session: Session) -> None:
+        self.sid = sid
+        self.session = session
+        self.connected = False
+        self.early: list[Data] | None = []
+        self.rooms: tuple[str, ...] = ()
+        self.stored: dict[str, Any] | None = None
+
+    @property
+    def joining(self) -> bool:
+        return self.early is not None
+
+    def admit(self) -> None:
+        """Say what has been waiting; the CONNECT answer has been sent."""
+        self.connected = True
+        early, self.early = self.early, None
+        for packet in early or ():
+            self.session.send(packet)
+
+
+class Client:
+    """What is kept with a connection: its sockets by namespace, and a packet whose attachments are still to come.
+
+    `admitted` tells whether any namespace has ever let it in, `refused` whether it has broken the protocol: what it
+    said after that is not heard.
+    """
+
+    __slots__ = ("admitted", "members", "partial", "refused")
+
+    def __init__(self) -> None:
+        self.admitted = False
+        self.refused = False
+        self.members: dict[str, Member] = {}
+        self.partial: Packet | None = None
+
+
+def client_of(session: Session) -> Client:
+    """Return what is kept with a connection."""
+    if not isinstance(session.data, Client):
+        session.data = Client()
+    return session.data
+
+
+Room = dict[str, Member]
+
+
+class Broadcaster(socketio.AsyncManager):  # type: ignore[misc]
+    """Keeps the sockets of this process and sends to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.members: dict[str, Room] = {}
+        self._rooms: dict[tuple[str, str], Room] = {}
+
+    async def close(self) -> None:
+        """Let go of what joins this process to others; there is nothing here."""
+
+    # Sending
+
+    async def emit(  # noqa: PLR0917 - python-socketio's signature
+        self,
+        event: str,
+        data: Any,
+        namespace: str,
+        room: Any = None,
+        skip_sid: Any = None,
+        callback: Any = None,
+        to: Any = None,
+        **_: Any,
+    ) -> None:
+        """Send an event to a room (or rooms, or everybody) of a namespace, once to each socket."""
+        room = to or room
+        skipped = set(skip_sid) if isinstance(skip_sid, list) else {skip_sid}
+        arguments = [event, *_arguments(data)]
+        if callback is not None:
+            for member in list(self._audience(namespace, room)):
+                if member.sid not in skipped:
+                    number = self._generate_ack_id(member.sid, callback)
+                    self._send([member], _encode(self.server, namespace, arguments, number))
+            return
+        audience = (member for member in self._audience(namespace, room) if member.sid not in skipped)
+        self._send(audience, _encode(self.server, namespace, arguments, None))
+
+    def _send(self, audience: Iterable[Member], encoded: list[Data]) -> None:
+        framed = [(packet, packet_frame(packet)) for packet in encoded]
+        for member in audience:
+            if member.connected:
+                for packet, frame in framed:
+                    member.session.send(packet, frame)
+            elif member.early is not None:
+                member.early.extend(encoded)
+
+    def _audience(self, namespace: str, room: Any) -> Iterator[Member]:
+        if room is None:
+            yield from self.members.get(namespace, {}).values()
+        elif isinstance(room, (list, tuple, set, frozenset)):
+            union: Room = {}
+            for name in room:
+                union.update(self._room(namespace, name))
+            yield from union.values()
+        else:
+            yield from self._room(namespace, room).values()
+
+    def _room(self, namespace: str, room: str) -> Room:
+        # Every socket is alone in a room that bears its id.
+        member = self.member(room, namespace)
+        return {room: member} if member is not None else self._rooms.get((namespace, room), {})
+
+    async def trigger_callback(self, sid: str, id: int, data: list[Any]) -> None:  # noqa: A002 - the library's name
+        # The library keeps its counter under the number 0, which a client could acknowledge.
+        if id:
+            await super().trigger_callback(sid, id, data)
+
+    # Coming and going
+
+    async def pre_connect(self, eio_sid: str, namespace: str) -> str | None:
+        session = self.server.eio.sessions.get(eio_sid)
+        if session is None or namespace in client_of(session).members:
+            return None
+        member = Member(self.server.eio.generate_id(), session)
+        self.members.setdefault(namespace, {})[member.sid] = member
+        client_of(session).members[namespace] = member
+        return member.sid
+
+    async def connect(self, sid: str, namespace: str) -> str | None:
+        member = self.member(sid, namespace)
+        if member is None:
+            return None
+        client_of(member.session).admitted = True
+        member.admit()
+        return sid
+
+    async def disconnect(self, sid: str, namespace: str, **_: Any) -> None:
+        member = self.members.get(namespace, {}).pop(sid, None)
+        if member is None:
+            return
+        if not self.members[namespace]:
+            del self.members[namespace]
+        for room in member.rooms:
+            self._leave(member, namespace, room)
+        self.callbacks.pop(sid, None)
+        client_of(member.session).members.pop(namespace, None)
+
+    def pre_disconnect(self, sid: str, namespace: str) -> str | None:
+        member = self.member(sid, namespace)
+        if member is None:
+            return None
+        member.connected, member.early = False, None
+        return member.session.sid
+
+    async def enter_room(
+        self,
+        sid: str,
+        namespace: str,
+        room: str,
+        eio_sid: str | None = None,  # noqa: ARG002 - python-socketio's signature
+    ) -> None:
+        member = self.member(sid, namespace)
+        if member is None:
+            raise ValueError("sid is not connected to requested namespace")
+        if room == sid:
+            return
+        if self.member(room, namespace) is not None:
+            raise ValueError("cannot enter a sid room")
+        if room not in member.rooms:
+            member.rooms = (*member.rooms, room)
+            self._rooms.setdefault((namespace, room), {})[sid] = member
+
+    async def leave_room(self, sid: str, namespace: str, room: str) -> None:
+        member = self.member(sid, namespace)
+        if member is not None and room in member.rooms:
+            member.rooms = tuple(name for name in member.rooms if name != room)
+            self._leave(member, namespace, room)
+
+    async def close_room(self, room: str, namespace: str) -> None:
+        for sid in list(self._rooms.get((namespace, room), ())):
+            # Not that of a subclass, which would tell the other instances of each socket.
+            await Broadcaster.leave_room(self, sid, namespace, room)
+
+    def _leave(self, member: Member, namespace: str, room: str) -> None:
+        members = self._rooms.get((namespace, room))
+        if members is not None:
+            members.pop(member.sid, None)
+            if not members:
+                del self._rooms[namespace, room]
+
+    # Looking up
+
+    def member(self, sid: str, namespace: str) -> Member | None:
+        return self.members.get(namespace, {}).get(sid)
+
+    def is_connected(self, sid: str, namespace: str) -> bool:
+        member = self.member(sid, namespace)
+        return member is not None and member.connected
+
+    def is_pre_connected(self, sid: str, namespace: str) -> bool:
+        member = self.member(sid, namespace)
+        return member is not None and member.joining
+
+    def get_namespaces(self) -> Iterable[str]:
+        return self.members.keys()
+
+    def get_participants(self, namespace: str, room: Any) -> Iterator[tuple[str, str]]:
+        for member in list(self._audience(namespace, room)):
+            yield member.sid, member.session.sid
+
+    def get_rooms(self, sid: str, namespace: str) -> list[str]:
+        member = self.member(sid, namespace)
+        return [sid, *member.rooms] if member is not None else []
+
+    def sid_from_eio_sid(self, eio_sid: str, namespace: str) -> str | None:
+        session = self.server.eio.sessions.get(eio_sid)
+        member = client_of(session).members.get(namespace) if session is not None else None
+        return member.sid if member is not None else None
+
+    def eio_sid_from_sid(self, sid: str, namespace: str) -> str | None:
+        member = self.member(sid, namespace)
+        return member.session.sid if member is not None else None
+
+
+class RedisBroadcaster(socketio.AsyncRedisManager, Broadcaster):  # type: ignore[misc]
+    """The same behind python-socketio's Redis manager, which joins instances and lets external emitters in."""
+
+    def __init__(self, url: str, *, channel: str = "socketio") -> None:
+        # Named, because for mypy the library's class is unknown and `super` would be the other one.
+        socketio.AsyncRedisManager.__init__(self, url, channel=channel)
+
+    async def close(self) -> None:
+        """Stop listening and close the connections to Redis."""
+        listening = getattr(self, "thread", None)
+        if listening is not None:
+            listening.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await listening
+        if self.connected:
+            await self.pubsub.aclose()
+            await self.redis.aclose()
+
+
+def _arguments(data: Any) -> list[Any]:
+    if isinstance(data, tuple):
+        return list(data)
+    return [] if data is None else [data]
+
+
+def _encode(server: Any, namespace: str, arguments: list[Any], number: int | None) -> list[Data]:
+    packet = server.packet_class(sio.EVENT, namespace=namespace, data=arguments, id=number)
+    return engine_packets(packet)
+
+
+def engine_packets(packet: Any) -> list[Data]:
+    """Encode a Socket.IO packet into Engine.IO packets: a text, and one binary message for each attachment."""
+    encoded = packet.encode()
+    parts = encoded if isinstance(encoded, list) else [encoded]
+    return [packets.MESSAGE + part if isinstance(part, str) else bytes(part) for part in parts]
