@@ -1,0 +1,165 @@
+"""Sign-up, sign-in and passwords (contract.md 2.2)."""
+
+from typing import Annotated
+from uuid import UUID
+
+from aiohttp import web
+from pydantic import EmailStr, Field, StringConstraints
+
+from core.i18n import TEXTS
+from handlers.envelope import Envelope, MessageEnvelope
+from handlers.rest import Access, Call, Router, WireModel
+from services.auth import Device, SignUp
+from services.auth.errors import EmailTaken, LoginRefused, RefreshRefused, ResetTokenInvalid
+from services.auth.views import MeView, SessionView, SwitchView, TokensView
+from services.tenants.errors import NoTenantAccess
+from services.unit_of_work import PlatformScope
+
+router = Router(tag="auth", prefix="/api/v1/auth")
+
+_OWN = PlatformScope("a person's own sign-in and tenants")
+
+# Spaces at either end of a password are a part of it. The upper bound only keeps a hasher from being kept busy.
+Password = Annotated[str, StringConstraints(strip_whitespace=False, max_length=1024)]
+NewPassword = Annotated[Password, StringConstraints(min_length=8)]
+PersonName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+
+
+class RegisterBody(WireModel):
+    """A person with a company."""
+
+    email: EmailStr
+    password: NewPassword
+    full_name: PersonName
+    company_name: PersonName
+
+
+class LoginBody(WireModel):
+    """An address and its password."""
+
+    email: EmailStr
+    password: Password
+
+
+class RefreshBody(WireModel):
+    """The newest refresh token of a session."""
+
+    refresh_token: str = Field(max_length=4096)
+
+
+class SwitchTenantBody(WireModel):
+    """The tenant to work in from now on."""
+
+    tenant_id: UUID
+
+
+class ForgotPasswordBody(WireModel):
+    """The address of whoever forgot."""
+
+    email: EmailStr
+
+
+class ResetPasswordBody(WireModel):
+    """The token of the letter and the new password."""
+
+    token: str = Field(max_length=256)
+    new_password: NewPassword
+
+
+@router.post(
+    "/register",
+    answer=Envelope[SessionView],
+    access=Access.PUBLIC,
+    status=201,
+    errors=(EmailTaken,),
+    aliases=("/api/v1/auth/signup",),
+    rule="auth_per_ip",
+)
+async def register(call: Call, body: RegisterBody) -> web.Response:
+    """Sign up a company with its owner; its trial and its site begin at once."""
+    form = SignUp(
+        email=body.email,
+        password=body.password,
+        full_name=body.full_name,
+        company_name=body.company_name,
+        locale=locale_of(call),
+    )
+    async with call.uow(PlatformScope("the tenant does not exist yet")) as uow:
+        view = await call.context.services.auth.registration.register(uow, form, device=device_of(call))
+    return call.ok(view, status=201)
+
+
+@router.post("/login", answer=Envelope[SessionView], access=Access.PUBLIC, errors=(LoginRefused,), rule="auth_per_ip")
+async def login(call: Call, body: LoginBody) -> web.Response:
+    """Sign in to the default tenant."""
+    view = await call.context.services.auth.sessions.login(
+        email=body.email, password=body.password, device=device_of(call), trace=call.trace
+    )
+    return call.ok(view)
+
+
+# Not limited by address: a whole office refreshes from one, and guessing a signed token is hopeless.
+@router.post("/refresh", answer=Envelope[TokensView], access=Access.PUBLIC, errors=(RefreshRefused,))
+async def refresh(call: Call, body: RefreshBody) -> web.Response:
+    """Exchange a refresh token for new tokens; each works once."""
+    view = await call.context.services.auth.sessions.refresh(refresh_token=body.refresh_token, trace=call.trace)
+    return call.ok(view)
+
+
+@router.post("/logout", answer=MessageEnvelope, access=Access.USER)
+async def logout(call: Call) -> web.Response:
+    """End the session; its tokens are void at once."""
+    async with call.uow(_OWN) as uow:
+        await call.context.services.auth.sessions.logout(uow, call.actor)
+    return call.message("Logged out successfully")
+
+
+@router.get("/me", answer=Envelope[MeView], access=Access.USER)
+async def me(call: Call) -> web.Response:
+    """Show the signed-in user with all tenants."""
+    async with call.uow(_OWN) as uow:
+        view = await call.context.services.auth.sessions.me(uow, call.actor)
+    return call.ok(view)
+
+
+@router.post("/switch-tenant", answer=Envelope[SwitchView], access=Access.USER, errors=(NoTenantAccess,))
+async def switch_tenant(call: Call, body: SwitchTenantBody) -> web.Response:
+    """Work in another of one's tenants, also after the next sign-in."""
+    async with call.uow(_OWN) as uow:
+        view = await call.context.services.auth.sessions.switch_tenant(uow, call.actor, tenant_id=body.tenant_id)
+    return call.ok(view)
+
+
+@router.post("/forgot-password", answer=MessageEnvelope, access=Access.PUBLIC, rule="auth_per_ip")
+async def forgot_password(call: Call, body: ForgotPasswordBody) -> web.Response:
+    """Ask for a letter with a reset token; the answer is the same for an address nobody has."""
+    async with call.uow(_OWN) as uow:
+        await call.context.services.auth.passwords.forgot(uow, email=body.email)
+    return call.message("If this email is registered, a password reset link has been sent")
+
+
+@router.post(
+    "/reset-password",
+    answer=MessageEnvelope,
+    access=Access.PUBLIC,
+    errors=(ResetTokenInvalid,),
+    rule="auth_per_ip",
+)
+async def reset_password(call: Call, body: ResetPasswordBody) -> web.Response:
+    """Set a new password by the letter's token; every session ends."""
+    async with call.uow(_OWN) as uow:
+        await call.context.services.auth.passwords.reset(uow, token=body.token, new_password=body.new_password)
+    return call.message("Password has been reset successfully")
+
+
+def device_of(call: Call) -> Device:
+    """Return where a request comes from, as far as it tells."""
+    agent = call.request.headers.get("User-Agent")
+    # A header may carry bytes that are no text, which the database would refuse.
+    clean = agent.encode("utf-8", "replace").decode() if agent else None
+    return Device(user_agent=clean, ip=call.trace.ip)
+
+
+def locale_of(call: Call) -> str:
+    """Return the language a person without an account should be written to in."""
+    return TEXTS.negotiate(call.request.headers.get("Accept-Language"))

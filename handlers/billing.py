@@ -1,0 +1,152 @@
+"""Plans, the tenant's subscription, checkout and payments (contract.md 4.3)."""
+
+from typing import Annotated
+from uuid import UUID
+
+from aiohttp import web
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from handlers.envelope import Envelope, ListEnvelope
+from handlers.rest import Access, Call, PageQuery, Router, WireModel
+from models.billing import BillingPeriod
+from providers.payments import ProviderUnavailable
+from services.billing import CheckoutOrder
+from services.billing.errors import AlreadySubscribed, PlanNotFound, SubscriptionNotFound, SubscriptionOver
+from services.billing.return_urls import check_return_url
+from services.billing.views import CheckoutView, InvoiceView, PlanView, SubscriptionView
+from services.unit_of_work import PlatformScope
+
+router = Router(tag="billing", prefix="/api/v1/billing")
+
+_PERIOD_NAMES = {"month": "monthly", "year": "yearly", "annual": "yearly", "annually": "yearly"}
+_CATALOGUE = PlatformScope("plans belong to nobody and are shown to everybody")
+
+
+def _period_name(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    name = value.strip().lower()
+    return _PERIOD_NAMES.get(name, name)
+
+
+def _none_if_blank(value: object) -> object:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+# Any case is taken, and the names of contract.md 5.4.
+PeriodInput = Annotated[BillingPeriod, BeforeValidator(_period_name)]
+ReturnUrl = Annotated[str, AfterValidator(check_return_url), Field(json_schema_extra={"format": "uri"})]
+OptionalName = Annotated[Annotated[str, Field(max_length=50)] | None, BeforeValidator(_none_if_blank)]
+Reason = Annotated[Annotated[str, Field(max_length=500)] | None, BeforeValidator(_none_if_blank)]
+# A released client sends a map that may hold nulls.
+FlagOrDefault = Annotated[bool, BeforeValidator(lambda value: True if value is None else value)]
+
+
+class SubscribeBody(WireModel):
+    """On which terms to buy a plan.
+
+    `payment_provider` may be left out: the configured one is meant. The addresses, where the payer returns to, are
+    web pages or links into an app.
+    """
+
+    billing_period: PeriodInput = BillingPeriod.MONTHLY
+    payment_provider: OptionalName = None
+    success_url: ReturnUrl
+    cancel_url: ReturnUrl
+
+    def order(self, plan_id: UUID) -> CheckoutOrder:
+        return CheckoutOrder(
+            plan_id=plan_id,
+            billing_period=self.billing_period,
+            provider=self.payment_provider,
+            success_url=self.success_url,
+            cancel_url=self.cancel_url,
+        )
+
+
+class CheckoutBody(SubscribeBody):
+    """Which plan to buy, and on which terms."""
+
+    plan_id: UUID
+
+
+class CancelBody(WireModel):
+    """Why to cancel, and whether the paid period may still be used."""
+
+    reason: Reason = None
+    cancel_at_period_end: FlagOrDefault = True
+
+
+class CheckoutEnvelope(Envelope[CheckoutView]):
+    """A checkout, also without the envelope for clients that read none (contract.md 1.7)."""
+
+    checkout_url: str
+    session_id: str
+
+
+@router.get("/plans", answer=ListEnvelope[PlanView], access=Access.PUBLIC)
+async def list_plans(call: Call) -> web.Response:
+    """Show the plans that are sold."""
+    async with call.uow(_CATALOGUE) as uow:
+        plans = await call.context.services.billing.plans(uow)
+    return call.many(plans)
+
+
+@router.get(
+    "/subscription",
+    answer=Envelope[SubscriptionView],
+    errors=(SubscriptionNotFound,),
+    aliases=("/api/v1/billing/subscriptions",),
+)
+async def show_subscription(call: Call) -> web.Response:
+    """Show the subscription of the caller's tenant with its plan."""
+    async with call.tenant_uow() as uow:
+        view = await call.context.services.billing.subscription(uow, call.actor)
+    return call.ok(view)
+
+
+@router.post(
+    "/checkout",
+    answer=CheckoutEnvelope,
+    errors=(PlanNotFound, SubscriptionNotFound, AlreadySubscribed, ProviderUnavailable),
+)
+async def start_checkout(call: Call, body: CheckoutBody) -> web.Response:
+    """Begin to buy a plan; for owners and admins."""
+    return await _check_out(call, body.order(body.plan_id))
+
+
+@router.post(
+    "/plans/{plan_id}/subscribe",
+    answer=CheckoutEnvelope,
+    errors=(PlanNotFound, SubscriptionNotFound, AlreadySubscribed, ProviderUnavailable),
+)
+async def subscribe(call: Call, plan_id: UUID, body: SubscribeBody) -> web.Response:
+    """Begin to buy the plan named in the path; for owners and admins."""
+    return await _check_out(call, body.order(plan_id))
+
+
+@router.post(
+    "/cancel",
+    answer=Envelope[SubscriptionView],
+    errors=(SubscriptionNotFound, SubscriptionOver),
+    body_required=False,
+)
+async def cancel(call: Call, body: CancelBody) -> web.Response:
+    """Cancel the subscription, at the end of its period unless told otherwise; for the owner."""
+    view = await call.context.services.billing.cancel(
+        call.actor, reason=body.reason, at_period_end=body.cancel_at_period_end, trace=call.trace
+    )
+    return call.ok(view)
+
+
+@router.get("/invoices", answer=ListEnvelope[InvoiceView], aliases=("/api/v1/billing/payments",))
+async def list_invoices(call: Call, query: PageQuery) -> web.Response:
+    """Show the tenant's payments, refunds and disputes, newest first; for owners and admins."""
+    async with call.tenant_uow() as uow:
+        page = await call.context.services.billing.invoices(uow, call.actor, query.request())
+    return call.page(page)
+
+
+async def _check_out(call: Call, order: CheckoutOrder) -> web.Response:
+    view = await call.context.services.billing.checkout(call.actor, order, trace=call.trace)
+    return call.ok(view, flat=("checkout_url", "session_id"))

@@ -1,0 +1,53 @@
+"""What the REST door is given by the composition root."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiohttp import ClientSession, web
+
+from services.registry import Services
+from services.unit_of_work import UnitOfWorkFactory
+
+
+class RateLimiter(Protocol):
+    """Counts hits of a named rule such as `10/minute` under a key."""
+
+    async def hit(self, rule: str, *key: str) -> int | None:
+        """Count one hit; returns None when it is allowed, else the seconds to wait."""
+
+
+class Readiness(Protocol):
+    """Looks at everything the process needs."""
+
+    async def check(self) -> dict[str, str]:
+        """Return the state of each need by name: `ok`, `not configured` or `error: …`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateRules:
+    """The rules of contract.md 9.8, each in the notation of the `limits` library; empty means unlimited."""
+
+    auth_per_ip: str
+    sso_per_user: str
+    webhooks_per_ip: str
+    user_total: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The door's whole world; `public_url` has no trailing slash, `http` is for calls to our own routes."""
+
+    uow: UnitOfWorkFactory
+    services: Services
+    limiter: RateLimiter
+    rules: RateRules
+    readiness: Readiness
+    environment: str
+    version: str
+    public_url: str
+    http: ClientSession
+
+
+CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+CLIENT_IP: web.RequestKey[str] = web.RequestKey("client_ip", str)

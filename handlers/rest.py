@@ -1,0 +1,336 @@
+"""The REST door's frame: endpoints declared once, from which both serving and OpenAPI are made.
+
+A handler is a coroutine `handler(call, ...)`. Its further parameters are filled by name and type: `body` and `query`
+are pydantic models, any other name is a part of the path (`UUID` or `str`).
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Required, TypedDict, Unpack, get_type_hints
+from uuid import UUID
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+
+from core import json
+from core.errors import DomainError, ErrorKind, InvalidInput, RateLimited
+from core.pagination import Page, PageRequest
+from handlers.context import CLIENT_IP, CONTEXT, REQUEST_ID, Context
+from handlers.envelope import Pagination
+from handlers.errors import FieldError, field_errors
+from services.identity import Actor, NotAuthenticated, require_tenant
+from services.unit_of_work import PlatformScope, RequestTrace, Scope, TenantScope, UnitOfWork
+
+Handler = Callable[..., Awaitable[web.StreamResponse]]
+
+
+class Access(StrEnum):
+    """Who may knock; what they may do is the service's decision."""
+
+    PUBLIC = "public"
+    USER = "user"
+    MEMBER = "member"
+
+
+class PageQuery(BaseModel):
+    """Which page; numbers out of bounds are clamped (contract.md 1.2)."""
+
+    page: int = 1
+    size: int = 20
+
+    def request(self) -> PageRequest:
+        return PageRequest.clamped(self.page, self.size)
+
+
+class WireModel(BaseModel):
+    """A request body: unknown keys are ignored, as the released clients need."""
+
+    model_config = ConfigDict(extra="ignore", str_strip_whitespace=True)
+
+
+class PayloadTooLarge(DomainError):
+    """The body is larger than this server reads."""
+
+    kind = ErrorKind.TOO_LARGE
+    code = "PAYLOAD_TOO_LARGE"
+    message = "The request body is too large"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One route with everything that serving and describing it needs."""
+
+    method: str
+    path: str
+    handler: Handler
+    tag: str
+    access: Access
+    answer: Any
+    status: int
+    errors: tuple[type[DomainError], ...]
+    rule: str | None
+    body: type[BaseModel] | None
+    body_required: bool
+    query: type[BaseModel] | None
+    path_params: Mapping[str, type]
+    alias_of: str | None = None
+    content_type: str = "application/json"
+
+    @property
+    def summary(self) -> str:
+        return (inspect.getdoc(self.handler) or "").split("\n", 1)[0]
+
+
+class RouteSpec(TypedDict, total=False):
+    """What an endpoint may declare; see `Router.route`."""
+
+    answer: Required[Any]
+    access: Access
+    status: int
+    errors: tuple[type[DomainError], ...]
+    aliases: tuple[str, ...]
+    rule: str
+    body_required: bool
+    content_type: str
+
+
+@dataclass(slots=True)
+class Router:
+    """Collects the endpoints of one noun."""
+
+    tag: str
+    prefix: str = ""
+    endpoints: list[Endpoint] = field(default_factory=list)
+
+    def route(
+        self,
+        method: str,
+        path: str,
+        *,
+        answer: Any,
+        access: Access = Access.MEMBER,
+        status: int = 200,
+        errors: tuple[type[DomainError], ...] = (),
+        aliases: tuple[str, ...] = (),
+        rule: str | None = None,
+        body_required: bool = True,
+        content_type: str = "application/json",
+    ) -> Callable[[Handler], Handler]:
+        """Declare an endpoint.
+
+        `answer` is the model of the body; `aliases` are further paths, whole, for released clients; `rule` names a
+        field of `RateRules`, counted by address; `body_required=False` lets an absent body stand for an empty object.
+        """
+
+        def declare(handler: Handler) -> Handler:
+            body, query, path_params = _parameters(handler)
+            for place in (self.prefix + path, *aliases):
+                self.endpoints.append(
+                    Endpoint(
+                        method=method,
+                        path=place,
+                        handler=handler,
+                        tag=self.tag,
+                        access=access,
+                        answer=answer,
+                        status=status,
+                        errors=errors,
+                        rule=rule,
+                        body=body,
+                        body_required=body_required,
+                        query=query,
+                        path_params=path_params,
+                        alias_of=None if place == self.prefix + path else self.prefix + path,
+                        content_type=content_type,
+                    )
+                )
+            return handler
+
+        return declare
+
+    def get(self, path: str, **spec: Unpack[RouteSpec]) -> Callable[[Handler], Handler]:
+        return self.route("GET", path, **spec)
+
+    def post(self, path: str, **spec: Unpack[RouteSpec]) -> Callable[[Handler], Handler]:
+        return self.route("POST", path, **spec)
+
+    def patch(self, path: str, **spec: Unpack[RouteSpec]) -> Callable[[Handler], Handler]:
+        return self.route("PATCH", path, **spec)
+
+    def delete(self, path: str, **spec: Unpack[RouteSpec]) -> Callable[[Handler], Handler]:
+        return self.route("DELETE", path, **spec)
+
+
+def _parameters(
+    handler: Handler,
+) -> tuple[type[BaseModel] | None, type[BaseModel] | None, dict[str, type]]:
+    hints = get_type_hints(handler)
+    names = list(inspect.signature(handler).parameters)[1:]
+    path_params = {name: hints[name] for name in names if name not in ("body", "query")}
+    return hints.get("body"), hints.get("query"), path_params
+
+
+class Call:
+    """One request on its way through the door."""
+
+    def __init__(self, request: web.Request, actor: Actor | None) -> None:
+        self.request = request
+        self.context: Context = request.app[CONTEXT]
+        self._actor = actor
+
+    @property
+    def actor(self) -> Actor:
+        """The signed-in caller; raises NotAuthenticated on a public route without one."""
+        if self._actor is None:
+            raise NotAuthenticated
+        return self._actor
+
+    @property
+    def tenant_id(self) -> UUID:
+        """The tenant of the caller's token; raises NoTenantInToken."""
+        return require_tenant(self.actor)
+
+    @property
+    def trace(self) -> RequestTrace:
+        return RequestTrace(request_id=self.request[REQUEST_ID], ip=self.request[CLIENT_IP])
+
+    def uow(self, scope: Scope) -> AbstractAsyncContextManager[UnitOfWork]:
+        """Open a unit of work whose audit entries name this request."""
+        return self.context.uow(scope, trace=self.trace)
+
+    def tenant_uow(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        """Open a unit of work over the rows of the caller's tenant."""
+        return self.uow(TenantScope(self.tenant_id))
+
+    @property
+    def wants_raw(self) -> bool:
+        """Whether the client asked for the bare thing instead of the envelope (contract.md 1.7)."""
+        return self.request.headers.get("X-Response-Format", "").lower() == "raw" or (
+            self.request.query.get("raw") == "1"
+        )
+
+    def ok(self, data: BaseModel, *, status: int = 200, flat: tuple[str, ...] = ()) -> web.Response:
+        """Answer one thing; `flat` names keys that are repeated at the top for clients that read no envelope."""
+        plain = data.model_dump()
+        if self.wants_raw:
+            return raw(plain, status=status)
+        body = {"status": "success", "data": plain, "error": None, **{key: plain[key] for key in flat}}
+        return raw(body, status=status)
+
+    def many(self, items: list[Any]) -> web.Response:
+        """Answer a whole list without pages."""
+        return self._list([item.model_dump() for item in items], None)
+
+    def page(self, page: Page[Any]) -> web.Response:
+        """Answer one page of a list."""
+        return self._list([item.model_dump() for item in page.items], Pagination.of(page).model_dump())
+
+    def message(self, text: str, *, status: int = 200, data: Mapping[str, Any] | None = None) -> web.Response:
+        """Answer that a deed is done."""
+        body: dict[str, Any] = {"status": "success", "message": text}
+        if data is not None:
+            body["data"] = dict(data)
+        return raw(body, status=status)
+
+    def _list(self, items: list[dict[str, Any]], pagination: dict[str, Any] | None) -> web.Response:
+        if self.wants_raw:
+            return raw(items)
+        return raw({"status": "success", "data": items, "error": None, "pagination": pagination})
+
+
+def raw(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Answer bare JSON."""
+    return web.Response(
+        body=json.dumps(body), status=status, content_type="application/json", headers=dict(headers or {})
+    )
+
+
+def serve(endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Turn an endpoint into an aiohttp handler: limit, authenticate, parse, call."""
+    params = _path_model(endpoint)
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        await _limit(request, endpoint)
+        actor = None if endpoint.access is Access.PUBLIC else await _authenticate(request, endpoint)
+        arguments: dict[str, Any] = {}
+        if params is not None:
+            parsed = _validate(TypeAdapter(params), dict(request.match_info), "path")
+            arguments.update({name: getattr(parsed, name) for name in endpoint.path_params})
+        if endpoint.query is not None:
+            arguments["query"] = _validate(TypeAdapter(endpoint.query), dict(request.query), "query")
+        if endpoint.body is not None:
+            arguments["body"] = await _read_body(request, endpoint.body, required=endpoint.body_required)
+        return await endpoint.handler(Call(request, actor), **arguments)
+
+    return handle
+
+
+def _path_model(endpoint: Endpoint) -> type[BaseModel] | None:
+    if not endpoint.path_params:
+        return None
+    fields: dict[str, Any] = {name: (kind, ...) for name, kind in endpoint.path_params.items()}
+    return create_model("Path", **fields)
+
+
+async def _limit(request: web.Request, endpoint: Endpoint) -> None:
+    context = request.app[CONTEXT]
+    rule = getattr(context.rules, endpoint.rule) if endpoint.rule else ""
+    if rule and endpoint.rule:
+        wait_s = await context.limiter.hit(rule, endpoint.rule, request[CLIENT_IP])
+        if wait_s is not None:
+            raise RateLimited(retry_after_s=wait_s)
+
+
+async def _authenticate(request: web.Request, endpoint: Endpoint) -> Actor:
+    context = request.app[CONTEXT]
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise NotAuthenticated
+    async with context.uow(PlatformScope("a token names the user before any tenant is known")) as uow:
+        actor = await context.services.auth.authenticate(uow, token.strip())
+    if endpoint.access is Access.MEMBER:
+        require_tenant(actor)
+    if context.rules.user_total:
+        wait_s = await context.limiter.hit(context.rules.user_total, "user_total", str(actor.user_id))
+        if wait_s is not None:
+            raise RateLimited(retry_after_s=wait_s)
+    return actor
+
+
+async def _read_body(request: web.Request, model: type[BaseModel], *, required: bool) -> BaseModel:
+    try:
+        text = await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise PayloadTooLarge from error
+    except web.RequestPayloadError as error:
+        raise _malformed("body", "the body cannot be unpacked") from error
+    if not text.strip() and not required:
+        text = b"{}"
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise _malformed("body", f"JSON decode error: {error}") from error
+    if value is None and not required:
+        value = {}
+    body: BaseModel = _validate(TypeAdapter(model), value, "body")
+    return body
+
+
+def _malformed(place: str, message: str) -> InvalidInput:
+    problem = FieldError(field=place, message=message, type="json_invalid")
+    return InvalidInput(details={"errors": [problem.model_dump()]})
+
+
+def _validate(adapter: TypeAdapter[Any], value: object, place: str) -> Any:
+    try:
+        if place != "body":
+            json.refuse_nul(value)
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        problems = field_errors(error, place)
+    except ValueError as error:
+        problems = [FieldError(field=place, message=str(error), type="value_error")]
+    raise InvalidInput(details={"errors": [problem.model_dump() for problem in problems]})

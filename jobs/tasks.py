@@ -1,0 +1,47 @@
+"""The tasks a worker knows: each calls one service, and each may be run twice or at the same time elsewhere."""
+
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+from taskiq import AsyncBroker
+
+from jobs.doorbell import PROVISIONING_TASK
+from services.registry import Services
+
+# How often each sweep looks for rows whose doorbell or worker was lost, in seconds.
+_SWEEP_INTERVAL_S = 10
+
+
+def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str, tasks_queue: str) -> None:
+    """Teach `broker` every task, bound to `services`."""
+    rows: dict[str, Callable[[UUID], Awaitable[object]]] = {
+        PROVISIONING_TASK: services.provisioning.run,
+        "billing.apply": services.billing.apply,
+        "mail.send": services.mail.send,
+    }
+    sweeps: dict[str, Callable[[], Awaitable[object]]] = {
+        "provisioning.sweep": services.provisioning.sweep,
+        "billing.sweep": services.billing.sweep,
+        "mail.sweep": services.mail.sweep,
+        "sso.sweep": services.sso.sweep,
+    }
+    for name, work in rows.items():
+        queue = provisioning_queue if name == PROVISIONING_TASK else tasks_queue
+        broker.register_task(_on_row(work), task_name=name, queue_name=queue)
+    for name, sweep in sweeps.items():
+        schedule = [{"interval": _SWEEP_INTERVAL_S, "schedule_id": name}]
+        broker.register_task(_on_schedule(sweep), task_name=name, schedule=schedule, queue_name=tasks_queue)
+
+
+def _on_row(work: Callable[[UUID], Awaitable[object]]) -> Callable[[str], Awaitable[None]]:
+    async def task(row_id: str) -> None:
+        await work(UUID(row_id))
+
+    return task
+
+
+def _on_schedule(sweep: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[None]]:
+    async def task() -> None:
+        await sweep()
+
+    return task

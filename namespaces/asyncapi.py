@@ -1,0 +1,125 @@
+"""AsyncAPI 3.0, made from the event catalogue: what is heard on each namespace and what may be sent."""
+
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from namespaces.names import ALL, SUBJECTS
+from services.events import CATALOGUE, ROOT_TWINS, DomainEvent
+
+Json = dict[str, Any]
+
+
+class Connected(BaseModel):
+    """Said once to a socket after its CONNECT."""
+
+    message: str
+    user_id: UUID
+    tenant_id: UUID | None
+
+
+class Pong(BaseModel):
+    """The answer to `ping`; carries no data."""
+
+
+class NotificationRead(BaseModel):
+    """A client says that its user has read a notification; acknowledged with `{ok: true}`."""
+
+    notification_id: UUID
+
+
+class Fault(BaseModel):
+    """Said besides the acknowledgement when an event of the client is refused."""
+
+    message: str
+
+
+class Delivered(BaseModel):
+    """What every logged event carries besides its own fields."""
+
+    event_id: UUID
+    seq: int = Field(ge=1, description="The event's number in the tenant's stream")
+
+
+SERVER_SAYS: dict[str, type[BaseModel]] = {
+    "connected": Connected,
+    "pong": Pong,
+    "error": Fault,
+    "notification_read_confirmed": NotificationRead,
+}
+CLIENT_SAYS: dict[str, type[BaseModel]] = {"ping": Pong, "notification_read": NotificationRead}
+
+
+def build_asyncapi(*, version: str, host: str) -> Json:
+    """Describe the Socket.IO side of the server; `host` is `name[:port]`."""
+    messages = {**{event.event: _logged(event) for event in CATALOGUE}, **_twins(), **_plain()}
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "ERPMax Orchestrator events",
+            "version": version,
+            "description": "Socket.IO 5 over Engine.IO 4 at /socket.io/ and /ws/socket.io/. "
+            "Connect with auth {token}; see docs/realtime.md.",
+        },
+        "servers": {"main": {"host": host, "protocol": "socket.io"}},
+        "channels": {namespace: _channel(namespace) for namespace in ALL},
+        "operations": _operations(),
+        "components": {"messages": messages},
+    }
+
+
+def heard_on(namespace: str) -> list[str]:
+    """Return the names of the events that are heard on a namespace."""
+    subject = namespace.removeprefix("/ws")
+    own = [event.event for event in CATALOGUE if subject not in SUBJECTS or event.namespace == subject]
+    return [*own, *([] if subject in SUBJECTS else ROOT_TWINS.values()), *SERVER_SAYS]
+
+
+def _channel(namespace: str) -> Json:
+    names = [*heard_on(namespace), *CLIENT_SAYS]
+    return {
+        "address": namespace,
+        "messages": {name: {"$ref": f"#/components/messages/{_pointer(name)}"} for name in names},
+    }
+
+
+def _operations() -> Json:
+    operations: Json = {}
+    for namespace in ALL:
+        operations[f"hear {namespace}"] = _operation("send", namespace, heard_on(namespace))
+        operations[f"tell {namespace}"] = _operation("receive", namespace, list(CLIENT_SAYS))
+    return operations
+
+
+def _operation(action: str, namespace: str, names: list[str]) -> Json:
+    channel = f"#/channels/{_pointer(namespace)}"
+    return {
+        "action": action,
+        "channel": {"$ref": channel},
+        "messages": [{"$ref": f"{channel}/messages/{_pointer(name)}"} for name in names],
+    }
+
+
+def _pointer(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def _logged(event: type[DomainEvent]) -> Json:
+    schema = event.model_json_schema(mode="serialization")
+    extra = Delivered.model_json_schema()
+    schema["properties"] = {**schema["properties"], **extra["properties"]}
+    schema["required"] = [*schema.get("required", []), *extra["required"]]
+    return {"name": event.event, "summary": (event.__doc__ or "").split("\n", 1)[0], "payload": schema}
+
+
+def _twins() -> Json:
+    by_name = {event.event: event for event in CATALOGUE}
+    return {twin: {**_logged(by_name[name]), "name": twin} for name, twin in ROOT_TWINS.items()}
+
+
+def _plain() -> Json:
+    return {
+        name: {"name": name, "summary": (model.__doc__ or "").split("\n", 1)[0], "payload": model.model_json_schema()}
+        for name, model in {**SERVER_SAYS, **CLIENT_SAYS}.items()
+    }
