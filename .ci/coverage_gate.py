@@ -55,9 +55,7 @@ class FloorCoverage:
 
 def measure(report: Report, floor: str) -> FloorCoverage:
     """Sum the branches of all files of `floor`."""
-    summaries = [
-        measured["summary"] for path, measured in report["files"].items() if Path(path).parts[0] == floor
-    ]
+    summaries = [measured["summary"] for path, measured in report["files"].items() if Path(path).parts[0] == floor]
     return FloorCoverage(
         floor=floor,
         files=len(summaries),

@@ -1,0 +1,162 @@
+"""The command line, `orchestrator <command>`; `orchestrator --help` lists the commands."""
+
+import argparse
+import asyncio
+import getpass
+import os
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+
+from alembic.util import CommandError
+from pydantic import ValidationError
+
+from core.errors import DomainError
+from core.logging import configure_logging
+from providers.provisioning.recipe import RecipeError
+from server import processes
+from server.check import report
+from server.database import downgrade, migrate
+from server.demo import play
+from server.seed import DEMO_ACCOUNTS, seed
+from server.settings import ConfigurationError, Settings, load_settings
+from server.version import VERSION
+from server.wiring import Part, StoreAway, build, open_database
+from services.unit_of_work import PlatformScope
+
+try:
+    import uvloop
+except ImportError:
+    # uvloop does not exist on every platform; the standard loop does the same, more slowly.
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+else:
+    new_event_loop = uvloop.new_event_loop
+
+Command = Callable[[argparse.Namespace, Settings], Coroutine[object, object, int]]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its code: 0 when all went well, 1 for a failure, 2 for a wrong call."""
+    options = _parser().parse_args(arguments)
+    command: Command = options.command
+    try:
+        settings = _settings(options)
+        configure_logging(
+            level=settings.log_level, as_json=(settings.log_format or _default_log_format(settings)) == "json"
+        )
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            sys.exit(runner.run(command(options, settings)))
+    except (ConfigurationError, StoreAway, RecipeError, CommandError, OSError) as error:
+        print(f"orchestrator: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _default_log_format(settings: Settings) -> str:
+    return "console" if settings.development else "json"
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    overrides = {name: getattr(options, name, None) for name in ("host", "port")}
+    return load_settings(**{name: value for name, value in overrides.items() if value is not None})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="orchestrator", description="ERPMax Orchestrator")
+    parser.add_argument("--version", action="version", version=VERSION)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=command)
+        return sub
+
+    sub = add("serve", _serve, "serve HTTP and Socket.IO; without RABBITMQ_URL also run the worker and the scheduler")
+    sub.add_argument("--host", help="address to listen on (HOST)")
+    sub.add_argument("--port", type=int, help="port to listen on (PORT)")
+    sub.add_argument("--migrate", action="store_true", help="migrate the database first")
+    sub.add_argument("--seed", action="store_true", help="write plans and demo accounts first")
+    add("worker", _worker, "run tasks from the queue (needs RABBITMQ_URL)")
+    add("scheduler", _scheduler, "send the periodic tasks (needs RABBITMQ_URL)")
+    sub = add("migrate", _migrate, "bring the database to a revision")
+    sub.add_argument("revision", nargs="?", default="head", help="head (default), base or a revision's name")
+    add("seed", _seed, "write the plans and, outside production, the demo accounts")
+    sub = add("create-superuser", _create_superuser, "create a platform administrator")
+    sub.add_argument("email")
+    sub.add_argument("--full-name", default="Administrator")
+    add("check-config", _check, "check the settings and reach every store they name")
+    sub = add("demo", _demo, "play the main job against a running server")
+    sub.add_argument("--url", help="address of the server (PUBLIC_URL)")
+    return parser
+
+
+async def _serve(options: argparse.Namespace, settings: Settings) -> int:
+    await processes.serve(settings, migrate_first=options.migrate, seed_first=options.seed, announce=_announce)
+    return 0
+
+
+def _announce(settings: Settings) -> None:
+    base = settings.public_base
+    lines = [
+        f"ERPMax Orchestrator {VERSION} is running ({settings.environment})",
+        f"  API        {base}/api/v1      docs  {base}/docs   {base}/redoc",
+        f"  Socket.IO  {base}/socket.io/  events  {base}/asyncapi.json",
+        f"  Dashboard  {base}/dashboard",
+    ]
+    if settings.development:
+        lines += [f"  Sign in    {email} / {password}" for email, password, *_ in DEMO_ACCOUNTS]
+    print("\n".join(lines), flush=True)
+
+
+def _needs_queue(settings: Settings) -> None:
+    if not settings.rabbitmq_url.get_secret_value():
+        raise ConfigurationError("RABBITMQ_URL is not set: without a queue, `orchestrator serve` does this work itself")
+
+
+async def _worker(_: argparse.Namespace, settings: Settings) -> int:
+    _needs_queue(settings)
+    await processes.work(settings)
+    return 0
+
+
+async def _scheduler(_: argparse.Namespace, settings: Settings) -> int:
+    _needs_queue(settings)
+    await processes.schedule(settings)
+    return 0
+
+
+async def _migrate(options: argparse.Namespace, settings: Settings) -> int:
+    async with open_database(settings) as engine:
+        if options.revision == "base":
+            await downgrade(engine, "base")
+        else:
+            await migrate(engine, options.revision)
+    return 0
+
+
+async def _seed(_: argparse.Namespace, settings: Settings) -> int:
+    async with open_database(settings) as engine, build(settings, engine, Part()) as house:
+        await seed(house.units, house.services, demo=settings.development)
+    return 0
+
+
+async def _create_superuser(options: argparse.Namespace, settings: Settings) -> int:
+    password = os.environ.get("SUPERUSER_PASSWORD") or str(await asyncio.to_thread(getpass.getpass, "Password: "))
+    async with open_database(settings) as engine, build(settings, engine, Part()) as house:
+        try:
+            async with house.units(PlatformScope("the command line creates platform people")) as uow:
+                await house.services.auth.create_superuser(
+                    uow, email=options.email, password=password, full_name=options.full_name
+                )
+        except (DomainError, ValidationError) as error:
+            print(f"orchestrator: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+async def _check(_: argparse.Namespace, settings: Settings) -> int:
+    return await report(settings)
+
+
+async def _demo(options: argparse.Namespace, settings: Settings) -> int:
+    return await play(options.url or settings.public_base)

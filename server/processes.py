@@ -1,0 +1,125 @@
+"""The processes: web, worker and scheduler, each started, kept running and ended cleanly."""
+
+import asyncio
+import gc
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+import structlog
+from aiohttp import web
+from taskiq import TaskiqScheduler
+from taskiq.api import run_receiver_task, run_scheduler_task
+from taskiq.schedule_sources import LabelScheduleSource
+
+from server.database import migrate
+from server.seed import seed
+from server.settings import Settings
+from server.web import create_app
+from server.wiring import House, Part, build, open_database, run_background
+
+# How many tasks one worker runs side by side; provisioning steps are subprocesses and mostly wait.
+_WORKER_TASKS = 10
+
+logger = structlog.get_logger(__name__)
+
+
+async def serve(
+    settings: Settings,
+    *,
+    migrate_first: bool,
+    seed_first: bool,
+    announce: Callable[[Settings], None],
+) -> None:
+    """Serve HTTP and Socket.IO until SIGTERM; without RabbitMQ this process is worker and scheduler as well."""
+    alone = not settings.rabbitmq_url.get_secret_value()
+    part = Part(web=True, worker=alone, scheduler=alone)
+    async with open_database(settings) as engine:
+        if migrate_first:
+            await migrate(engine)
+        async with build(settings, engine, part) as house:
+            if seed_first:
+                await seed(house.units, house.services, demo=settings.development)
+            async with background(house, part), listening(house, settings.host, settings.port):
+                announce(settings)
+                await stop_signal()
+                logger.info("stopping")
+
+
+async def work(settings: Settings) -> None:
+    """Run tasks from the queue until SIGTERM."""
+    await _run_part(settings, Part(worker=True))
+
+
+async def schedule(settings: Settings) -> None:
+    """Send the periodic tasks until SIGTERM."""
+    await _run_part(settings, Part(scheduler=True))
+
+
+async def _run_part(settings: Settings, part: Part) -> None:
+    async with open_database(settings) as engine, build(settings, engine, part) as house, background(house, part):
+        logger.info("started", worker=part.worker, scheduler=part.scheduler)
+        await stop_signal()
+        logger.info("stopping")
+
+
+@asynccontextmanager
+async def listening(house: House, host: str, port: int) -> AsyncIterator[int]:
+    """Serve a house on an address and yield the port, which is chosen by the system when 0 is asked for."""
+    runner = web.AppRunner(
+        create_app(house), handle_signals=False, shutdown_timeout=house.settings.shutdown_grace_s, access_log=None
+    )
+    async with AsyncExitStack() as stack:
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, host, port, reuse_address=True)
+        await site.start()
+        # Sockets are closed before the listener is taken down, or their handlers would be waited for.
+        stack.push_async_callback(house.sockets.close)
+        # What start-up made lives as long as the process: the collector need not walk it again and again.
+        gc.collect()
+        gc.freeze()
+        yield runner.addresses[0][1]
+
+
+@asynccontextmanager
+async def background(house: House, part: Part) -> AsyncIterator[None]:
+    """Run what goes on beside the doors; a fault there ends the block with that fault.
+
+    At the end the jobs under way are handed over first, while another worker can still be rung for them.
+    """
+    if part.worker and house.settings.rabbitmq_url.get_secret_value():
+        house.background.append(lambda: run_receiver_task(house.broker, max_async_tasks=_WORKER_TASKS))
+    if part.scheduler:
+        scheduler = TaskiqScheduler(house.broker, [LabelScheduleSource(house.broker)])
+        house.background.append(lambda: run_scheduler_task(scheduler))
+    async with _cancelled_at_end(lambda: run_background(house)):
+        yield
+        await house.services.provisioning.stop()
+        await house.ringer.drain()
+
+
+@asynccontextmanager
+async def _cancelled_at_end(work: Callable[[], Coroutine[object, object, None]]) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(work())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+
+async def stop_signal() -> None:
+    """Wait for SIGTERM or SIGINT; a second one ends the process in the usual, abrupt way."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
+        with suppress(NotImplementedError):
+            loop.add_signal_handler(number, stopped.set)
+    try:
+        await stopped.wait()
+    finally:
+        for number in signals:
+            with suppress(NotImplementedError):
+                loop.remove_signal_handler(number)

@@ -1,0 +1,211 @@
+"""Settings: one frozen place for everything the environment decides; docs/configuration.md explains each.
+
+The names are those of the first ancestor (contract.md) where it had one. Production refuses to start without its
+secrets; development makes a random secret and keeps it in `DATA_DIR`.
+"""
+
+import os
+import secrets
+from contextlib import suppress
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import quote
+
+from limits import parse
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_ROOT = Path(__file__).resolve().parent.parent
+_DEFAULT_ORIGINS = "http://localhost:3000,http://localhost:8000,http://127.0.0.1:3000,http://localhost:8080"
+_MIN_SECRET_LENGTH = 32
+
+
+class ConfigurationError(Exception):
+    """The environment does not make a server; the message names every fault and how to mend it."""
+
+
+class Settings(BaseSettings):
+    """What one process of the orchestrator is told by its environment."""
+
+    model_config = SettingsConfigDict(frozen=True, env_file=".env", extra="ignore", env_ignore_empty=True)
+
+    # Process
+    environment: Literal["development", "test", "production"] = "development"
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    public_url: str = ""
+    data_dir: Path = Path("./var")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    log_format: Literal["console", "json", ""] = ""
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    max_body_bytes: int = Field(default=1024 * 1024, ge=1024)
+    shutdown_grace_s: float = Field(default=10.0, ge=0)
+
+    # Stores
+    database_url: SecretStr = SecretStr("")
+    database_pool_size: int = Field(default=10, ge=2)
+    redis_url: SecretStr = SecretStr("")
+    redis_host: str = ""
+    redis_port: int = 6379
+    redis_password: SecretStr = SecretStr("")
+    rabbitmq_url: SecretStr = SecretStr("")
+    rabbitmq_host: str = ""
+    rabbitmq_port: int = 5672
+    rabbitmq_user: str = "guest"
+    rabbitmq_password: SecretStr = SecretStr("")
+
+    # Identity
+    secret_key: SecretStr = SecretStr("")
+    access_token_expire_minutes: int = Field(default=15, ge=1)
+    refresh_token_expire_days: int = Field(default=7, ge=1)
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = tuple(_DEFAULT_ORIGINS.split(","))
+
+    # Limits (contract.md 9.8); `off` switches a rule off
+    rate_auth_per_ip: str = "10/minute"
+    rate_sso_per_user: str = "10/minute"
+    rate_webhooks_per_ip: str = "120/minute"
+    rate_user_total: str = "600/minute"
+
+    # Payments
+    stripe_secret_key: SecretStr = SecretStr("")
+    stripe_webhook_secret: SecretStr = SecretStr("")
+    stripe_api_base: str = "https://api.stripe.com"
+
+    # Provisioning
+    provisioning_queue_name: str = "erpmax.provisioning"
+    tasks_queue_name: str = "erpmax.tasks"
+    provisioning_recipe: Path = _ROOT / "deploy" / "recipes" / "local.yml"
+    provisioning_database_url: SecretStr = SecretStr("")
+    site_url_template: str = ""
+    sso_url_template: str = "{site}/api/method/erpmax.sso.login?token={token}"
+    sso_token_lifetime_s: int = Field(default=60, ge=5, le=600)
+
+    # Mail
+    smtp_host: str = ""
+    smtp_port: int = 587
+    smtp_user: str = ""
+    smtp_password: SecretStr = SecretStr("")
+    smtp_starttls: bool = True
+    mail_from: str = "ERPMax Orchestrator <no-reply@localhost>"
+
+    @field_validator("allowed_origins", "trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            ip_network(item, strict=False)
+        return value
+
+    @field_validator("rate_auth_per_ip", "rate_sso_per_user", "rate_webhooks_per_ip", "rate_user_total")
+    @classmethod
+    def _is_a_rule(cls, value: str) -> str:
+        if value != "off":
+            parse(value)
+        return value
+
+    @field_validator("public_url", "stripe_api_base")
+    @classmethod
+    def _no_trailing_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _compose_urls(cls, values: dict[str, object]) -> dict[str, object]:
+        # The first ancestor named Redis and RabbitMQ by host and password; a URL wins over these.
+        if values.get("redis_host") and not values.get("redis_url"):
+            password = quote(str(values.get("redis_password") or ""), safe="")
+            login = f":{password}@" if password else ""
+            values["redis_url"] = f"redis://{login}{values['redis_host']}:{values.get('redis_port') or 6379}/0"
+        if values.get("rabbitmq_host") and not values.get("rabbitmq_url"):
+            user = quote(str(values.get("rabbitmq_user") or "guest"), safe="")
+            password = quote(str(values.get("rabbitmq_password") or "guest"), safe="")
+            port = values.get("rabbitmq_port") or 5672
+            values["rabbitmq_url"] = f"amqp://{user}:{password}@{values['rabbitmq_host']}:{port}/"
+        return values
+
+    @model_validator(mode="after")
+    def _production_is_complete(self) -> Self:
+        if self.environment == "production" and (faults := self._faults()):
+            raise ValueError("; ".join(faults))
+        return self
+
+    def _faults(self) -> list[str]:
+        needed = {
+            "SECRET_KEY": self.secret_key.get_secret_value(),
+            "DATABASE_URL": self.database_url.get_secret_value(),
+            "PUBLIC_URL": self.public_url,
+            "SITE_URL_TEMPLATE": self.site_url_template,
+            "STRIPE_SECRET_KEY": self.stripe_secret_key.get_secret_value(),
+            "STRIPE_WEBHOOK_SECRET": self.stripe_webhook_secret.get_secret_value(),
+            "SMTP_HOST": self.smtp_host,
+        }
+        faults = [f"{name} is missing" for name, value in needed.items() if not value]
+        if needed["SECRET_KEY"] and len(needed["SECRET_KEY"]) < _MIN_SECRET_LENGTH:
+            faults.append(f"SECRET_KEY must have at least {_MIN_SECRET_LENGTH} characters")
+        if "*" in self.allowed_origins:
+            faults.append("ALLOWED_ORIGINS must name origins, not *")
+        return faults
+
+    @property
+    def development(self) -> bool:
+        """Whether conveniences that are holes in production may exist."""
+        return self.environment != "production"
+
+    @property
+    def embedded(self) -> bool:
+        """Whether this process starts its own PostgreSQL."""
+        return not self.database_url.get_secret_value()
+
+    @property
+    def public_base(self) -> str:
+        """The address under which clients reach this server, without a trailing slash."""
+        return self.public_url or f"http://localhost:{self.port}"
+
+    @property
+    def site_template(self) -> str:
+        """The address of a tenant's site, with `{slug}` in it."""
+        return self.site_url_template or f"{self.public_base}/sites/{{slug}}"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the environment; raises ConfigurationError with every fault in one message."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ConfigurationError(_explain(error)) from error
+
+
+def _explain(error: ValueError) -> str:
+    lines = ["The configuration is not complete:"]
+    for problem in getattr(error, "errors", list)():
+        place = "/".join(str(part) for part in problem["loc"]).upper()
+        text = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"  {place}: {text}" if place else f"  {text}")
+    return "\n".join([*lines, "See docs/configuration.md."])
+
+
+def secret_key(settings: Settings) -> str:
+    """Return the signing secret; development makes one at first use and keeps it in `DATA_DIR`."""
+    given = settings.secret_key.get_secret_value()
+    if given:
+        return given
+    path = settings.data_dir / "secret_key"
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    # Written aside and linked into place, so that two processes that start at once agree on one whole secret.
+    draft = path.with_name(f"secret_key.{os.getpid()}")
+    draft.touch(mode=0o600)
+    draft.write_text(secrets.token_urlsafe(48))
+    with suppress(FileExistsError):
+        path.hardlink_to(draft)
+    draft.unlink()
+    return path.read_text()

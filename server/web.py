@@ -1,0 +1,97 @@
+"""The web application: REST routes with CORS, the Socket.IO paths, and the documents that describe both."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from urllib.parse import urlsplit
+
+import aiohttp_cors
+from aiohttp import web
+
+from handlers import auth, billing, local_site, notifications, provisioning, sandbox, service, sso, tenants, webhooks
+from handlers.context import CONTEXT, Context, RateRules
+from handlers.openapi import build_openapi
+from handlers.pages import mount_pages
+from handlers.rest import Endpoint, raw, serve
+from namespaces.asyncapi import build_asyncapi
+from server.middlewares import answer_errors, identify, locate, log_requests
+from server.settings import Settings
+from server.version import VERSION
+from server.wiring import House
+
+_ALWAYS = (service, auth, tenants, billing, webhooks, provisioning, sso, notifications)
+_DEVELOPMENT_ONLY = (sandbox, local_site)
+
+
+def endpoints(*, development: bool) -> list[Endpoint]:
+    """Return every REST endpoint that a server in this environment has."""
+    modules = (*_ALWAYS, *(_DEVELOPMENT_ONLY if development else ()))
+    return [endpoint for module in modules for endpoint in module.router.endpoints]
+
+
+def create_app(house: House) -> web.Application:
+    """Build the application over a built house."""
+    settings = house.settings
+    app = web.Application(
+        middlewares=[identify, locate(settings.trusted_proxies), log_requests, answer_errors],
+        client_max_size=settings.max_body_bytes,
+    )
+    app[CONTEXT] = _context(house)
+    served = endpoints(development=settings.development)
+    _mount(app, served, settings.allowed_origins)
+    _mount_documents(app, served, settings)
+    mount_pages(app)
+    house.sockets.open(app, units=house.units, services=house.services, seats=house.seats)
+    return app
+
+
+def _context(house: House) -> Context:
+    settings = house.settings
+    return Context(
+        uow=house.units,
+        services=house.services,
+        limiter=house.limiter,
+        rules=RateRules(
+            auth_per_ip=_rule(settings.rate_auth_per_ip),
+            sso_per_user=_rule(settings.rate_sso_per_user),
+            webhooks_per_ip=_rule(settings.rate_webhooks_per_ip),
+            user_total=_rule(settings.rate_user_total),
+        ),
+        readiness=house.readiness,
+        environment=settings.environment,
+        version=VERSION,
+        public_url=settings.public_base,
+        http=house.http,
+    )
+
+
+def _rule(text: str) -> str:
+    return "" if text == "off" else text
+
+
+def _mount(app: web.Application, served: Sequence[Endpoint], origins: Sequence[str]) -> None:
+    # The Socket.IO paths are not given to aiohttp-cors: the Socket.IO server answers for them itself.
+    options = aiohttp_cors.ResourceOptions(  # type: ignore[no-untyped-call]
+        allow_credentials=True,
+        expose_headers=("Content-Range", "X-Content-Range", "X-Request-ID"),
+        allow_headers="*",
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
+        max_age=600,
+    )
+    cors = aiohttp_cors.setup(app, defaults=dict.fromkeys(origins, options))
+    for endpoint in served:
+        cors.add(app.router.add_route(endpoint.method, endpoint.path, serve(endpoint)))
+
+
+def _mount_documents(app: web.Application, served: Sequence[Endpoint], settings: Settings) -> None:
+    documents = {
+        "/openapi.json": build_openapi(served, version=VERSION, public_url=settings.public_base),
+        "/asyncapi.json": build_asyncapi(version=VERSION, host=urlsplit(settings.public_base).netloc),
+    }
+    for path, document in documents.items():
+        app.router.add_get(path, _document(document))
+
+
+def _document(document: dict[str, object]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def show(_: web.Request) -> web.Response:
+        return raw(document)
+
+    return show

@@ -1,0 +1,307 @@
+"""The wiring: settings become stores, providers, services and doors. The only place that names an adapter."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from aiohttp import ClientSession, ClientTimeout
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from taskiq import AsyncBroker
+
+from core.clock import Clock, SystemClock
+from core.passwords import PasswordHasher
+from core.tokens import TokenSigner
+from jobs.broker import DoorbellBroker, create_broker
+from jobs.ringer import BrokerRinger
+from jobs.tasks import register
+from namespaces.seats import Seats
+from namespaces.server import SocketServer
+from providers.limiter import WindowRateLimiter
+from providers.mail.contract import MailTransport
+from providers.mail.outbox import OutboxTransport
+from providers.mail.smtp import SmtpTransport
+from providers.payments import PaymentProvider, split_secrets
+from providers.payments.sandbox import SandboxProvider
+from providers.payments.stripe_adapter import StripeProvider
+from providers.provisioning.driver import RecipeDriver
+from providers.provisioning.recipe import load_recipe
+from realtime.bell import Bell, LocalBell, RedisBell
+from realtime.follower import Follower
+from realtime.log import EventLog
+from server.database import create_engine, embedded_postgres, normalise_url, ping, plain_url
+from server.readiness import StoreReadiness
+from server.settings import Settings, secret_key
+from services.auth import AuthService
+from services.billing import BillingService
+from services.mail import MailService
+from services.notifications import NotificationService
+from services.provisioning import ProvisioningService
+from services.registry import Services
+from services.sso import SsoService
+from services.tenants import TenantService
+from services.unit_of_work import UnitOfWorkFactory, guard_tenants
+
+# How often followers look at the heads, in seconds: rarely when a bell reaches them, often when none does.
+_HEAD_CHECK_S = 1.0
+_HEAD_CHECK_WITHOUT_BELL_S = 0.1
+
+
+class StoreAway(Exception):
+    """A store cannot be reached at start; the message says which and how to mend it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which parts of the orchestrator a process plays."""
+
+    web: bool = False
+    worker: bool = False
+    scheduler: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """Everything one process is made of; `background` runs for as long as the process does."""
+
+    settings: Settings
+    engine: AsyncEngine
+    units: UnitOfWorkFactory
+    services: Services
+    broker: AsyncBroker
+    ringer: BrokerRinger
+    follower: Follower
+    sockets: SocketServer
+    seats: Seats
+    limiter: WindowRateLimiter
+    readiness: StoreReadiness
+    http: ClientSession
+    background: list[Callable[[], Coroutine[object, object, None]]] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[AsyncEngine]:
+    """Open the database that `settings` name, starting the embedded one if they name none; raises StoreAway."""
+    async with AsyncExitStack() as stack:
+        if settings.embedded:
+            url = await stack.enter_async_context(embedded_postgres(settings.data_dir))
+        else:
+            url = normalise_url(settings.database_url.get_secret_value())
+        engine = create_engine(url, pool_size=settings.database_pool_size)
+        stack.push_async_callback(engine.dispose)
+        await _reach("PostgreSQL", "DATABASE_URL", engine.url.render_as_string(), lambda: ping(engine))
+        yield engine
+
+
+@asynccontextmanager
+async def build(
+    settings: Settings, engine: AsyncEngine, part: Part, *, clock: Clock | None = None
+) -> AsyncIterator[House]:
+    """Build one process on an open database and take it down again; raises StoreAway."""
+    async with AsyncExitStack() as stack:
+        redis = await _open_redis(stack, settings)
+        queues = {
+            "provisioning_queue": settings.provisioning_queue_name,
+            "tasks_queue": settings.tasks_queue_name,
+        }
+        broker = create_broker(settings.rabbitmq_url.get_secret_value(), **queues)
+        http = await stack.enter_async_context(ClientSession(timeout=ClientTimeout(total=30)))
+        sockets = SocketServer(redis_url=settings.redis_url.get_secret_value(), origins=settings.allowed_origins)
+        follower = Follower(EventLog(engine), sockets.deliver)
+        stack.push_async_callback(follower.close)
+        bell = _bell(settings, part, redis, follower)
+        ringer = BrokerRinger(broker)
+        clock = clock or SystemClock()
+        units = _units(engine, clock, bell, ringer)
+        services = _services(settings, engine, units, clock, stack)
+        register(broker, services, **queues)
+        await _start_broker(stack, broker, settings, part)
+        house = House(
+            settings=settings,
+            engine=engine,
+            units=units,
+            services=services,
+            broker=broker,
+            ringer=ringer,
+            follower=follower,
+            sockets=sockets,
+            seats=Seats(follower),
+            limiter=WindowRateLimiter(settings.redis_url.get_secret_value()),
+            readiness=_readiness(engine, redis, broker),
+            http=http,
+        )
+        house.background.append(ringer.run)
+        if isinstance(bell, RedisBell):
+            house.background.append(bell.run)
+        if part.web:
+            house.background.append(lambda: follower.run(lambda: _head_check_s(bell)))
+        yield house
+
+
+def _head_check_s(bell: Bell) -> float:
+    return _HEAD_CHECK_S if bell.healthy else _HEAD_CHECK_WITHOUT_BELL_S
+
+
+async def _reach(store: str, setting: str, address: str, probe: Callable[[], Awaitable[object]]) -> None:
+    try:
+        await probe()
+    except Exception as error:
+        # Drivers raise dozens of kinds here; every one of them means the same to whoever starts the server.
+        raise StoreAway(
+            f"{store} cannot be reached at {address} ({type(error).__name__}: {error}). "
+            f"Start it, or correct {setting}; see docs/configuration.md."
+        ) from error
+
+
+def _without_password(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+async def _open_redis(stack: AsyncExitStack, settings: Settings) -> Redis | None:
+    url = settings.redis_url.get_secret_value()
+    if not url:
+        return None
+    # No retries inside the client: the bell has its own, and readiness must tell the truth at once.
+    redis = Redis.from_url(
+        url, socket_keepalive=True, socket_connect_timeout=2, health_check_interval=10, retry=Retry(NoBackoff(), 0)
+    )
+    stack.push_async_callback(redis.aclose)
+    await _reach("Redis", "REDIS_URL", _without_password(url), redis.ping)
+    return redis
+
+
+async def _start_broker(stack: AsyncExitStack, broker: AsyncBroker, settings: Settings, part: Part) -> None:
+    broker.is_worker_process = part.worker
+    address = _without_password(settings.rabbitmq_url.get_secret_value())
+    await _reach("RabbitMQ", "RABBITMQ_URL", address, broker.startup)
+    stack.push_async_callback(broker.shutdown)
+
+
+def _bell(settings: Settings, part: Part, redis: Redis | None, follower: Follower) -> Bell:
+    hear = follower.hear if part.web else None
+    if redis is not None:
+        return RedisBell(redis, hear, on_return=follower.look_now)
+    return LocalBell(hear, alone=not settings.rabbitmq_url.get_secret_value())
+
+
+def _units(engine: AsyncEngine, clock: Clock, bell: Bell, ringer: BrokerRinger) -> UnitOfWorkFactory:
+    sessions = async_sessionmaker(engine, class_=AsyncSession, expire_on_commit=False, autoflush=False)
+    guard_tenants(sessions)
+    return UnitOfWorkFactory(sessions, clock=clock, bell=bell, ringer=ringer)
+
+
+def _services(
+    settings: Settings, engine: AsyncEngine, units: UnitOfWorkFactory, clock: Clock, stack: AsyncExitStack
+) -> Services:
+    hasher = PasswordHasher()
+    stack.callback(hasher.close)
+    notifications = NotificationService()
+    mail = MailService(units=units, transport=_mail_transport(settings))
+    billing = _billing(settings, units, notifications, clock, stack)
+    provisioning = ProvisioningService(
+        units=units,
+        driver=_driver(settings, engine),
+        notifications=notifications,
+        site_url_template=settings.site_template,
+    )
+    tenants = TenantService(billing=billing, provisioning=provisioning, mail=mail, public_url=settings.public_base)
+    auth = AuthService(
+        units=units,
+        signer=TokenSigner(secret_key(settings)),
+        hasher=hasher,
+        tenants=tenants,
+        mail=mail,
+        access_lifetime=timedelta(minutes=settings.access_token_expire_minutes),
+        refresh_lifetime=timedelta(days=settings.refresh_token_expire_days),
+        public_url=settings.public_base,
+    )
+    sso = SsoService(
+        units=units,
+        sso_url_template=settings.sso_url_template,
+        lifetime=timedelta(seconds=settings.sso_token_lifetime_s),
+        development=settings.development,
+    )
+    return Services(
+        auth=auth,
+        tenants=tenants,
+        billing=billing,
+        provisioning=provisioning,
+        sso=sso,
+        notifications=notifications,
+        mail=mail,
+    )
+
+
+def _billing(
+    settings: Settings,
+    units: UnitOfWorkFactory,
+    notifications: NotificationService,
+    clock: Clock,
+    stack: AsyncExitStack,
+) -> BillingService:
+    providers: dict[str, PaymentProvider] = {}
+    if stripe_key := settings.stripe_secret_key.get_secret_value():
+        providers["stripe"] = StripeProvider(
+            secret_key=stripe_key,
+            webhook_secrets=split_secrets(settings.stripe_webhook_secret.get_secret_value()),
+            api_base=settings.stripe_api_base,
+        )
+    if settings.development:
+        providers["sandbox"] = SandboxProvider(secret_key(settings), settings.public_base, clock=clock)
+    default = "stripe" if "stripe" in providers else "sandbox"
+    for provider in providers.values():
+        stack.push_async_callback(provider.aclose)
+    return BillingService(units=units, providers=providers, default_provider=default, notifications=notifications)
+
+
+def _driver(settings: Settings, engine: AsyncEngine) -> RecipeDriver:
+    database_url = settings.provisioning_database_url.get_secret_value() or plain_url(
+        engine.url.render_as_string(hide_password=False)
+    )
+    return RecipeDriver(
+        load_recipe(settings.provisioning_recipe),
+        data_dir=settings.data_dir,
+        # The recipe itself says which of these its commands may see.
+        environment={**os.environ, "PROVISIONING_DATABASE_URL": database_url},
+    )
+
+
+def _mail_transport(settings: Settings) -> MailTransport:
+    if not settings.smtp_host:
+        return OutboxTransport(settings.data_dir / "outbox", sender=settings.mail_from)
+    return SmtpTransport(
+        host=settings.smtp_host,
+        port=settings.smtp_port,
+        user=settings.smtp_user,
+        password=settings.smtp_password.get_secret_value(),
+        starttls=settings.smtp_starttls,
+        sender=settings.mail_from,
+    )
+
+
+def _readiness(engine: AsyncEngine, redis: Redis | None, broker: AsyncBroker) -> StoreReadiness:
+    async def look_at_broker() -> None:
+        connection = broker.write_conn if isinstance(broker, DoorbellBroker) else None
+        if connection is None or not connection.connected.is_set():
+            raise ConnectionError("not connected")
+
+    return StoreReadiness(
+        {
+            "database": lambda: ping(engine),
+            "redis": redis.ping if redis is not None else None,
+            "rabbitmq": look_at_broker if isinstance(broker, DoorbellBroker) else None,
+        }
+    )
+
+
+async def run_background(house: House) -> None:
+    """Run everything that goes on beside the doors, until cancelled; the first fault ends the process."""
+    async with asyncio.TaskGroup() as tasks:
+        for work in house.background:
+            tasks.create_task(work())
