@@ -4,9 +4,12 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from aiohttp import ClientSession
+from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.settings import Settings
@@ -63,7 +66,17 @@ def stores(
 
 
 @pytest.fixture(scope="session")
-def settings(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def data_dir() -> Iterator[Path]:
+    """Where the server keeps its data.
+
+    Not below pytest's own folder: run as root, pytest closes that to the user whom the embedded PostgreSQL runs as.
+    """
+    with TemporaryDirectory(prefix="orchestrator-test-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def settings(stores: Stores, data_dir: Path) -> Settings:
     """Settings of a server for tests: a free port, rate limits off, names of its own on shared servers."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
     unique = f"{worker}.{os.getpid()}"
@@ -71,10 +84,10 @@ def settings(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Settin
         _env_file=None,
         environment="test",
         port=free_port(),
-        data_dir=tmp_path_factory.mktemp("data"),
-        database_url=stores.database_url,
-        redis_url=stores.redis_url,
-        rabbitmq_url=stores.rabbitmq_url,
+        data_dir=data_dir,
+        database_url=SecretStr(stores.database_url),
+        redis_url=SecretStr(stores.redis_url),
+        rabbitmq_url=SecretStr(stores.rabbitmq_url),
         provisioning_queue_name=f"test.provisioning.{unique}",
         tasks_queue_name=f"test.tasks.{unique}",
         log_level="WARNING",

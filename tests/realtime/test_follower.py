@@ -213,11 +213,7 @@ async def test_events_pruned_before_delivery_do_not_stop_the_stream(engine: Asyn
     await instance.follower.join(tenant_id)
     await write(engine, tenant_id, 4)
     async with engine.begin() as connection:
-        await connection.execute(
-            delete(LoggedEvent.__table__).where(
-                LoggedEvent.__table__.c.tenant_id == tenant_id, LoggedEvent.__table__.c.seq <= 2
-            )
-        )
+        await connection.execute(delete(LoggedEvent).where(LoggedEvent.tenant_id == tenant_id, LoggedEvent.seq <= 2))
     await instance.follower.check_heads()
     await instance.settles_at(4)
     assert instance.numbers == [3, 4]

@@ -1,5 +1,6 @@
 """The spine alone: units of work on a real database, with ears instead of doors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import ClassVar, Literal
@@ -33,7 +34,7 @@ class Ears:
     tasks: list[Task] = field(default_factory=list)
     healthy: bool = True
 
-    def ring(self, what: list[NumberedEvent] | Task) -> None:
+    def ring(self, what: Sequence[NumberedEvent] | Task) -> None:
         if isinstance(what, Task):
             self.tasks.append(what)
         else:

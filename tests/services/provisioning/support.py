@@ -6,7 +6,7 @@ Commands write into a trace, one word each, from which a test reads what really 
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -38,6 +38,8 @@ from tests.support.spine import Ears, spine
 
 # Quick enough for tests that wait, slow enough not to keep the machine busy.
 QUICK = Timing(poll_s=0.1, heartbeat_s=0.2, flush_s=0.1, retry_base_s=0.02, retry_cap_s=0.04)
+# A worker that looks at its job all the time but does not extend the lease within a test, so that it can be taken away.
+HARDLY_HEARD = replace(QUICK, heartbeat_s=20.0)
 PLATFORM = PlatformScope("a test looks at everything")
 
 StepSpec = Mapping[str, Any]

@@ -8,12 +8,12 @@ from datetime import timedelta
 
 from models.provisioning import MAX_INTERRUPTIONS, JobState, StepState
 from services.unit_of_work import RequestTrace, Scope, UnitOfWork, UnitOfWorkFactory
-from tests.services.provisioning.support import INTERRUPTED, QUICK, Workshop, begin, step
+from tests.services.provisioning.support import HARDLY_HEARD, INTERRUPTED, QUICK, Workshop, begin, step
 
 
 async def test_a_job_whose_worker_is_not_heard_of_goes_on_elsewhere(workshop: Workshop) -> None:
     """The successor waits for nothing; the other one, alive after all, ends its command and writes no more."""
-    here, there = workshop.worker(INTERRUPTED), workshop.worker(INTERRUPTED)
+    here, there = workshop.worker(INTERRUPTED, timing=HARDLY_HEARD), workshop.worker(INTERRUPTED)
     begun = await begin(workshop, here)
     await there.run(begun.job_id)
     assert workshop.trace(begun.owner) == ["first", "middle", "busy"], "the lease still holds"

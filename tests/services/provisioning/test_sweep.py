@@ -7,7 +7,7 @@ from uuid import UUID
 
 from models.provisioning import JobType
 from services.provisioning import ProvisioningService, Timing
-from tests.services.provisioning.support import INTERRUPTED, QUICK, Workshop, begin, step
+from tests.services.provisioning.support import HARDLY_HEARD, INTERRUPTED, QUICK, Workshop, begin, step
 
 
 async def swept(workshop: Workshop, service: ProvisioningService, *job_ids: UUID) -> list[int]:
@@ -46,7 +46,7 @@ async def test_only_the_first_in_line_is_rung_for(workshop: Workshop) -> None:
 
 
 async def test_a_job_whose_lease_has_run_out_is_rung_for_at_once(workshop: Workshop) -> None:
-    service = workshop.worker(INTERRUPTED)
+    service = workshop.worker(INTERRUPTED, timing=HARDLY_HEARD)
     begun = await begin(workshop, service)
     assert await swept(workshop, service, begun.job_id) == [0]
     await workshop.lose_lease(begun.job_id)

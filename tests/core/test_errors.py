@@ -1,0 +1,37 @@
+"""Domain errors: statements with a stable code, a safe text, and what a client may be told besides."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from core.errors import DomainError, ErrorKind, NotFound, RateLimited
+
+
+def every_error(base: type[DomainError] = DomainError) -> Iterator[type[DomainError]]:
+    for error in base.__subclasses__():
+        yield error
+        yield from every_error(error)
+
+
+def test_an_error_says_what_its_class_says() -> None:
+    error = NotFound()
+    assert (error.kind, error.code, error.text, str(error)) == (
+        ErrorKind.NOT_FOUND,
+        "NOT_FOUND",
+        "Not found",
+        "Not found",
+    )
+    assert error.details == {}
+    assert error.retry_after_s is None
+
+
+def test_an_error_may_say_more() -> None:
+    error = RateLimited("Slow down", details={"rule": "auth"}, retry_after_s=7)
+    assert (error.text, error.details, error.retry_after_s) == ("Slow down", {"rule": "auth"}, 7)
+
+
+@pytest.mark.parametrize("error", sorted(set(every_error()), key=lambda kind: (kind.__module__, kind.__qualname__)))
+def test_every_known_error_has_a_code_for_machines_and_a_text_for_people(error: type[DomainError]) -> None:
+    assert re.fullmatch(r"[A-Z][A-Z_]*", error.code)
+    assert error.message.strip()

@@ -1,0 +1,364 @@
+"""Billing over REST, field by field (contract.md 1.5, 1.7, 4.2, 4.3), with the sandbox as the payment provider."""
+
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+import pytest
+from aiohttp import ClientSession
+
+from tests.support.billing import eventually
+from tests.support.people import Person, RegisterCompany, address, request
+from tests.support.running import Orchestrator
+
+PLAN_KEYS = {
+    "id", "name", "slug", "description", "price_monthly", "price_yearly", "monthly_price", "yearly_price", "currency",
+    "limits", "max_users", "max_storage", "features", "feature_flags", "is_active", "sort_order", "created_at",
+    "updated_at",
+}  # fmt: skip
+SUBSCRIPTION_KEYS = {
+    "id", "tenant_id", "plan_id", "plan_name", "status", "billing_period", "amount", "currency", "trial_ends_at",
+    "trial_end", "current_period_start", "current_period_end", "cancel_at_period_end", "cancelled_at", "canceled_at",
+    "cancel_reason", "payment_provider", "provider", "created_at", "updated_at", "plan",
+}  # fmt: skip
+INVOICE_KEYS = {
+    "id", "subscription_id", "event_type", "status", "amount", "currency", "provider", "provider_event_id",
+    "provider_payment_id", "event_metadata", "invoice_url", "created_at", "paid_at",
+}  # fmt: skip
+URLS = {"success_url": "https://shop.example/ok?s={CHECKOUT_SESSION_ID}", "cancel_url": "myapp://billing/cancel"}
+
+
+async def plan_ids(person: Person) -> dict[str, str]:
+    _, answer = await person.get("billing/plans")
+    return {plan["slug"]: plan["id"] for plan in answer["data"]}
+
+
+async def order(person: Person, slug: str = "professional", **more: Any) -> dict[str, Any]:
+    return {"plan_id": (await plan_ids(person))[slug], "billing_period": "monthly", **URLS, **more}
+
+
+async def check_out(person: Person, slug: str = "professional", **more: Any) -> dict[str, Any]:
+    """Begin to buy a plan; returns the answer."""
+    status, answer = await person.post("billing/checkout", await order(person, slug, **more))
+    assert status == 200, answer
+    checkout: dict[str, Any] = answer
+    return checkout
+
+
+async def press(person: Person, checkout: dict[str, Any], action: str) -> str:
+    """Press a button of the payment page; returns where the payer is sent."""
+    async with person.http.post(checkout["checkout_url"], data={"action": action}, allow_redirects=False) as response:
+        assert response.status == 303, await response.text()
+        return response.headers["Location"]
+
+
+async def subscription(person: Person) -> dict[str, Any]:
+    status, answer = await person.get("billing/subscription")
+    assert status == 200, answer
+    shown: dict[str, Any] = answer["data"]
+    return shown
+
+
+async def plan_of(person: Person) -> str:
+    slug: str = (await subscription(person))["plan"]["slug"]
+    return slug
+
+
+async def paid(person: Person, slug: str = "professional", **more: Any) -> dict[str, Any]:
+    """Buy a plan to the end; returns the subscription."""
+    await press(person, await check_out(person, slug, **more), "pay")
+    return await eventually(lambda: subscription(person), lambda seen: seen["status"] == "active")
+
+
+async def colleague(company: RegisterCompany, owner: Person, role: str) -> Person:
+    """Return somebody else in the tenant of `owner`, signed in to it."""
+    person = await company()
+    status, _ = await owner.post(f"tenants/{owner.tenant_id}/users/invite", {"email": person.email, "role": role})
+    assert status == 201
+    _, answer = await person.post("auth/switch-tenant", {"tenant_id": str(owner.tenant_id)})
+    person.token = answer["data"]["access_token"]
+    return person
+
+
+def refusal(text: str, code: str) -> dict[str, Any]:
+    """The one error body (contract.md 1.3)."""
+    return {
+        "status": "error",
+        "data": None,
+        "message": text,
+        "detail": text,
+        "error": {"code": code, "message": text, "details": {}},
+    }
+
+
+async def test_plans_are_public_and_complete(http: ClientSession, orchestrator: Orchestrator) -> None:
+    status, answer = await request(http, "GET", address(orchestrator.url, "billing/plans"))
+    assert status == 200
+    assert set(answer) == {"status", "data", "error", "pagination"}
+    assert (answer["status"], answer["error"], answer["pagination"]) == ("success", None, None)
+    assert all(set(plan) == PLAN_KEYS for plan in answer["data"])
+    by_slug = {plan["slug"]: plan for plan in answer["data"]}
+    assert {"trial", "starter", "professional", "business"} <= set(by_slug)
+    plan = by_slug["professional"]
+    assert (
+        (plan["price_monthly"], plan["price_yearly"])
+        == (plan["monthly_price"], plan["yearly_price"])
+        == (
+            49.99,
+            499.99,
+        )
+    )
+    assert plan["limits"] == {
+        "users": 10,
+        "max_users": 10,
+        "storage_gb": 100,
+        "max_storage_gb": 100,
+        "api_calls_per_month": 100_000,
+    }
+    assert (plan["max_users"], plan["max_storage"], plan["currency"], plan["is_active"]) == (10, 100, "USD", True)
+    assert plan["feature_flags"] == {"listed_in_marketplace": True, "webhooks_enabled": True}
+    assert by_slug["trial"]["features"] == ["Basic features", "Email support"]
+    for shown in answer["data"]:
+        assert isinstance(shown["description"], str)
+        assert shown["created_at"].endswith("Z")
+
+
+async def test_prices_have_two_decimals_on_the_wire(http: ClientSession, orchestrator: Orchestrator) -> None:
+    async with http.get(address(orchestrator.url, "billing/plans")) as response:
+        text = await response.text()
+    assert '"price_monthly":99.00' in text
+    assert '"price_yearly":990.00' in text
+
+
+@pytest.mark.parametrize("path", ["billing/subscription", "billing/subscriptions"])
+async def test_a_new_company_is_on_trial(company: RegisterCompany, path: str) -> None:
+    owner = await company()
+    status, answer = await owner.get(path)
+    assert status == 200
+    assert set(answer) == {"status", "data", "error"}
+    shown = answer["data"]
+    assert set(shown) == SUBSCRIPTION_KEYS
+    assert set(shown["plan"]) == PLAN_KEYS
+    assert (shown["tenant_id"], shown["status"], shown["plan_name"]) == (str(owner.tenant_id), "trial", "Trial")
+    assert (shown["plan_id"], shown["plan"]["slug"]) == (shown["plan"]["id"], "trial")
+    assert (shown["billing_period"], shown["amount"], shown["currency"]) == ("monthly", 0, "USD")
+    assert shown["trial_ends_at"] == shown["trial_end"] == shown["current_period_end"]
+    assert shown["trial_end"].endswith("Z")
+    assert shown["cancel_at_period_end"] is False
+    assert shown["cancelled_at"] is shown["canceled_at"] is shown["cancel_reason"] is None
+    assert shown["payment_provider"] is shown["provider"] is None
+
+
+async def test_a_client_that_reads_no_envelope(company: RegisterCompany) -> None:
+    owner = await company()
+    for options in ({"path": "billing/subscription?raw=1"}, {"headers": {"X-Response-Format": "raw"}}):
+        status, answer = await owner.get(**{"path": "billing/subscription", **options})  # type: ignore[arg-type]
+        assert (status, set(answer)) == (200, SUBSCRIPTION_KEYS)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "billing/subscription"),
+        ("GET", "billing/invoices"),
+        ("POST", "billing/checkout"),
+        ("POST", "billing/cancel"),
+        ("POST", f"billing/plans/{UUID(int=1)}/subscribe"),
+    ],
+)
+async def test_strangers_are_turned_away(
+    http: ClientSession, orchestrator: Orchestrator, method: str, path: str
+) -> None:
+    status, answer = await request(http, method, address(orchestrator.url, path), json={})
+    assert (status, answer) == (401, refusal("Not authenticated", "AUTH_ERROR"))
+
+
+async def test_checkout_answers_twice_for_two_kinds_of_clients(company: RegisterCompany) -> None:
+    owner = await company()
+    answer = await check_out(owner)
+    assert set(answer) == {"status", "data", "error", "checkout_url", "session_id"}
+    assert answer["data"] == {"checkout_url": answer["checkout_url"], "session_id": answer["session_id"]}
+    assert urlsplit(answer["checkout_url"]).path == f"/sandbox/pay/{answer['session_id']}"
+
+
+@pytest.mark.parametrize(
+    "provider", [{}, {"payment_provider": None}, {"payment_provider": ""}, {"payment_provider": "SandBox"}]
+)
+async def test_the_provider_may_be_left_out(company: RegisterCompany, provider: dict[str, Any]) -> None:
+    answer = await check_out(await company(), **provider)
+    assert answer["session_id"].startswith("sbx_cs_")
+
+
+@pytest.mark.parametrize(
+    ("period", "meant"),
+    [("month", "monthly"), ("MONTHLY", "monthly"), ("Year", "yearly"), ("annual", "yearly"), ("yearly", "yearly")],
+)
+async def test_periods_have_several_names(company: RegisterCompany, period: str, meant: str) -> None:
+    shown = await paid(await company(), billing_period=period)
+    assert (shown["billing_period"], shown["amount"]) == (meant, 49.99 if meant == "monthly" else 499.99)
+
+
+async def test_the_older_path_names_the_plan(company: RegisterCompany) -> None:
+    owner = await company()
+    plan_id = (await plan_ids(owner))["starter"]
+    status, answer = await owner.post(f"billing/plans/{plan_id}/subscribe", {**URLS, "plan_id": "ignored"})
+    assert status == 200
+    await press(owner, answer, "pay")
+    shown = await eventually(lambda: subscription(owner), lambda seen: seen["status"] == "active")
+    assert shown["plan"]["slug"] == "starter"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"plan_id": "nonsense"}, "body -> plan_id"),
+        ({"plan_id": None}, "body -> plan_id"),
+        ({"billing_period": "weekly"}, "body -> billing_period"),
+        ({"billing_period": 1}, "body -> billing_period"),
+        ({"success_url": "javascript://%0aalert(1)"}, "body -> success_url"),
+        ({"success_url": "/relative"}, "body -> success_url"),
+        ({"cancel_url": "data:text/html,x"}, "body -> cancel_url"),
+        ({"cancel_url": None}, "body -> cancel_url"),
+        ({"cancel_url": "https://shop.example/\r\nX: y"}, "body -> cancel_url"),
+        ({"payment_provider": "x" * 51}, "body -> payment_provider"),
+        ({"payment_provider": 7}, "body -> payment_provider"),
+    ],
+)
+async def test_what_is_refused_in_a_checkout(company: RegisterCompany, change: dict[str, Any], field: str) -> None:
+    owner = await company()
+    status, answer = await owner.post("billing/checkout", {**await order(owner), **change})
+    assert status == 422
+    assert [error["field"] for error in answer["errors"]] == [field]
+    assert answer["detail"] == "Validation error"
+
+
+async def test_addresses_to_return_to_are_needed(company: RegisterCompany) -> None:
+    owner = await company()
+    status, answer = await owner.post("billing/checkout", {"plan_id": (await plan_ids(owner))["starter"]})
+    assert status == 422
+    assert [error["field"] for error in answer["errors"]] == ["body -> success_url", "body -> cancel_url"]
+
+
+async def test_refusals_of_a_checkout(company: RegisterCompany) -> None:
+    owner = await company()
+    status, answer = await owner.post("billing/checkout", await order(owner) | {"plan_id": str(uuid4())})
+    assert (status, answer) == (400, refusal("Plan not found", "SUBSCRIPTION_ERROR"))
+    status, answer = await owner.post(f"billing/plans/{UUID(int=1)}/subscribe", URLS)
+    assert (status, answer) == (400, refusal("Plan not found", "SUBSCRIPTION_ERROR"))
+    status, answer = await owner.post("billing/checkout", await order(owner, payment_provider="paypal"))
+    text = "Only 'stripe' payment provider is supported currently"
+    assert (status, answer) == (400, refusal(text, "PAYMENT_ERROR"))
+    status, answer = await owner.post("billing/checkout", await order(owner, "trial"))
+    assert (status, answer["error"]["code"]) == (400, "SUBSCRIPTION_ERROR")
+
+
+async def test_roles(company: RegisterCompany) -> None:
+    owner = await company()
+    admin, member = await colleague(company, owner, "admin"), await colleague(company, owner, "member")
+    needs = "This action requires one of the following roles: "
+    for path, method in (("billing/checkout", "POST"), ("billing/invoices", "GET")):
+        body = await order(owner) if method == "POST" else None
+        assert (await admin.request(method, path, json=body))[0] == 200
+        status, answer = await member.request(method, path, json=body)
+        assert (status, answer) == (403, refusal(f"{needs}owner, admin", "PERMISSION_DENIED"))
+    for person in (admin, member):
+        status, answer = await person.post("billing/cancel")
+        assert (status, answer) == (403, refusal(f"{needs}owner", "PERMISSION_DENIED"))
+        assert (await person.get("billing/subscription"))[0] == 200
+
+
+async def test_buying_by_the_sandbox(company: RegisterCompany) -> None:
+    owner, other = await company(), await company()
+    checkout = await check_out(owner)
+    location = await press(owner, checkout, "pay")
+    assert location == f"https://shop.example/ok?s={checkout['session_id']}"
+    shown = await eventually(lambda: subscription(owner), lambda seen: seen["status"] == "active")
+    assert set(shown) == SUBSCRIPTION_KEYS
+    assert (shown["plan"]["slug"], shown["plan_name"], shown["billing_period"]) == (
+        "professional",
+        "Professional",
+        "monthly",
+    )
+    assert (shown["amount"], shown["currency"], shown["provider"]) == (49.99, "USD", "sandbox")
+    assert shown["trial_ends_at"] is shown["trial_end"] is None
+
+    status, answer = await owner.get("billing/invoices")
+    assert (status, answer["pagination"]) == (200, {"total": 1, "page": 1, "size": 20, "pages": 1})
+    (invoice,) = answer["data"]
+    assert set(invoice) == INVOICE_KEYS
+    assert (invoice["subscription_id"], invoice["event_type"], invoice["status"]) == (
+        shown["id"],
+        "payment_success",
+        "paid",
+    )
+    assert (invoice["amount"], invoice["currency"], invoice["provider"]) == (49.99, "USD", "sandbox")
+    assert invoice["paid_at"] == invoice["created_at"]
+    assert invoice["provider_payment_id"] == checkout["session_id"]
+    assert (invoice["event_metadata"], invoice["invoice_url"]) == ({}, None)
+    assert (await owner.get("billing/payments"))[1] == answer
+
+    # Nothing of it is another tenant's business.
+    assert (await other.get("billing/invoices"))[1] == {
+        "status": "success",
+        "data": [],
+        "error": None,
+        "pagination": {"total": 0, "page": 1, "size": 20, "pages": 0},
+    }
+    assert (await subscription(other))["status"] == "trial"
+
+
+async def test_a_declined_card(company: RegisterCompany) -> None:
+    owner = await company()
+    assert await press(owner, await check_out(owner), "decline") == "myapp://billing/cancel"
+
+    async def invoices() -> Any:
+        return (await owner.get("billing/invoices"))[1]["data"]
+
+    (failed,) = await eventually(invoices, len)
+    assert (failed["status"], failed["event_type"], failed["paid_at"]) == ("failed", "payment_failed", None)
+    assert (await subscription(owner))["status"] == "trial"
+    _, answer = await owner.get("notifications?unread=true")
+    assert "Payment failed" in {note["title"] for note in answer["data"]}
+
+
+async def test_invoices_in_pages(company: RegisterCompany) -> None:
+    owner = await company()
+    for slug in ("starter", "business"):
+        await press(owner, await check_out(owner, slug), "pay")
+        await eventually(lambda: plan_of(owner), slug.__eq__)
+    pages = [(await owner.get(f"billing/invoices?page={page}&size=1"))[1] for page in (1, 2, 3)]
+    assert [len(page["data"]) for page in pages] == [1, 1, 0]
+    assert pages[0]["pagination"] == {"total": 2, "page": 1, "size": 1, "pages": 2}
+    assert sorted(page["data"][0]["amount"] for page in pages[:2]) == [19.99, 99]
+    assert (await owner.get("billing/invoices?page=x"))[0] == 422
+
+
+@pytest.mark.parametrize("body", [None, {}, {"reason": None, "cancel_at_period_end": None}, {"reason": " "}])
+async def test_cancelling_at_the_periods_end(company: RegisterCompany, body: dict[str, Any] | None) -> None:
+    owner = await company()
+    before = await paid(owner)
+    status, answer = await owner.post("billing/cancel", body)
+    assert status == 200
+    shown = answer["data"]
+    assert set(shown) == SUBSCRIPTION_KEYS
+    assert (shown["status"], shown["cancel_at_period_end"], shown["cancel_reason"]) == ("active", True, None)
+    assert shown["current_period_end"] == before["current_period_end"]
+    assert shown["cancelled_at"] == shown["canceled_at"] is not None
+
+
+async def test_cancelling_now(company: RegisterCompany) -> None:
+    owner = await company()
+    await paid(owner)
+    status, answer = await owner.post("billing/cancel", {"cancel_at_period_end": False, "reason": "too dear"})
+    shown = answer["data"]
+    assert (status, shown["status"], shown["cancel_reason"]) == (200, "cancelled", "too dear")
+    assert shown["current_period_end"] == shown["cancelled_at"]
+    status, answer = await owner.post("billing/cancel")
+    assert (status, answer["error"]["code"]) == (400, "SUBSCRIPTION_ERROR")
+
+
+async def test_a_reason_has_an_end(company: RegisterCompany) -> None:
+    owner = await company()
+    status, answer = await owner.post("billing/cancel", {"reason": "x" * 501})
+    assert (status, answer["errors"][0]["field"]) == (422, "body -> reason")
+    assert (await owner.post("billing/cancel", {"reason": "x" * 500}))[0] == 200

@@ -1,0 +1,227 @@
+"""Payment webhooks over HTTP (contract.md 1.5, 4.3), with a fake Stripe that signs and delivers as the real one."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from functools import partial
+from io import BytesIO
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from models.inbox import ProviderEvent
+from server.settings import Settings
+from services.unit_of_work import PlatformScope
+from tests.fakes.stripe_api import FakeStripe
+from tests.fakes.stripe_objects import Obj
+from tests.support.billing import eventually, start_with_stripe
+from tests.support.listeners import Listener
+from tests.support.people import Person, address, company_factory, request
+from tests.support.running import Orchestrator, Running
+
+RECEIVED = {"status": "success", "message": "Webhook received"}
+
+
+@pytest.fixture(scope="session")
+async def selling(settings: Settings, engine: AsyncEngine) -> AsyncIterator[tuple[Orchestrator, FakeStripe]]:
+    """A server that sells by a fake Stripe."""
+    running = Running(partial(start_with_stripe, settings=settings, engine=engine))
+    yield await running.started()
+    await running.stop()
+
+
+@pytest.fixture
+def seller(selling: tuple[Orchestrator, FakeStripe]) -> Orchestrator:
+    return selling[0]
+
+
+@pytest.fixture
+def stripe(selling: tuple[Orchestrator, FakeStripe]) -> FakeStripe:
+    return selling[1]
+
+
+@pytest.fixture
+async def owner(http: ClientSession, seller: Orchestrator) -> Person:
+    return await company_factory(http, seller.url)()
+
+
+async def check_out(person: Person, slug: str = "professional") -> str:
+    """Begin to buy a plan as the released client does; returns Stripe's session."""
+    _, plans = await person.get("billing/plans")
+    body = {
+        "plan_id": next(plan["id"] for plan in plans["data"] if plan["slug"] == slug),
+        "billing_period": "monthly",
+        "payment_provider": "stripe",
+        "success_url": "https://shop.example/ok",
+        "cancel_url": "https://shop.example/no",
+    }
+    status, answer = await person.post("billing/checkout", body)
+    assert status == 200, answer
+    session_id: str = answer["session_id"]
+    return session_id
+
+
+async def active(person: Person) -> dict[str, Any]:
+    async def subscription() -> Any:
+        return (await person.get("billing/subscription"))[1]["data"]
+
+    shown: dict[str, Any] = await eventually(subscription, lambda seen: seen["status"] == "active")
+    return shown
+
+
+async def post(seller: Orchestrator, http: ClientSession, body: bytes, **headers: str) -> tuple[int, Any]:
+    url = address(seller.url, "billing/webhook/stripe")
+    return await request(http, "POST", url, data=body, headers={"Content-Type": "application/json", **headers})
+
+
+async def stored(seller: Orchestrator, event: Obj) -> list[ProviderEvent]:
+    async with seller.units(PlatformScope("a test looks at the inbox")) as uow:
+        return list(await uow.session.scalars(select(ProviderEvent).where(ProviderEvent.event_id == event["id"])))
+
+
+def some_event(stripe: FakeStripe) -> Obj:
+    return stripe._event("customer.created", {"id": "cus_1", "object": "customer", "livemode": False})
+
+
+@pytest.mark.parametrize("path", ["billing/webhook/stripe", "billing/webhook"])
+async def test_a_payment_by_stripe(
+    owner: Person, http: ClientSession, seller: Orchestrator, stripe: FakeStripe, path: str
+) -> None:
+    outsider = await company_factory(http, seller.url)()
+    listener = await Listener().connect(seller.url, owner.token, "/billing")
+    stranger = await Listener().connect(seller.url, outsider.token, "/billing")
+    session_id = await check_out(owner)
+    events = stripe.pay_checkout(session_id)
+    for event in events:
+        assert await stripe.deliver(event, address(seller.url, path)) == 200
+    shown = await active(owner)
+    assert (shown["plan"]["slug"], shown["amount"], shown["provider"]) == ("professional", 49.99, "stripe")
+    _, answer = await owner.get("billing/invoices")
+    (invoice,) = answer["data"]
+    assert (invoice["status"], invoice["amount"], invoice["provider"]) == ("paid", 49.99, "stripe")
+
+    await listener.until(lambda: listener.of("payment:received") and listener.of("subscription:updated"))
+    (payment,) = listener.of("payment:received")
+    assert {key: payment[key] for key in ("payment_id", "amount", "currency", "status")} == {
+        "payment_id": invoice["id"],
+        "amount": 49.99,
+        "currency": "USD",
+        "status": "succeeded",
+    }
+    update = listener.of("subscription:updated")[0]
+    assert (update["subscription_id"], update["status"], update["plan"]) == (shown["id"], "active", "professional")
+    assert set(update["subscription"]) == set(shown)
+    assert stranger.of("payment:received") == stranger.of("subscription:updated") == []
+    await listener.close()
+    await stranger.close()
+
+
+async def test_the_answer_is_the_one_that_was_always_given(
+    seller: Orchestrator, http: ClientSession, stripe: FakeStripe
+) -> None:
+    body = stripe.encode(some_event(stripe))
+    assert await post(seller, http, body, **{"Stripe-Signature": stripe.sign(body)}) == (200, RECEIVED)
+
+
+async def test_ten_deliveries_at_once_are_one_event_and_one_payment(
+    owner: Person, seller: Orchestrator, stripe: FakeStripe
+) -> None:
+    completed = stripe.pay_checkout(await check_out(owner))[-1]
+    url = address(seller.url, "billing/webhook/stripe")
+    statuses = await asyncio.gather(*(stripe.deliver(completed, url) for _ in range(10)))
+    assert statuses == [200] * 10
+    await active(owner)
+    assert len(await stored(seller, completed)) == 1
+    _, answer = await owner.get("billing/invoices")
+    assert len(answer["data"]) == 1
+
+
+async def test_the_raw_bytes_are_what_is_signed(seller: Orchestrator, http: ClientSession, stripe: FakeStripe) -> None:
+    event = some_event(stripe)
+    body = stripe.encode(event)
+    compact = json.dumps(event).encode()
+    assert compact != body
+    status, answer = await post(seller, http, compact, **{"Stripe-Signature": stripe.sign(body)})
+    assert (status, answer["detail"]) == (400, "Invalid Stripe webhook signature")
+    assert await stored(seller, event) == []
+
+
+FORGERIES: dict[str, tuple[int, str | None, str]] = {
+    "forged": (0, "whsec_other", "Invalid Stripe webhook signature"),
+    "stale": (-400, None, "Stripe webhook timestamp is outside the tolerance"),
+    "future": (400, None, "Stripe webhook timestamp is outside the tolerance"),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+async def test_unproven_events_are_refused(
+    seller: Orchestrator, http: ClientSession, stripe: FakeStripe, forgery: str
+) -> None:
+    shift_s, secret, detail = FORGERIES[forgery]
+    event = some_event(stripe)
+    body = stripe.encode(event)
+    signature = stripe.sign(body, at=stripe.now() + shift_s, secret=secret)
+    status, answer = await post(seller, http, body, **{"Stripe-Signature": signature})
+    assert (status, answer["detail"], answer["error"]["code"]) == (400, detail, "INVALID_SIGNATURE")
+    assert await stored(seller, event) == []
+
+
+@pytest.mark.parametrize("headers", [{}, {"Stripe-Signature": ""}, {"Stripe-Signature": "t=1"}], ids=str)
+async def test_a_header_that_is_missing_or_unreadable(
+    seller: Orchestrator, http: ClientSession, headers: dict[str, str]
+) -> None:
+    status, answer = await post(seller, http, b"{}", **headers)
+    assert (status, answer["detail"]) == (400, "Invalid Stripe-Signature header")
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"not json", "Invalid Stripe webhook payload"),
+        (b"[]", "Invalid Stripe webhook payload"),
+        (b'{"id": "evt_\\u0000", "type": "x"}', "Invalid Stripe webhook payload"),
+        (b"{}", "Stripe event missing required fields"),
+    ],
+    ids=["no json", "no object", "nul", "no fields"],
+)
+async def test_a_signed_body_that_is_no_event(
+    seller: Orchestrator, http: ClientSession, stripe: FakeStripe, body: bytes, detail: str
+) -> None:
+    status, answer = await post(seller, http, body, **{"Stripe-Signature": stripe.sign(body)})
+    assert (status, answer["detail"], answer["error"]["code"]) == (400, detail, "INVALID_PAYLOAD")
+
+
+@pytest.mark.parametrize("size", [512 * 1024 + 1, 3 * 1024 * 1024])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_without_end(
+    seller: Orchestrator, http: ClientSession, stripe: FakeStripe, size: int, chunked: bool
+) -> None:
+    body = b" " * size
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield body
+
+    url = address(seller.url, "billing/webhook/stripe")
+    data = stream() if chunked else BytesIO(body)
+    status, answer = await request(http, "POST", url, data=data, headers={"Stripe-Signature": stripe.sign(body)})
+    assert (status, answer["error"]["code"]) == (413, "PAYLOAD_TOO_LARGE")
+
+
+async def test_nobody_of_this_name(orchestrator: Orchestrator, http: ClientSession) -> None:
+    status, answer = await request(http, "POST", address(orchestrator.url, "billing/webhook/nobody"), data=b"{}")
+    assert (status, answer["detail"]) == (404, "Payment provider not found")
+
+
+async def test_stripe_without_a_secret(orchestrator: Orchestrator, http: ClientSession) -> None:
+    for path in ("billing/webhook/stripe", "billing/webhook"):
+        status, answer = await request(http, "POST", address(orchestrator.url, path), data=b"{}")
+        assert (status, answer["detail"]) == (400, "Stripe webhook secret is not configured")
+
+
+async def test_the_sandbox_refuses_forgeries_too(orchestrator: Orchestrator, http: ClientSession) -> None:
+    url = address(orchestrator.url, "billing/webhook/sandbox")
+    status, answer = await request(http, "POST", url, data=b"{}", headers={"Sandbox-Signature": "t=1,v1=00"})
+    assert (status, answer["error"]["code"]) == (400, "INVALID_SIGNATURE")

