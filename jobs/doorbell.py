@@ -42,6 +42,12 @@ def _body(message: TaskiqMessage) -> dict[str, Any]:
     return {"task": message.task_name, **message.kwargs}
 
 
+def _task_name(name: object) -> str:
+    if not isinstance(name, str) or not name:
+        raise ValueError("a task has a name")
+    return name
+
+
 def read_doorbell(message: bytes) -> tuple[str, dict[str, str]]:
     """Return the task's name and arguments; raises PoisonedMessage."""
     try:
@@ -49,6 +55,6 @@ def read_doorbell(message: bytes) -> tuple[str, dict[str, str]]:
         if "job_id" in body:
             return PROVISIONING_TASK, {"row_id": str(UUID(body["job_id"]))}
         arguments = {"row_id": str(UUID(body["row_id"]))} if "row_id" in body else {}
-        return str(body["task"]), arguments
+        return _task_name(body["task"]), arguments
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise PoisonedMessage("not a doorbell") from error

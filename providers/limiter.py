@@ -11,6 +11,7 @@ from limits import parse
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.errors import StorageError
+from redis.asyncio import ConnectionPool
 
 from core.clock import SystemClock
 
@@ -24,7 +25,8 @@ class WindowRateLimiter:
 
     def __init__(self, redis_url: str) -> None:
         self._local = MovingWindowRateLimiter(MemoryStorage())
-        self._shared = MovingWindowRateLimiter(_redis(redis_url)) if redis_url else None
+        self._pool = ConnectionPool.from_url(redis_url) if redis_url else None
+        self._shared = MovingWindowRateLimiter(_storage(redis_url, self._pool)) if self._pool is not None else None
 
     async def hit(self, rule: str, *key: str) -> int | None:
         """Count one hit; returns None when it is allowed, else the whole seconds to wait (at least 1)."""
@@ -36,9 +38,20 @@ class WindowRateLimiter:
                 logger.warning("rate limits are local", error=repr(error))
         return await _hit(self._local, rule, key)
 
+    async def aclose(self) -> None:
+        """Close the connections to Redis."""
+        if self._pool is not None:
+            await self._pool.disconnect()
 
-def _redis(url: str) -> Storage:
-    return RedisStorage(f"async+{url}", implementation="redispy", wrap_exceptions=True, key_prefix="erpmax:limits")
+
+def _storage(url: str, pool: ConnectionPool) -> Storage:
+    return RedisStorage(
+        f"async+{url}",
+        implementation="redispy",
+        wrap_exceptions=True,
+        key_prefix="erpmax:limits",
+        connection_pool=pool,  # type: ignore[arg-type] # the library annotates its options too narrowly
+    )
 
 
 async def _hit(limiter: MovingWindowRateLimiter, rule: str, key: tuple[str, ...]) -> int | None:

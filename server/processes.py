@@ -93,20 +93,36 @@ async def background(house: House, part: Part) -> AsyncIterator[None]:
     if part.scheduler:
         scheduler = TaskiqScheduler(house.broker, [LabelScheduleSource(house.broker)])
         house.background.append(lambda: run_scheduler_task(scheduler))
-    async with _cancelled_at_end(lambda: run_background(house)):
+    async with _beside(run_background(house)):
         yield
         await house.services.provisioning.stop()
         await house.ringer.drain()
 
 
 @asynccontextmanager
-async def _cancelled_at_end(work: Callable[[], Coroutine[object, object, None]]) -> AsyncIterator[None]:
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(work())
-        try:
-            yield
-        finally:
+async def _beside(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    """Run `work` for as long as the block; when it fails the block is left with its exception."""
+    owner = asyncio.current_task()
+    task = asyncio.create_task(work)
+
+    def interrupt(ended: asyncio.Task[None]) -> None:
+        if not ended.cancelled() and owner is not None:
+            owner.cancel()
+
+    task.add_done_callback(interrupt)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not task.done() or owner is None:
+            raise
+        owner.uncancel()
+        task.result()
+    finally:
+        task.remove_done_callback(interrupt)
+        if not task.done():
             task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
 
 async def stop_signal() -> None:

@@ -11,6 +11,7 @@ from aiohttp import ClientSession, ClientTimeout
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from taskiq import AsyncBroker
 
@@ -34,7 +35,7 @@ from providers.provisioning.recipe import load_recipe
 from realtime.bell import Bell, LocalBell, RedisBell
 from realtime.follower import Follower
 from realtime.log import EventLog
-from server.database import create_engine, embedded_postgres, normalise_url, ping, plain_url
+from server.database import check_schema, create_engine, embedded_postgres, normalise_url, ping, plain_url
 from server.readiness import StoreReadiness
 from server.settings import Settings, secret_key
 from services.auth import AuthService
@@ -50,6 +51,8 @@ from services.unit_of_work import UnitOfWorkFactory, guard_tenants
 # How often followers look at the heads, in seconds: rarely when a bell reaches them, often when none does.
 _HEAD_CHECK_S = 1.0
 _HEAD_CHECK_WITHOUT_BELL_S = 0.1
+# How long a store may take to answer at start, in seconds.
+_PATIENCE_S = 6.0
 
 
 class StoreAway(Exception):
@@ -91,7 +94,10 @@ async def open_database(settings: Settings) -> AsyncIterator[AsyncEngine]:
         if settings.embedded:
             url = await stack.enter_async_context(embedded_postgres(settings.data_dir))
         else:
-            url = normalise_url(settings.database_url.get_secret_value())
+            try:
+                url = normalise_url(settings.database_url.get_secret_value())
+            except (ValueError, ArgumentError) as error:
+                raise _no_address("PostgreSQL", "DATABASE_URL") from error
         engine = create_engine(url, pool_size=settings.database_pool_size)
         stack.push_async_callback(engine.dispose)
         await _reach("PostgreSQL", "DATABASE_URL", engine.url.render_as_string(), lambda: ping(engine))
@@ -103,6 +109,7 @@ async def build(
     settings: Settings, engine: AsyncEngine, part: Part, *, clock: Clock | None = None
 ) -> AsyncIterator[House]:
     """Build one process on an open database and take it down again; raises StoreAway."""
+    await check_schema(engine)
     async with AsyncExitStack() as stack:
         redis = await _open_redis(stack, settings)
         queues = {
@@ -121,6 +128,8 @@ async def build(
         services = _services(settings, engine, units, clock, stack)
         register(broker, services, **queues)
         await _start_broker(stack, broker, settings, part)
+        limiter = WindowRateLimiter(settings.redis_url.get_secret_value())
+        stack.push_async_callback(limiter.aclose)
         house = House(
             settings=settings,
             engine=engine,
@@ -131,7 +140,7 @@ async def build(
             follower=follower,
             sockets=sockets,
             seats=Seats(follower),
-            limiter=WindowRateLimiter(settings.redis_url.get_secret_value()),
+            limiter=limiter,
             readiness=_readiness(engine, redis, broker),
             http=http,
         )
@@ -149,13 +158,18 @@ def _head_check_s(bell: Bell) -> float:
 
 async def _reach(store: str, setting: str, address: str, probe: Callable[[], Awaitable[object]]) -> None:
     try:
-        await probe()
+        async with asyncio.timeout(_PATIENCE_S):
+            await probe()
     except Exception as error:
         # Drivers raise dozens of kinds here; every one of them means the same to whoever starts the server.
         raise StoreAway(
             f"{store} cannot be reached at {address} ({type(error).__name__}: {error}). "
             f"Start it, or correct {setting}; see docs/configuration.md."
         ) from error
+
+
+def _no_address(store: str, setting: str) -> StoreAway:
+    return StoreAway(f"{setting} is not the address of a {store} server. Correct it; see docs/configuration.md.")
 
 
 def _without_password(url: str) -> str:
@@ -168,9 +182,12 @@ async def _open_redis(stack: AsyncExitStack, settings: Settings) -> Redis | None
     if not url:
         return None
     # No retries inside the client: the bell has its own, and readiness must tell the truth at once.
-    redis = Redis.from_url(
-        url, socket_keepalive=True, socket_connect_timeout=2, health_check_interval=10, retry=Retry(NoBackoff(), 0)
-    )
+    try:
+        redis = Redis.from_url(
+            url, socket_keepalive=True, socket_connect_timeout=2, health_check_interval=10, retry=Retry(NoBackoff(), 0)
+        )
+    except ValueError as error:
+        raise _no_address("Redis", "REDIS_URL") from error
     stack.push_async_callback(redis.aclose)
     await _reach("Redis", "REDIS_URL", _without_password(url), redis.ping)
     return redis
