@@ -6,6 +6,7 @@ is done, and sent to the dead-letter queue when they are malformed or have kille
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 import structlog
 from aio_pika.abc import AbstractIncomingMessage
@@ -47,23 +48,32 @@ class DoorbellBroker(AioPikaBroker):
         await self.read_channel.set_qos(prefetch_count=_PREFETCH)
         inbox: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
         # The robust channel declares the queues and consumes again by itself when RabbitMQ returns.
-        for queue, arguments in await self._declare_queues(self.read_channel):
-            await queue.consume(inbox.put, **arguments)
-        while True:
-            message = await inbox.get()
-            if await _is_poisoned(message):
-                continue
-            yield AckableMessage(data=message.body, ack=message.ack)
+        queues = await self._declare_queues(self.read_channel)
+        consumers = [(queue, await queue.consume(inbox.put, **arguments)) for queue, arguments in queues]
+        try:
+            while True:
+                message = await inbox.get()
+                if not await self._put_aside(message):
+                    yield AckableMessage(data=message.body, ack=message.ack)
+        finally:
+            for queue, tag in consumers:
+                # A channel that is closed already has no consumers left to end.
+                with suppress(Exception):
+                    await queue.cancel(tag)
 
-
-async def _is_poisoned(message: AbstractIncomingMessage) -> bool:
-    try:
-        read_doorbell(message.body)
-    except PoisonedMessage:
-        logger.warning("poisoned message dead-lettered", queue=message.routing_key, size=len(message.body))
-        await message.reject(requeue=False)
-        return True
-    return False
+    async def _put_aside(self, message: AbstractIncomingMessage) -> bool:
+        """Reject a message that names nothing this worker could run; tell whether it was one."""
+        try:
+            name, arguments = read_doorbell(message.body)
+            task = self.find_task(name)
+            # Periodic tasks go over all rows, every other one is about the row it names.
+            if task is None or ("schedule" in task.labels) == bool(arguments):
+                raise PoisonedMessage("no such task, or not with these arguments")
+        except PoisonedMessage:
+            logger.warning("poisoned message dead-lettered", queue=message.routing_key, size=len(message.body))
+            await message.reject(requeue=False)
+            return True
+        return False
 
 
 def create_broker(url: str, *, provisioning_queue: str, tasks_queue: str) -> AsyncBroker:

@@ -3,8 +3,9 @@
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-# SQLSTATE classes in which the server is going down, starting up or out of connections, and not the query at fault.
-_AWAY_STATES = ("57P", "53", "08")
+# SQLSTATEs in which not the query is at fault but the moment: the server is going down, starting up or out of
+# connections, or the row is held by somebody who takes too long.
+_AWAY_STATES = ("57P", "53", "08", "55P03", "40P01", "40001")
 
 
 def is_outage(error: BaseException) -> bool:

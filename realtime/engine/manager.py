@@ -261,7 +261,7 @@ class RedisBroadcaster(socketio.AsyncRedisManager, Broadcaster):  # type: ignore
             listening.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await listening
-        if self.connected:
+        if self.redis is not None:
             await self.pubsub.aclose()
             await self.redis.aclose()
 

@@ -140,10 +140,10 @@ class EngineServer:
         if sid is None:
             return self._open(request, transport)
         session = self.sessions.get(sid)
+        if transport == "websocket":
+            return self._upgrade(request, session) if session is not None else _refuse(UNKNOWN_SID)
         if session is None:
             return self._farewell(sid, request)
-        if transport == "websocket":
-            return self._upgrade(request, session)
         if request.method == hdrs.METH_GET and session.polling is not None:
             return await self._poll(request, session, session.polling)
         if request.method == hdrs.METH_POST and session.polling is not None:

@@ -139,11 +139,11 @@ class SocketIoServer(socketio.AsyncServer):  # type: ignore[misc]
             self._refuse(session, error)
 
     async def on_close(self, session: Session, reason: Reason) -> None:
-        client = client_of(session)
-        client.partial = None
-        for namespace, member in list(client.members.items()):
+        for namespace, member in list(client_of(session).members.items()):
             await self._leave(member, namespace, reason.value)
         self.environ.pop(session.sid, None)
+        # The timer wheel knows the session until its last deadline has passed, so it must be light by now.
+        session.data = None
 
     # The way of a packet
 

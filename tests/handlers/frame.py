@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 from uuid import UUID, uuid4
 
-from aiohttp import ClientSession, web
+from aiohttp import ClientResponse, ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import text
@@ -257,3 +257,19 @@ async def open_door(
             app.router.add_route(endpoint.method, endpoint.path, serve(endpoint))
         async with TestClient(TestServer(app)) as client:
             yield client
+
+
+async def refusal(response: ClientResponse, status: int, code: str) -> dict[str, Any]:
+    """Check that an answer is the one error body and return it."""
+    body: dict[str, Any] = await response.json()
+    assert (response.status, body["error"]["code"]) == (status, code), body
+    assert response.content_type == "application/json"
+    assert response.headers["X-Request-ID"]
+    errors = {"errors"} if status == 422 else set()
+    assert set(body) == {"status", "data", "message", "detail", "error"} | errors
+    assert (body["status"], body["data"]) == ("error", None)
+    assert isinstance(body["detail"], str)
+    assert body["detail"] == body["message"] == body["error"]["message"]
+    assert set(body["error"]) == {"code", "message", "details"}
+    assert isinstance(body["error"]["details"], dict)
+    return body

@@ -1,25 +1,20 @@
 """The frame of the REST door: parsing, refusing, answering, and giving nothing away (contract.md 1)."""
 
-import asyncio
 import gzip
-import json
-import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from aiohttp import ClientResponse
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from core.errors import ErrorKind
 from handlers.context import RateRules
 from handlers.errors import STATUS_OF
-from server.database import create_engine
-from server.middlewares import locate
-from tests.handlers.frame import MAX_BODY_BYTES, TENANT_ID, USER_ID, Client, open_door
+from tests.handlers.frame import MAX_BODY_BYTES, TENANT_ID, USER_ID, Client, open_door, refusal
 
 # The table of contract.md 1.3 to 1.5 and 9.8, written down once more so that a change of it is noticed.
 STATUSES = {
@@ -47,22 +42,6 @@ def logs() -> Iterator[list[Any]]:
 async def door(engine: AsyncEngine) -> AsyncIterator[Client]:
     async with open_door(engine) as client:
         yield client
-
-
-async def refusal(response: ClientResponse, status: int, code: str) -> dict[str, Any]:
-    """Check that an answer is the one error body and return it."""
-    body: dict[str, Any] = await response.json()
-    assert (response.status, body["error"]["code"]) == (status, code), body
-    assert response.content_type == "application/json"
-    assert response.headers["X-Request-ID"]
-    errors = {"errors"} if status == 422 else set()
-    assert set(body) == {"status", "data", "message", "detail", "error"} | errors
-    assert (body["status"], body["data"]) == ("error", None)
-    assert isinstance(body["detail"], str)
-    assert body["detail"] == body["message"] == body["error"]["message"]
-    assert set(body["error"]) == {"code", "message", "details"}
-    assert isinstance(body["error"]["details"], dict)
-    return body
 
 
 async def refused_fields(response: ClientResponse) -> list[tuple[str, str]]:
@@ -393,102 +372,3 @@ class TestErrors:
         response = await door.get("/things/fail/redirect", allow_redirects=False)
         assert (response.status, response.headers["Location"]) == (302, "/elsewhere")
         assert response.headers["X-Request-ID"]
-
-
-async def is_told_to_come_back(response: ClientResponse) -> None:
-    body = await refusal(response, 503, "UNAVAILABLE")
-    assert 1 <= int(response.headers["Retry-After"]) <= 60
-    assert "secret" not in json.dumps(body)
-
-
-class TestDatabaseAway:
-    @pytest.mark.parametrize("name", ["refused", "timeout"])
-    async def test_a_connection_that_fails(self, door: Client, name: str) -> None:
-        await is_told_to_come_back(await door.get(f"/things/fail/{name}"))
-
-    async def test_a_connection_that_is_cut(self, door: Client) -> None:
-        await is_told_to_come_back(await door.get("/things/sql/SELECT pg_terminate_backend(pg_backend_pid())"))
-        assert (await door.get("/things/sql/SELECT 1")).status == 200, "the pool finds its way back"
-
-    @pytest.mark.parametrize(
-        "address",
-        ["app:secret@127.0.0.1:1/d", "app:secret@/d?host=/nowhere/at/all", "app:secret@no-such-host.invalid/d"],
-        ids=["port", "socket", "name"],
-    )
-    async def test_a_server_that_is_not_there(self, address: str) -> None:
-        nobody = create_engine(f"postgresql+asyncpg://{address}", pool_size=2)
-        async with open_door(nobody) as door:
-            await is_told_to_come_back(await door.get("/things/sql/SELECT 1"))
-            headers = {"Authorization": "Bearer member"}
-            assert (await door.get("/things/mine", headers=headers)).status == 200, "needs no database here"
-        await nobody.dispose()
-
-    async def test_a_pool_without_a_free_connection(self, engine: AsyncEngine) -> None:
-        small = create_async_engine(engine.url, pool_size=1, max_overflow=0, pool_timeout=0.05)
-        async with open_door(small) as door:
-            answers = await asyncio.gather(*(door.get("/things/sql/SELECT pg_sleep(0.3)") for _ in range(2)))
-            ok, away = sorted(answers, key=lambda answer: answer.status)
-            assert ok.status == 200
-            await is_told_to_come_back(away)
-        await small.dispose()
-
-    async def test_a_wrong_statement_is_our_own_fault(self, door: Client) -> None:
-        await refusal(await door.get("/things/sql/SELEC"), 500, "INTERNAL")
-
-
-class TestRequestId:
-    @pytest.mark.parametrize("given", ["abc", "A-b_c.d:e", "0" * 128, "5f0c6a2e-6d0b-4d4b-9f43-8a2d2d6f0b11"])
-    async def test_a_sane_one_is_kept(self, door: Client, given: str) -> None:
-        response = await door.get("/things/client", headers={"X-Request-ID": given})
-        assert response.headers["X-Request-ID"] == given
-        assert (await response.json())["data"]["request_id"] == given
-
-    @pytest.mark.parametrize("given", ["", " ", "a b", "0" * 129, "<script>", "é", "a\tb", 'x"', "a,b"])
-    async def test_another_is_replaced(self, door: Client, given: str) -> None:
-        response = await door.get("/things/client", headers={"X-Request-ID": given})
-        assert re.fullmatch(r"[0-9a-f]{32}", response.headers["X-Request-ID"])
-
-    async def test_each_request_gets_its_own(self, door: Client) -> None:
-        assert len({(await door.get("/things/flat")).headers["X-Request-ID"] for _ in range(3)}) == 3
-
-    async def test_refusals_carry_it_too(self, door: Client) -> None:
-        for path in ("/nowhere", "/things/mine", "/things/fail/unexpected", "/things?page=x"):
-            response = await door.get(path, headers={"X-Request-ID": "mine"})
-            assert response.headers["X-Request-ID"] == "mine"
-
-
-class TestClientAddress:
-    async def where(self, door: Client, *forwarded: str) -> str:
-        headers = [("X-Forwarded-For", value) for value in forwarded]
-        data = (await (await door.get("/things/client", headers=headers)).json())["data"]
-        assert data["ip"] == data["trace_ip"]
-        return str(data["ip"])
-
-    async def test_nobody_is_believed_without_a_trusted_proxy(self, door: Client) -> None:
-        assert await self.where(door) == "127.0.0.1"
-        assert await self.where(door, "1.2.3.4") == "127.0.0.1"
-
-    async def test_a_trusted_proxy_is_believed_for_its_own_hop_only(self, engine: AsyncEngine) -> None:
-        async with open_door(engine, trusted_proxies=["127.0.0.0/8", "10.0.0.0/8"]) as door:
-            assert await self.where(door) == "127.0.0.1"
-            assert await self.where(door, "1.2.3.4") == "1.2.3.4"
-            # The client wrote the first address itself; our proxy added the second, which is the true one.
-            assert await self.where(door, "6.6.6.6, 1.2.3.4") == "1.2.3.4"
-            assert await self.where(door, "6.6.6.6, 1.2.3.4, 10.0.0.7") == "1.2.3.4"
-            assert await self.where(door, "10.0.0.9, 10.0.0.7") == "10.0.0.9"
-            assert await self.where(door, "2001:db8::1") == "2001:db8::1"
-
-    async def test_a_proxy_may_add_a_header_of_its_own(self, engine: AsyncEngine) -> None:
-        """RFC 9110, 5.3: lines of one name are one list, so a second line is the nearer hop."""
-        async with open_door(engine, trusted_proxies=["127.0.0.0/8"]) as door:
-            assert await self.where(door, "6.6.6.6", "1.2.3.4") == "1.2.3.4"
-
-    @pytest.mark.parametrize("noise", ["unknown", "x" * 5000, "", ",,", "1.2.3.4;drop", "é", "1.2.3"])
-    async def test_what_is_no_address_is_not_taken_for_one(self, engine: AsyncEngine, noise: str) -> None:
-        """Rate limits and audit rows go by the address, so nobody may choose a key of his own there."""
-        async with open_door(engine, trusted_proxies=["127.0.0.0/8"]) as door:
-            assert await self.where(door, noise) == "127.0.0.1"
-
-    async def test_a_wrong_list_of_proxies_stops_the_start(self) -> None:
-        with pytest.raises(ValueError, match="the-balancer"):
-            locate(["the-balancer"])

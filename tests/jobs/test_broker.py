@@ -1,24 +1,19 @@
 """The broker on a real RabbitMQ: nothing is lost by a crash of either side, and poison is put aside."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import aio_pika
 import pytest
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import ChannelPreconditionFailed
-from taskiq import AsyncBroker, TaskiqScheduler
-from taskiq.api import run_receiver_task, run_scheduler_task
+from taskiq import TaskiqScheduler
+from taskiq.api import run_scheduler_task
 from taskiq.schedule_sources import LabelScheduleSource
 
-from jobs.broker import create_broker
-from jobs.ringer import BrokerRinger
-from server.settings import Settings
 from services.unit_of_work import Task
+from tests.jobs.rabbit import Queues, Work, is_empty, next_of, patient, publish, ringing, teach, until, worker
 from tests.jobs.relay import relay_to
 from tests.jobs.test_doorbell import POISON
 
@@ -26,132 +21,8 @@ pytestmark = pytest.mark.cluster
 
 # How many times RabbitMQ hands a message out before it puts it aside.
 DELIVERIES = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Queues:
-    """The queues of one test, with names of their own."""
-
-    url: str
-    provisioning: str
-    tasks: str
-
-    @property
-    def dead(self) -> str:
-        return f"{self.provisioning}.dead"
-
-    def broker(self, url: str | None = None) -> AsyncBroker:
-        return create_broker(url or self.url, provisioning_queue=self.provisioning, tasks_queue=self.tasks)
-
-
-@pytest.fixture
-async def connection(settings: Settings) -> AsyncIterator[AbstractConnection]:
-    connection = await aio_pika.connect(settings.rabbitmq_url.get_secret_value())
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def channel(connection: AbstractConnection) -> AbstractChannel:
-    return await connection.channel()
-
-
-@pytest.fixture
-async def queues(settings: Settings, connection: AbstractConnection) -> AsyncIterator[Queues]:
-    name = f"test.{uuid4().hex}"
-    queues = Queues(settings.rabbitmq_url.get_secret_value(), f"{name}.provisioning", f"{name}.tasks")
-    yield queues
-    channel = await connection.channel()
-    for queue in (queues.provisioning, queues.tasks, queues.dead):
-        await channel.queue_delete(queue)
-
-
-@dataclass(slots=True)
-class Work:
-    """What a worker was given to do, and a door that keeps it from finishing."""
-
-    begun: list[UUID] = field(default_factory=list)
-    done: list[UUID] = field(default_factory=list)
-    door: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def do(self, row_id: str) -> None:
-        self.begun.append(UUID(row_id))
-        await self.door.wait()
-        self.done.append(UUID(row_id))
-
-
-def teach(broker: AsyncBroker, queues: Queues, work: Work) -> None:
-    async def run(row_id: str) -> None:
-        await work.do(row_id)
-
-    broker.register_task(run, task_name="provisioning.run", queue_name=queues.provisioning)
-    broker.register_task(run, task_name="mail.send", queue_name=queues.tasks)
-
-
-@asynccontextmanager
-async def worker(queues: Queues, work: Work, *, url: str | None = None) -> AsyncIterator[AsyncBroker]:
-    """Run a worker as `orchestrator worker` does."""
-    broker = queues.broker(url)
-    broker.is_worker_process = True
-    teach(broker, queues, work)
-    await broker.startup()
-    running = asyncio.create_task(run_receiver_task(broker, max_async_tasks=10))
-    try:
-        yield broker
-        assert not running.done(), "the worker must outlive whatever happened"
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await broker.shutdown()
-
-
-@asynccontextmanager
-async def ringing(queues: Queues, *, url: str | None = None) -> AsyncIterator[BrokerRinger]:
-    """Run a ringer on a broker of its own, as a web process does."""
-    broker = queues.broker(url)
-    teach(broker, queues, Work())
-    await broker.startup()
-    ringer = BrokerRinger(broker)
-    running = asyncio.create_task(ringer.run())
-    try:
-        yield ringer
-        assert not running.done()
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await broker.shutdown()
-
-
-async def until(true: Callable[[], object], seconds: float = 20.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not true():
-            await asyncio.sleep(0.01)
-
-
-async def next_of(channel: AbstractChannel, queue: str) -> AbstractIncomingMessage:
-    """Take the next message of a queue, waiting for it."""
-    source = await channel.get_queue(queue, ensure=False)
-    async with asyncio.timeout(10):
-        while True:
-            message = await source.get(fail=False)
-            if message is not None:
-                return message
-            await asyncio.sleep(0.02)
-
-
-async def is_empty(channel: AbstractChannel, queue: str) -> bool:
-    """Take a message, if there is one, and tell whether there was none."""
-    source = await channel.get_queue(queue, ensure=False)
-    return await source.get(fail=False) is None
-
-
-async def publish(channel: AbstractChannel, queue: str, body: bytes) -> None:
-    await channel.default_exchange.publish(aio_pika.Message(body), routing_key=queue)
-
-
-def patient(url: str) -> str:
-    """Have the library try again soon; its own patience of five seconds is no matter of these tests."""
-    return f"{url}?reconnect_interval=0.1"
+# What the queue of the dead is declared with.
+DEAD: dict[str, str | int] = {"x-queue-type": "quorum"}
 
 
 class TestQueues:
@@ -161,7 +32,7 @@ class TestQueues:
         broker = queues.broker()
         await broker.startup()
         await broker.shutdown()
-        arguments = {
+        arguments: dict[str, str | int] = {
             "x-queue-type": "quorum",
             "x-dead-letter-exchange": "",
             "x-dead-letter-routing-key": queues.dead,
@@ -170,12 +41,13 @@ class TestQueues:
         for name, expected in (
             (queues.provisioning, arguments),
             (queues.tasks, arguments),
-            (queues.dead, {"x-queue-type": "quorum"}),
+            (queues.dead, DEAD),
         ):
             # RabbitMQ accepts a declaration only if it says what the queue is.
             channel = await connection.channel()
             await channel.declare_queue(name, durable=True, arguments=dict(expected))
-            for change in ({"x-queue-type": "classic"}, {"x-max-length": 5}):
+            changes: tuple[dict[str, str | int], ...] = ({"x-queue-type": "classic"}, {"x-max-length": 5})
+            for change in changes:
                 other = await connection.channel()
                 with pytest.raises(ChannelPreconditionFailed):
                     await other.declare_queue(name, durable=True, arguments={**expected, **change})
@@ -188,9 +60,7 @@ class TestQueues:
 
 
 class TestRinging:
-    async def test_sends_the_bytes_of_the_contract_persistently(
-        self, queues: Queues, channel: AbstractChannel
-    ) -> None:
+    async def test_sends_the_bytes_of_the_contract_persistently(self, queues: Queues, channel: AbstractChannel) -> None:
         row_id = uuid4()
         async with ringing(queues) as ringer:
             ringer.ring(Task("provisioning.run", row_id))
@@ -263,13 +133,16 @@ class TestWorking:
     async def test_a_message_comes_again_when_its_worker_dies(self, queues: Queues) -> None:
         row_id, dying, heir = uuid4(), Work(), Work()
         heir.door.set()
-        async with relay_to(queues.url) as (relay, url), ringing(queues) as ringer:
-            async with worker(queues, dying, url=patient(url)):
-                ringer.ring(Task("provisioning.run", row_id))
-                await until(lambda: dying.begun)
-                await relay.cut()
-                async with worker(queues, heir):
-                    await until(lambda: heir.done)
+        async with (
+            relay_to(queues.url) as (relay, url),
+            ringing(queues) as ringer,
+            worker(queues, dying, url=patient(url)),
+        ):
+            ringer.ring(Task("provisioning.run", row_id))
+            await until(lambda: dying.begun)
+            await relay.cut()
+            async with worker(queues, heir):
+                await until(lambda: heir.done)
         assert dying.begun == heir.done == [row_id]
 
     async def test_a_worker_goes_on_when_rabbitmq_returns(self, queues: Queues, channel: AbstractChannel) -> None:
@@ -334,7 +207,7 @@ class TestPoison:
             for queue in (queues.provisioning, queues.tasks):
                 await publish(channel, queue, b'{"job_id":"%s"}' % str(good).encode())
             await until(lambda: len(work.done) == 2)
-            found = []
+            found: list[bytes] = []
             while len(found) < len(bodies):
                 message = await next_of(channel, queues.dead)
                 found.append(message.body)

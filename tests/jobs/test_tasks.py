@@ -120,9 +120,7 @@ async def test_an_unknown_task_does_not_end_the_ringing(ringer: BrokerRinger, di
     assert (line["task"], line["log_level"]) == ("no.such", "warning")
 
 
-async def test_ringing_never_waits(
-    broker: AsyncBroker, diary: Diary, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_ringing_never_waits(broker: AsyncBroker, diary: Diary, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody takes the doorbells; what does not fit is left to the sweeps."""
     monkeypatch.setattr(ringers, "_QUEUE_LIMIT", 3)
     ringer = BrokerRinger(broker)

@@ -98,15 +98,25 @@ EXPECTED: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def every_event(tenant_id: UUID, user_id: UUID) -> list[DomainEvent]:
-    job = {"job_id": ID, "job_type": "create_site"}
+    job = "create_site"
     return [
         StatusUpdate(
-            tenant_id=tenant_id, **job, status="running", state="running", progress=40, message="Installing apps"
+            tenant_id=tenant_id,
+            job_id=ID,
+            job_type=job,
+            status="running",
+            state="running",
+            progress=40,
+            message="Installing apps",
         ),
         StatusCompleted(
-            tenant_id=tenant_id, **job, erpnext_url="https://acme.example.org", result={"apps": ["erpnext"]}
+            tenant_id=tenant_id,
+            job_id=ID,
+            job_type=job,
+            erpnext_url="https://acme.example.org",
+            result={"apps": ["erpnext"]},
         ),
-        StatusFailed(tenant_id=tenant_id, **job, state="failed", error="Out of disk"),
+        StatusFailed(tenant_id=tenant_id, job_id=ID, job_type=job, state="failed", error="Out of disk"),
         SubscriptionUpdated(
             tenant_id=tenant_id,
             subscription_id=ID,
@@ -152,6 +162,11 @@ def heard_of(listener: Listener, what: UUID) -> list[tuple[str, str]]:
         for place, name, body in listener.heard
         if isinstance(body, dict) and str(what) in [body.get(key) for key in keys]
     ]
+
+
+async def hears(listener: Listener, what: UUID) -> None:
+    """Wait until a fact with this id was heard."""
+    await listener.until(lambda: heard_of(listener, what))
 
 
 def test_the_whole_catalogue_is_proved_here() -> None:
@@ -270,7 +285,7 @@ class TestEntitlement:
         what = uuid4()
         await record(orchestrator, payment(owner.tenant_id, what))
         for device in devices:
-            await device.until(lambda device=device: heard_of(device, what))
+            await hears(device, what)
             assert heard_of(device, what) == [("/", "payment:received")]
         await devices[0].close()
         after = uuid4()

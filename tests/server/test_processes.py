@@ -58,12 +58,3 @@ async def test_serve_starts_ends_and_starts_again(ships: Fleet, tmp_path: Path, 
     await again.close()
     assert await second.terminate() == 0, second.log
     assert "Traceback" not in second.log
-
-
-@pytest.mark.embedded
-@pytest.mark.slow
-async def test_a_second_signal_is_not_needed_when_nobody_is_there(ships: Fleet) -> None:
-    process = await (await ships.run("serve", "--migrate")).ready()
-    begun = monotonic()
-    assert await process.terminate() == 0
-    assert monotonic() - begun < PATIENCE_S

@@ -90,7 +90,7 @@ async def test_a_failing_commit_tells_nobody(engine: AsyncEngine) -> None:
     with pytest.raises(Exception, match="null value"):
         async with units(TenantScope(tenant_id)) as uow:
             row = invitation(tenant_id, uow)
-            row.token_hash = None
+            row.token_hash = None  # type: ignore[assignment]
             uow.session.add(row)
             uow.record(Said(tenant_id=tenant_id, text="never"))
 

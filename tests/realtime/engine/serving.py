@@ -15,9 +15,9 @@ QUICK = EngineOptions(ping_interval_s=0.3, ping_timeout_s=0.2, upgrade_timeout_s
 
 
 @asynccontextmanager
-async def serving(app: web.Application, **options: bool) -> AsyncIterator[str]:
+async def serving(app: web.Application, *, handler_cancellation: bool = False) -> AsyncIterator[str]:
     """Yield the address of `app` on a free port."""
-    runner = web.AppRunner(app, access_log=None, **options)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=handler_cancellation)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:

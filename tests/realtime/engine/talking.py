@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from aiohttp import web
 
@@ -14,6 +14,8 @@ from realtime.engine.server import EngineOptions
 from realtime.engine.socketio_server import SocketIoServer
 from tests.realtime.engine.raw import RawSocket
 from tests.realtime.engine.serving import serving
+
+Handler = TypeVar("Handler", bound=Callable[..., object])
 
 
 class Served:
@@ -30,6 +32,15 @@ class Served:
 
     def of(self, what: str, sid: str | None = None) -> list[Any]:
         return [details for kind, _, who, details in self.events if kind == what and sid in (None, who)]
+
+    def on(self, event: str, *, namespace: str = "/") -> Callable[[Handler], Handler]:
+        """Decorate a handler."""
+
+        def register(handler: Handler) -> Handler:
+            self.sio.on(event, handler, namespace=namespace)
+            return handler
+
+        return register
 
     def register(self, namespace: str) -> None:
         """Give a namespace the handlers of the public conformance suite."""
@@ -99,10 +110,9 @@ class Talker(RawSocket):
     """A Socket.IO client by websocket, packet by packet."""
 
     @classmethod
-    async def enter(cls, served: Served, packet: str = "40") -> "Talker":
+    async def enter(cls, served: Served, packet: str = "40") -> Self:
         """Open a connection; with a CONNECT packet, enter its namespace and pass over its greeting."""
         talker = await cls.open(served.url, path="socket.io")
-        assert isinstance(talker, cls)
         assert str(await talker.message())[0] == "0"
         if packet:
             await talker.join(packet)

@@ -1,4 +1,4 @@
-"""python-socketio's own client, unmodified, against the engine; and two engines joined by python-socketio's Redis manager."""
+"""python-socketio's own client, unmodified, against the engine; and two engines joined by its Redis manager."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -40,9 +40,7 @@ class Client:
 
         self.sio.on("*", everything, namespace=namespace)
         self.sio.on("connect", lambda: self.connects.append(namespace), namespace=namespace)
-        self.sio.on(
-            "disconnect", lambda reason: self.disconnects.append((namespace, reason)), namespace=namespace
-        )
+        self.sio.on("disconnect", lambda reason: self.disconnects.append((namespace, reason)), namespace=namespace)
 
     async def connect(self, url: str, transports: list[str], **options: Any) -> "Client":
         await self.sio.connect(url, namespaces=list(self.namespaces), transports=transports, wait_timeout=10, **options)
@@ -58,7 +56,7 @@ async def served() -> AsyncIterator[Served]:
         yield running
 
 
-@pytest.fixture(params=WAYS.values(), ids=WAYS.keys())
+@pytest.fixture(params=list(WAYS.values()), ids=list(WAYS))
 async def client(served: Served, request: pytest.FixtureRequest) -> AsyncIterator[Client]:
     client = await Client("/", "/custom").connect(served.url, request.param)
     yield client
@@ -139,7 +137,8 @@ async def test_it_is_told_why_it_was_refused(served: Served) -> None:
         raise socketio.exceptions.ConnectionRefusedError("no", {"code": 7})
 
     served.sio.on("connect", refuse, namespace="/closed")
-    client, reasons = Client("/closed"), []
+    reasons: list[object] = []
+    client = Client("/closed")
     client.sio.on("connect_error", reasons.append, namespace="/closed")
     with pytest.raises(socketio.exceptions.ConnectionError):
         await client.connect(served.url, ["websocket"])

@@ -207,7 +207,7 @@ def slow_goodbye(ended: list[str]) -> Any:
 async def test_a_shutdown_does_not_wait_for_a_handler_for_ever() -> None:
     async with talking() as served:
 
-        @served.sio.on("hang")
+        @served.on("hang")
         async def hang(sid) -> None:
             await asyncio.sleep(60)
 
@@ -253,7 +253,7 @@ async def test_a_client_that_leaves_during_its_connect_handler_is_seen_out(http:
     async with talking(namespaces=("/",)) as served:
         going, log = asyncio.Event(), []
 
-        @served.sio.on("connect", namespace="/slow")
+        @served.on("connect", namespace="/slow")
         async def connect(sid, environ, auth) -> None:
             await going.wait()
             await served.sio.enter_room(sid, "room", namespace="/slow")
@@ -314,6 +314,9 @@ async def test_a_socket_put_out_while_its_connection_ends_leaves_once() -> None:
         putting_out = asyncio.create_task(served.sio.disconnect(sid))
         await asyncio.sleep(0.02)
         await served.sio.emit("unheard", to=sid)
+        talker.send('421["message-with-ack"]')
+        assert await talker.message() == "41"
+        assert await talker.says_nothing()
         await talker.drop()
         await putting_out
         await until(lambda: not any(served.broadcaster.members))
@@ -386,14 +389,16 @@ class Untraversed(dict[Any, Any]):
 async def test_leaving_costs_only_ones_own_rooms(others: int) -> None:
     broadcaster = Broadcaster()
     server = SocketIoServer(broadcaster, EngineOptions())
-    sids = []
+    sids: list[str] = []
     for number in range(others):
         session = Session(f"session {number}", server.engine)
         server.engine.sessions[session.sid] = session
-        sids.append(await broadcaster.pre_connect(session.sid, "/"))
-        await broadcaster.connect(sids[-1], "/")
+        sid = await broadcaster.pre_connect(session.sid, "/")
+        assert sid is not None
+        sids.append(sid)
+        await broadcaster.connect(sid, "/")
         for room in ("all", f"room {number}", f"half {number % 2}"):
-            await broadcaster.enter_room(sids[-1], "/", room)
+            await broadcaster.enter_room(sid, "/", room)
     broadcaster._rooms = rooms = Untraversed(broadcaster._rooms)
     broadcaster.members["/"] = members = Untraversed(broadcaster.members["/"])
     await broadcaster.disconnect(sids[3], "/")

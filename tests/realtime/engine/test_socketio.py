@@ -105,7 +105,7 @@ async def test_what_the_connect_handler_says_follows_the_answer(http: ClientSess
     async with talking(namespaces=("/",)) as served:
         sio = served.sio
 
-        @sio.on("connect", namespace="/slow")
+        @served.on("connect", namespace="/slow")
         async def connect(sid, environ, auth) -> None:
             await sio.enter_room(sid, "room", namespace="/slow")
             await sio.emit("one", to=sid, namespace="/slow")
@@ -141,7 +141,7 @@ async def test_what_the_connect_handler_says_follows_the_answer(http: ClientSess
     ],
 )
 async def test_a_refusal_says_why_and_leaves_nothing(served: Served, stranger: Talker, refusal, told) -> None:
-    @served.sio.on("connect", namespace="/closed")
+    @served.on("connect", namespace="/closed")
     async def connect(sid, environ, auth) -> bool:
         await served.sio.enter_room(sid, "room", namespace="/closed")
         await served.sio.emit("secret", to=sid, namespace="/closed")
@@ -164,7 +164,7 @@ async def test_handlers_of_the_older_form_are_called_without_auth(served: Served
     called = []
     served.sio.on("connect", lambda sid, environ: called.append(environ), namespace="/old")
 
-    class Old(socketio.AsyncNamespace):
+    class Old(socketio.AsyncNamespace):  # type: ignore[misc]
         async def on_connect(self, sid, environ) -> None:
             called.append(environ)
 
@@ -287,12 +287,8 @@ async def test_events_by_polling(http: ClientSession, served: Served) -> None:
 
 async def test_the_client_acknowledges_what_the_server_said(served: Served, talker: Talker) -> None:
     sid, answers = await talker.join("40/custom"), []
-    await served.sio.emit(
-        "ask", "text", to=sid, namespace="/custom", callback=lambda *answer: answers.append(answer)
-    )
-    await served.sio.emit(
-        "ask", b"\x09", to=sid, namespace="/custom", callback=lambda *answer: answers.append(answer)
-    )
+    await served.sio.emit("ask", "text", to=sid, namespace="/custom", callback=lambda *answer: answers.append(answer))
+    await served.sio.emit("ask", b"\x09", to=sid, namespace="/custom", callback=lambda *answer: answers.append(answer))
     assert await talker.message() == '42/custom,1["ask","text"]'
     assert await talker.message() == '451-/custom,2["ask",{"_placeholder":true,"num":0}]'
     assert await talker.message() == b"\x09"
@@ -317,7 +313,7 @@ async def test_the_client_acknowledges_what_the_server_said(served: Served, talk
 
 
 async def test_a_handler_may_wait_for_its_own_client(served: Served, talker: Talker) -> None:
-    @served.sio.on("order")
+    @served.on("order")
     async def order(sid, what) -> str:
         answer = await served.sio.call("sure?", what, to=sid, timeout=5)
         return f"{what}: {answer}"
@@ -334,7 +330,7 @@ async def test_a_handler_may_wait_for_its_own_client(served: Served, talker: Tal
 async def test_events_of_one_socket_are_handled_one_after_another(served: Served) -> None:
     log: list[str] = []
 
-    @served.sio.on("step")
+    @served.on("step")
     async def step(sid, number) -> None:
         log.append(f"begin {number}")
         await asyncio.sleep(0.02 if number % 2 else 0)
@@ -353,7 +349,7 @@ async def test_events_of_one_socket_are_handled_one_after_another(served: Served
 async def test_the_clients_of_a_slow_handler_do_not_wait_for_each_other(served: Served) -> None:
     going = asyncio.Event()
 
-    @served.sio.on("wait")
+    @served.on("wait")
     async def wait(sid) -> str:
         await going.wait()
         return "done"
@@ -455,19 +451,19 @@ async def test_an_event_nobody_handles_is_passed_over(talker: Talker) -> None:
 
 @pytest.mark.parametrize("sent", ['421["fail"]', '421["unspeakable"]', '421["few"]', '421["cancelled"]'])
 async def test_a_handler_that_fails_costs_only_its_answer(served: Served, talker: Talker, sent: str) -> None:
-    @served.sio.on("fail")
+    @served.on("fail")
     async def fail(sid) -> None:
         raise RuntimeError("not today")
 
-    @served.sio.on("unspeakable")
+    @served.on("unspeakable")
     async def unspeakable(sid) -> object:
         return object()
 
-    @served.sio.on("few")
+    @served.on("few")
     async def few(sid, wanted) -> None:
         pass
 
-    @served.sio.on("cancelled")
+    @served.on("cancelled")
     async def cancelled(sid) -> None:
         work = asyncio.ensure_future(asyncio.sleep(60))
         work.cancel()
@@ -527,7 +523,7 @@ async def test_rooms_reach_each_of_their_sockets_once(served: Served) -> None:
     await served.sio.close_room("red")
     await served.sio.emit("nobody", to="red")
     await served.sio.emit("end", to=members)
-    heard = []
+    heard: list[list[str]] = []
     for talker in talkers:
         heard.append([])
         while "end" not in (packet := str(await talker.message())):
@@ -552,7 +548,7 @@ async def test_nobody_may_sit_in_the_room_that_bears_anothers_id(served: Served,
 async def test_a_session_lasts_until_the_disconnect_handler_is_done(served: Served, talker: Talker) -> None:
     last: list[object] = []
 
-    @served.sio.on("disconnect", namespace="/remembering")
+    @served.on("disconnect", namespace="/remembering")
     async def disconnect(sid, reason) -> None:
         async with served.sio.session(sid, namespace="/remembering") as session:
             last.append(session)
