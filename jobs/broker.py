@@ -56,10 +56,11 @@ class DoorbellBroker(AioPikaBroker):
                 if not await self._put_aside(message):
                     yield AckableMessage(data=message.body, ack=message.ack)
         finally:
-            for queue, tag in consumers:
-                # A channel that is closed already has no consumers left to end.
-                with suppress(Exception):
-                    await queue.cancel(tag)
+            # A channel that is gone has no consumers left to end, and a robust one would wait for its return.
+            with suppress(Exception):
+                async with asyncio.timeout(1):
+                    for queue, tag in consumers:
+                        await queue.cancel(tag)
 
     async def _put_aside(self, message: AbstractIncomingMessage) -> bool:
         """Reject a message that names nothing this worker could run; tell whether it was one."""
