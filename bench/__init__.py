@@ -1,0 +1,1 @@
+"""Benchmarks: this project beside its peer, in one run, as ratios."""
