@@ -194,7 +194,7 @@ def _rabbitmq(folder: Path, stack: contextlib.ExitStack) -> tuple[str, str]:
         return named, "TEST_RABBITMQ_URL"
     if listens(5672):
         return "amqp://guest:guest@127.0.0.1:5672/", "local port 5672"
-    binary = shutil.which("rabbitmq-server", path=f"{os.environ.get('PATH', '')}:/usr/lib/rabbitmq/bin:/usr/sbin")
+    binary = shutil.which("rabbitmq-server", path=f"/usr/lib/rabbitmq/bin:{os.environ.get('PATH', '')}")
     if binary is None:
         raise StoreMissing("RabbitMQ is not running and there is no rabbitmq-server on the PATH")
     port = free_port()
