@@ -97,8 +97,10 @@ async def test_orphan_of_a_killed_worker_is_ended_before_the_step_is_resumed(tmp
     worker = await asyncio.create_subprocess_exec(
         sys.executable, "-c", WORKER, str(tmp_path), target.site_name, cwd=PROJECT_DIR
     )
+    lock = tmp_path / "data" / "provisioning" / target.site_name / "lock"
     try:
-        await asyncio.to_thread(wait_until, pid_file.exists)
+        # Killed before it has noted whom it started, the worker leaves a command that is waited for to its end.
+        await asyncio.to_thread(wait_until, lambda: pid_file.exists() and lock.read_bytes() != b"")
     finally:
         kill(worker.pid)
         await worker.wait()
