@@ -9,6 +9,7 @@ from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models.events import LoggedEvent
+from realtime import follower as follower_module
 from realtime.follower import Follower
 from realtime.log import EventLog, NumberedEvent
 from services.unit_of_work import TenantScope
@@ -119,6 +120,35 @@ async def test_no_bell_at_all_is_repaired_by_the_head_check(engine: AsyncEngine,
     await instance.settles_at(600)
     checking.cancel()
     assert instance.numbers == list(range(1, 601)), "more than one page of the log was to be read"
+
+
+async def test_what_is_held_back_for_a_gap_is_bounded(
+    engine: AsyncEngine, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower_module, "_HELD_LIMIT", 3)
+    tenant_id = await new_tenant(engine)
+    await instance.follower.join(tenant_id)
+    stream = instance.follower._streams[tenant_id]
+    events = [await write(engine, tenant_id, 1) for _ in range(12)]
+    for batch in events[1:]:
+        # Heard while nothing is delivered, as behind a database that is slow to fill the gap.
+        stream.hear(batch[-1].seq, batch)
+        assert len(stream.held) <= 4
+    await instance.follower.check_heads()
+    await instance.settles_at(12)
+    assert instance.numbers == list(range(1, 13))
+
+
+async def test_a_head_without_events_behind_it_waits(engine: AsyncEngine, instance: Instance) -> None:
+    tenant_id = await new_tenant(engine)
+    await instance.follower.join(tenant_id)
+    instance.follower.hear(tenant_id, 5)
+    await asyncio.sleep(0.05)
+    assert instance.numbers == []
+    await write(engine, tenant_id, 5)
+    await instance.follower.check_heads()
+    await instance.settles_at(5)
+    assert instance.numbers == [1, 2, 3, 4, 5]
 
 
 async def test_a_returning_bell_has_the_heads_checked_at_once(engine: AsyncEngine, instance: Instance) -> None:
