@@ -30,10 +30,15 @@ async def locked_subscription(
     Whatever changes a tenant's billing takes this lock first, so that all of it happens one after the other. With
     `skip_locked` a subscription that somebody else is changing counts as absent.
     """
+    # Two statements: one that waits for the lock sees the newest subscription, but joined to what was there before
+    # it waited, so the plan and the checkout in force are read by the second.
+    locked = await uow.session.scalar(
+        select(Subscription.id).where(*conditions).with_for_update(key_share=True, skip_locked=skip_locked)
+    )
+    if locked is None:
+        return None
     found: Subscription | None = await uow.session.scalar(
-        subscriptions_with_plan(*conditions)
-        .with_for_update(of=Subscription, key_share=True, skip_locked=skip_locked)
-        .execution_options(populate_existing=True)
+        subscriptions_with_plan(Subscription.id == locked).execution_options(populate_existing=True)
     )
     return found
 

@@ -1,5 +1,6 @@
 """Whom a fact concerns: found by the checkout, by the session, by the provider's references, or not yet."""
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
@@ -7,6 +8,7 @@ import pytest
 
 from models.billing import CheckoutState, Subscription, SubscriptionStatus
 from models.inbox import InboxState
+from services.billing.lookup import locked_subscription
 from tests.fakes.stripe_objects import Obj
 from tests.support.billing import PLATFORM, Shop, Till
 
@@ -132,3 +134,30 @@ async def test_a_fault_with_an_event_that_somebody_else_settled(
     await till.retry(completed)
     row = await till.event_row(completed["id"])
     assert (row.state, row.attempts, row.last_error) == (InboxState.HANDLED, 0, None)
+
+
+async def test_a_lock_that_was_waited_for_shows_what_is_in_force_now(till: Till, shop: Shop) -> None:
+    """Two purchases are applied at once: the second must see the first one's checkout, not what stood before it."""
+    await till.checkout(shop.owner)
+    (checkout,) = await till.checkouts(shop)
+    row = await till.subscription(shop)
+    assert row.checkout_id is None
+    waiting = asyncio.Event()
+
+    async def second() -> Subscription | None:
+        async with till.units(PLATFORM) as uow:
+            waiting.set()
+            return await locked_subscription(uow, Subscription.id == row.id)
+
+    async with till.units(PLATFORM) as uow:
+        first = await locked_subscription(uow, Subscription.id == row.id)
+        assert first is not None
+        blocked = asyncio.create_task(second())
+        await waiting.wait()
+        await asyncio.sleep(0.2)
+        assert not blocked.done()
+        first.checkout_id = checkout.id
+    seen = await blocked
+    assert seen is not None
+    assert seen.checkout is not None
+    assert seen.checkout.id == checkout.id
