@@ -30,7 +30,7 @@ _SLUG = re.compile(_LABEL)
 _SITE_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _SITE_URL = re.compile(r"https?://[A-Za-z0-9][^\s\\\x00-\x1f\x7f]{0,500}")
 _PLAN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,49}")
-_EMAIL = re.compile(r"[A-Za-z0-9][^\s@/\\\x00-\x1f\x7f]{0,63}@[A-Za-z0-9][A-Za-z0-9.-]{0,252}")
+_EMAIL = re.compile(r"\w[^\s@/\\\x00-\x1f\x7f]{0,63}@\w[\w.-]{0,252}")
 
 
 class ProvisioningError(Exception):
