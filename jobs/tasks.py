@@ -1,5 +1,6 @@
 """The tasks a worker knows: each calls one service, and each may be run twice or at the same time elsewhere."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
@@ -10,6 +11,9 @@ from services.registry import Services
 
 # How often each sweep looks for rows whose doorbell or worker was lost, in seconds.
 _SWEEP_INTERVAL_S = 10
+# How many provisioning jobs, and how many other tasks, one worker carries out side by side.
+_JOBS_AT_ONCE = 8
+_OTHERS_AT_ONCE = 4
 
 
 def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str, tasks_queue: str) -> None:
@@ -25,17 +29,21 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
         "mail.sweep": services.mail.sweep,
         "sso.sweep": services.sso.sweep,
     }
+    # In one process nothing else bounds how many tasks run at once, and each may hold a connection.
+    jobs, others = asyncio.Semaphore(_JOBS_AT_ONCE), asyncio.Semaphore(_OTHERS_AT_ONCE)
     for name, work in rows.items():
-        queue = provisioning_queue if name == PROVISIONING_TASK else tasks_queue
-        broker.register_task(_on_row(work), task_name=name, queue_name=queue)
+        provisioning = name == PROVISIONING_TASK
+        task = _on_row(work, jobs if provisioning else others)
+        broker.register_task(task, task_name=name, queue_name=provisioning_queue if provisioning else tasks_queue)
     for name, sweep in sweeps.items():
         schedule = [{"interval": _SWEEP_INTERVAL_S, "schedule_id": name}]
         broker.register_task(_on_schedule(sweep), task_name=name, schedule=schedule, queue_name=tasks_queue)
 
 
-def _on_row(work: Callable[[UUID], Awaitable[object]]) -> Callable[[str], Awaitable[None]]:
+def _on_row(work: Callable[[UUID], Awaitable[object]], at_once: asyncio.Semaphore) -> Callable[[str], Awaitable[None]]:
     async def task(row_id: str) -> None:
-        await work(UUID(row_id))
+        async with at_once:
+            await work(UUID(row_id))
 
     return task
 

@@ -95,7 +95,7 @@ async def _serve(options: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _announce(settings: Settings) -> None:
+def _announce(settings: Settings, seeded: bool) -> None:  # noqa: FBT001 - a callback's arguments are positional
     base = settings.public_base
     lines = [
         f"ERPMax Orchestrator {VERSION} is running ({settings.environment})",
@@ -103,7 +103,7 @@ def _announce(settings: Settings) -> None:
         f"  Socket.IO  {base}/socket.io/  events  {base}/asyncapi.json",
         f"  Dashboard  {base}/dashboard",
     ]
-    if settings.development:
+    if settings.development and seeded:
         lines += [f"  Sign in    {email} / {password}" for email, password, *_ in DEMO_ACCOUNTS]
     print("\n".join(lines), flush=True)
 

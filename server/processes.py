@@ -18,8 +18,8 @@ from server.settings import Settings
 from server.web import create_app
 from server.wiring import House, Part, build, open_database, run_background
 
-# How many tasks one worker runs side by side; provisioning steps are subprocesses and mostly wait.
-_WORKER_TASKS = 10
+# How many messages one worker takes up: both queues' prefetch, so that one queue cannot hold up the other.
+_WORKER_TASKS = 20
 
 logger = structlog.get_logger(__name__)
 
@@ -29,7 +29,7 @@ async def serve(
     *,
     migrate_first: bool,
     seed_first: bool,
-    announce: Callable[[Settings], None],
+    announce: Callable[[Settings, bool], None],
 ) -> None:
     """Serve HTTP and Socket.IO until SIGTERM; without RabbitMQ this process is worker and scheduler as well."""
     alone = not settings.rabbitmq_url.get_secret_value()
@@ -41,7 +41,7 @@ async def serve(
             if seed_first:
                 await seed(house.units, house.services, demo=settings.development)
             async with background(house, part), listening(house, settings.host, settings.port):
-                announce(settings)
+                announce(settings, seed_first)
                 await stop_signal()
                 logger.info("stopping")
 
