@@ -87,7 +87,9 @@ class StripeProvider:
         self._webhook_secrets = tuple(webhook_secrets)
         self._is_live = secret_key.startswith(("sk_live_", "rk_live_"))
         self._timeout_s = timeout_s
-        self._http = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=timeout_s))
+        # Longer than the bound on the whole call: two limits that end in the same turn of the loop cancel each other,
+        # and the SDK would try again beyond the time.
+        self._http = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=timeout_s * 2))
         self._client = stripe.StripeClient(
             secret_key,
             stripe_version=API_VERSION,
