@@ -1,6 +1,6 @@
-"""Money: Decimals and minor units by currency, never floats."""
+"""Money: Decimals with the decimals of their currency, never floats."""
 
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from typing import Annotated
 
 from pydantic import WithJsonSchema
@@ -38,18 +38,3 @@ _EXPONENTS = {
 def exponent(currency: str) -> int:
     """Return the number of decimals of a currency (ISO 4217): 2 for USD, 0 for JPY, 3 for KWD."""
     return _EXPONENTS.get(currency.upper(), 2)
-
-
-def round_money(amount: Decimal, currency: str) -> Decimal:
-    """Round half up to the currency's minor unit."""
-    return amount.quantize(Decimal(1).scaleb(-exponent(currency)), rounding=ROUND_HALF_UP)
-
-
-def to_minor(amount: Decimal, currency: str) -> int:
-    """Turn an amount into minor units: 99.00 USD -> 9900, 500 JPY -> 500."""
-    return int(round_money(amount, currency).scaleb(exponent(currency)))
-
-
-def from_minor(minor: int, currency: str) -> Decimal:
-    """Turn minor units into an amount: 9900 USD -> Decimal("99.00")."""
-    return Decimal(minor).scaleb(-exponent(currency))

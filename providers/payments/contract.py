@@ -13,6 +13,7 @@ from uuid import UUID
 
 from core.errors import DomainError, ErrorKind
 from providers.payments.facts import BillingPeriod, Fact, SubscriptionState
+from providers.payments.payment_state import PaymentState
 
 TOLERANCE = timedelta(seconds=300)
 """How far a signature's time may lie from ours, in both directions (contract.md 4.4, providers.md 2.1)."""
@@ -36,6 +37,24 @@ class CheckoutRequest:
     currency: str
     customer_email: str | None
     customer_ref: str | None
+    success_url: str
+    cancel_url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvoiceRequest:
+    """One payment to ask for, of nobody's subscription: an order of a merchant's customer, a correction.
+
+    `invoice_id` is ours: asking twice with the same id yields the same session. `amount` must fit the currency's
+    minor unit.
+    """
+
+    invoice_id: UUID
+    tenant_id: UUID
+    description: str
+    amount: Decimal
+    currency: str
+    customer_email: str | None
     success_url: str
     cancel_url: str
 
@@ -75,12 +94,64 @@ class Capabilities:
 
     * `recurring`: the provider charges renewals by itself and tells of them; otherwise our own clock must.
     * `fetch_subscription`: the provider can be asked for a subscription's present state.
+    * `fetch_payment`: the provider can be asked for a payment's present state.
+    * `capture`: the payer only approves; `capture` takes the money.
+    * `refund`: money can be given back through the provider, all of it or a part.
+    * `withdraw`: a session that nobody has paid can be closed before its time.
+    * `tells_expiry`: the provider says when a session has run out; otherwise our own clock must.
+    * `may_differ`: what arrives may be less or more than what was asked, or late (crypto).
+    * `currencies`: the only ones that it takes, in upper case; None for any.
     * `development_only`: nobody really pays; production refuses to wire it.
     """
 
     recurring: bool
     fetch_subscription: bool
+    fetch_payment: bool
+    capture: bool
+    refund: bool
+    withdraw: bool
+    tells_expiry: bool
+    may_differ: bool
+    currencies: frozenset[str] | None
     development_only: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundRequest:
+    """Money to give back.
+
+    `refund_id` is ours: asking twice with the same id gives back once. `amount` may be all of the payment or a part.
+    `refunded_before` is what we hold to be refunded already, without this one: a provider that has no idempotency
+    keys is asked only while it agrees with us. `payment_ref` is the payment's reference where we know it.
+    """
+
+    refund_id: UUID
+    session_id: str
+    payment_ref: str | None
+    amount: Decimal
+    currency: str
+    refunded_before: Decimal
+
+
+class RefundStatus(StrEnum):
+    """What has become of a refund; `PENDING` ends in one of the others, which the provider tells later."""
+
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundCreated:
+    """The provider has taken a refund on.
+
+    `claim_url` is where the payer must say where to send the money, None where the provider knows that.
+    """
+
+    refund_ref: str
+    status: RefundStatus
+    amount: Decimal
+    claim_url: str | None
 
 
 class PaymentProvider(Protocol):
@@ -94,8 +165,18 @@ class PaymentProvider(Protocol):
     def capabilities(self) -> Capabilities:
         """What this provider can do."""
 
+    async def prepare(self, headers: Mapping[str, str]) -> None:
+        """Fetch what `verify` will need for these headers (a certificate), if it is not known yet.
+
+        Called before `verify`, outside any unit of work; does nothing for most providers. Strangers' headers fetch
+        nothing and raise nothing: to refuse them is `verify`'s part.
+
+        Raises:
+            ProviderUnavailable: what is needed cannot be had now; the provider will deliver again.
+        """
+
     def verify(self, *, body: bytes, headers: Mapping[str, str], now: datetime) -> VerifiedEvent:
-        """Prove that the provider sent these raw bytes within `TOLERANCE` of `now`, and read their envelope.
+        """Prove that the provider sent these raw bytes, near `now` where it signs the time, and read their envelope.
 
         Header names are matched whatever their case.
 
@@ -112,12 +193,63 @@ class PaymentProvider(Protocol):
             BadPayload: the object inside lacks what the fact needs. Repeating will not help.
         """
 
+    def to_fetch(self, event: VerifiedEvent) -> str | None:
+        """Name the payment that must be fetched before this event is acted on; None when the event says all.
+
+        Pure. The name is for `fetch_payment` of the same provider and nobody else.
+
+        Raises:
+            BadPayload: the object inside lacks it. Repeating will not help.
+        """
+
     async def create_checkout(self, request: CheckoutRequest) -> CheckoutCreated:
-        """Open a hosted checkout; idempotent by `request.checkout_id`.
+        """Open a hosted checkout for a plan; idempotent by `request.checkout_id`.
 
         Raises:
             ProviderUnavailable: the provider cannot be reached or is broken.
             ProviderRejected: the provider refused this request, or the amount does not fit its currency.
+        """
+
+    async def create_invoice(self, request: InvoiceRequest) -> CheckoutCreated:
+        """Open a hosted page for one payment; idempotent by `request.invoice_id`.
+
+        Raises:
+            ProviderUnavailable: the provider cannot be reached or is broken.
+            ProviderRejected: the provider refused this request, or the amount does not fit its currency.
+        """
+
+    async def fetch_payment(self, reference: str) -> PaymentState | None:
+        """Ask for a payment's present state, by its session's id or by what `to_fetch` named; None if unknown.
+
+        Raises:
+            ProviderUnavailable: the provider cannot be reached or is broken.
+            ProviderRejected: this provider cannot tell (`capabilities.fetch_payment`), or refused.
+        """
+
+    async def capture(self, session_id: str) -> PaymentState:
+        """Take the money of an `APPROVED` payment; idempotent, and for others the same as `fetch_payment`.
+
+        Raises:
+            ProviderUnavailable: the provider cannot be reached or is broken.
+            ProviderRejected: the payer's side declined, nobody has approved yet, or there is no such payment.
+        """
+
+    async def refund(self, request: RefundRequest) -> RefundCreated:
+        """Give money back; idempotent by `request.refund_id`.
+
+        Raises:
+            ProviderUnavailable: the provider cannot be reached or is broken.
+            ProviderRejected: there is nothing to refund, or less than asked, or this provider cannot
+                (`capabilities.refund`).
+        """
+
+    async def withdraw(self, session_id: str) -> None:
+        """Close a session that nobody has paid, so that nobody can; one that is closed already is left in peace.
+
+        Raises:
+            ProviderUnavailable: the provider cannot be reached or is broken.
+            ProviderRejected: it is being paid, there is no such session, or this provider cannot
+                (`capabilities.withdraw`).
         """
 
     async def cancel(self, subscription_ref: str, *, at_period_end: bool) -> None:
@@ -125,7 +257,7 @@ class PaymentProvider(Protocol):
 
         Raises:
             ProviderUnavailable: the provider cannot be reached or is broken.
-            ProviderRejected: the provider knows no such subscription.
+            ProviderRejected: the provider knows no such subscription, or keeps none.
         """
 
     async def fetch_subscription(self, subscription_ref: str) -> SubscriptionState | None:
@@ -185,16 +317,17 @@ class BadPayload(DomainError):
 class ProviderUnavailable(DomainError):
     """The provider did not answer as it should; nothing is known of the outcome.
 
-    `retryable` is False when repeating cannot help before an operator acts (refused credentials).
+    `retryable` is False when repeating cannot help before an operator acts (refused credentials). `retry_after_s`
+    is when it asked to be called again, in seconds, where it did.
     """
 
     kind = ErrorKind.UNAVAILABLE
     code = "PAYMENT_ERROR"
     message = "The payment provider is temporarily unavailable"
 
-    def __init__(self, *, retryable: bool) -> None:
+    def __init__(self, *, retryable: bool, retry_after_s: int | None = None) -> None:
         self.retryable = retryable
-        super().__init__()
+        super().__init__(retry_after_s=retry_after_s)
 
 
 class ProviderRejected(DomainError):

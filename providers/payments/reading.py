@@ -1,8 +1,10 @@
 """Reading a provider's JSON with suspicion: getters check presence, type and size, and name what failed."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from typing import NoReturn
 from uuid import UUID
 
@@ -11,6 +13,9 @@ from providers.payments.contract import BadPayload, PayloadFault, VerifiedEvent
 
 _LONGEST_REF = 255
 _LONGEST_TEXT = 4096
+# Wider than any amount of money, and narrow enough to be added up without losing a digit.
+_LARGEST_AMOUNT = Decimal(10) ** 15
+_FINEST_AMOUNT = Decimal(1).scaleb(-18)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,47 @@ class Node:
         except (OverflowError, OSError, ValueError):
             return self.refuse(key, "is not a time")
 
+    def instant(self, key: str) -> datetime:
+        found = self.instant_or_none(key)
+        return self.refuse(key, "is missing") if found is None else found
+
+    def instant_or_none(self, key: str) -> datetime | None:
+        """Read an RFC 3339 text as an aware UTC datetime; one without a zone is UTC."""
+        text = self.text_or_none(key)
+        if text is None:
+            return None
+        try:
+            read = datetime.fromisoformat(text)
+            return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
+        except (ValueError, OverflowError):
+            return self.refuse(key, "is not a time")
+
+    def amount(self, key: str) -> Decimal:
+        found = self.amount_or_none(key)
+        return self.refuse(key, "is missing") if found is None else found
+
+    def amount_or_none(self, key: str) -> Decimal | None:
+        """Read an amount of money, a text or a number with its digits, that is not negative."""
+        value = self.data.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, str | int | Decimal) or len(str(value)) > 40:
+            return self.refuse(key, "is not an amount")
+        try:
+            amount = Decimal(value)
+        except InvalidOperation:
+            return self.refuse(key, "is not an amount")
+        if not amount.is_finite() or not 0 <= amount < _LARGEST_AMOUNT or 0 < amount < _FINEST_AMOUNT:
+            return self.refuse(key, "is not an amount")
+        return amount
+
+    def currency(self, key: str) -> str:
+        """Read a currency's code, in upper case."""
+        code = self.text(key).upper()
+        if not 3 <= len(code) <= 5 or not code.isascii() or not code.isalnum():
+            self.refuse(key, "is not a currency code")
+        return code
+
     def uuid(self, key: str) -> UUID:
         try:
             return UUID(self.text(key))
@@ -107,7 +153,13 @@ class Node:
     def listed(self, key: str) -> Iterator["Node"]:
         """Walk a Stripe list, `{"data": [{...}, ...]}`; an absent list is an empty one."""
         holder = self.node_or_none(key)
-        rows = None if holder is None else holder.data.get("data")
+        return self._walk(key, None if holder is None else holder.data.get("data"))
+
+    def rows(self, key: str) -> Iterator["Node"]:
+        """Walk a JSON list of objects; an absent one is empty."""
+        return self._walk(key, self.data.get(key))
+
+    def _walk(self, key: str, rows: object) -> Iterator["Node"]:
         if rows is None:
             return
         if not isinstance(rows, list):
@@ -118,6 +170,30 @@ class Node:
             yield Node(row, f"{self.path}.{key}[{index}]")
 
 
+def read_object(body: bytes, *, provider: str) -> dict[str, object]:
+    """Read a signed body that must be a JSON object.
+
+    Raises:
+        BadPayload: it is not; `provider` goes into the text.
+    """
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadPayload(PayloadFault.NOT_AN_EVENT, f"Invalid {provider} webhook payload") from error
+    if not isinstance(payload, dict):
+        raise BadPayload(PayloadFault.NOT_AN_EVENT, f"Invalid {provider} webhook payload")
+    return payload
+
+
+@contextmanager
+def reading_identity(provider: str) -> Iterator[None]:
+    """Wrap the reading of an event's id, type and time: what fails there leaves no event to speak of."""
+    try:
+        yield
+    except BadPayload as error:
+        raise BadPayload(PayloadFault.MISSING_FIELDS, f"{provider} event missing required fields") from error
+
+
 def read_envelope(body: bytes, *, provider: str, signed_at: datetime) -> VerifiedEvent:
     """Read `{id, type, created?, account?, ...}`, the envelope that Stripe made common.
 
@@ -126,14 +202,9 @@ def read_envelope(body: bytes, *, provider: str, signed_at: datetime) -> Verifie
     Raises:
         BadPayload: the body is not a JSON object, or lacks its id or type; `provider` goes into the text.
     """
-    try:
-        payload = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise BadPayload(PayloadFault.NOT_AN_EVENT, f"Invalid {provider} webhook payload") from error
-    if not isinstance(payload, dict):
-        raise BadPayload(PayloadFault.NOT_AN_EVENT, f"Invalid {provider} webhook payload")
+    payload = read_object(body, provider=provider)
     envelope = Node(payload, "event")
-    try:
+    with reading_identity(provider):
         return VerifiedEvent(
             event_id=envelope.ref("id"),
             account=envelope.ref_or_none("account") or "",
@@ -141,5 +212,3 @@ def read_envelope(body: bytes, *, provider: str, signed_at: datetime) -> Verifie
             occurred_at=envelope.moment_or_none("created") or signed_at,
             payload=payload,
         )
-    except BadPayload as error:
-        raise BadPayload(PayloadFault.MISSING_FIELDS, f"{provider} event missing required fields") from error

@@ -38,12 +38,15 @@ from providers.payments.contract import (
     Capabilities,
     CheckoutCreated,
     CheckoutRequest,
+    InvoiceRequest,
     ProviderRejected,
+    RefundCreated,
+    RefundRequest,
+    RefundStatus,
     SignatureFault,
     VerifiedEvent,
 )
 from providers.payments.facts import (
-    BillingPeriod,
     CheckoutExpired,
     CheckoutFailed,
     CheckoutPaid,
@@ -52,6 +55,8 @@ from providers.payments.facts import (
     Source,
     SubscriptionState,
 )
+from providers.payments.orders import Order, order_of_checkout, order_of_invoice, read_tags, tags_as_metadata
+from providers.payments.payment_state import OrderTags, PaymentState, PaymentStatus
 from providers.payments.reading import Node, read_envelope
 from providers.payments.signature import find_header, parse_signature_header, refuse_wrong_time
 
@@ -63,7 +68,11 @@ SESSION_LIFETIME: Final = timedelta(hours=24)
 _PAID: Final = "checkout.paid"
 _DECLINED: Final = "checkout.declined"
 _EXPIRED: Final = "checkout.expired"
-_PERIODS: Final[dict[str, BillingPeriod]] = {"monthly": "monthly", "yearly": "yearly"}
+_STATUSES: Final = {
+    _PAID: PaymentStatus.PAID,
+    _DECLINED: PaymentStatus.FAILED,
+    _EXPIRED: PaymentStatus.EXPIRED,
+}
 
 
 class SandboxSessionUnknown(NotFound):
@@ -77,7 +86,7 @@ class SandboxSession:
     """All that the hosted page shows, and all that its events tell."""
 
     session_id: str
-    purchase: Purchase
+    tags: OrderTags
     plan_name: str
     amount: Decimal
     currency: str
@@ -87,6 +96,13 @@ class SandboxSession:
     success_url: str
     cancel_url: str
     expires_at: datetime
+
+    @property
+    def purchase(self) -> Purchase:
+        """What is bought; the page shows plans only, so it does not exist for an invoice."""
+        if self.tags.purchase is None:
+            raise SandboxSessionUnknown
+        return self.tags.purchase
 
 
 class SandboxProvider:
@@ -111,32 +127,48 @@ class SandboxProvider:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(recurring=False, fetch_subscription=False, development_only=True)
+        return Capabilities(
+            recurring=False,
+            fetch_subscription=False,
+            fetch_payment=False,
+            capture=False,
+            refund=True,
+            withdraw=False,
+            tells_expiry=True,
+            may_differ=False,
+            currencies=None,
+            development_only=True,
+        )
+
+    async def prepare(self, headers: Mapping[str, str]) -> None:
+        """See `PaymentProvider.prepare`: there is nothing to fetch."""
 
     async def create_checkout(self, request: CheckoutRequest) -> CheckoutCreated:
         """See `PaymentProvider.create_checkout`."""
-        fits = request.amount.is_finite() and request.amount >= 0
-        if not fits or request.amount.scaleb(exponent(request.currency)) % 1 != 0:
+        return self._open(order_of_checkout(request), customer_ref=request.customer_ref)
+
+    async def create_invoice(self, request: InvoiceRequest) -> CheckoutCreated:
+        """See `PaymentProvider.create_invoice`."""
+        return self._open(order_of_invoice(request), customer_ref=None)
+
+    def _open(self, order: Order, *, customer_ref: str | None) -> CheckoutCreated:
+        fits = order.amount.is_finite() and order.amount >= 0
+        if not fits or order.amount.scaleb(exponent(order.currency)) % 1 != 0:
             raise ProviderRejected(
-                f"{request.amount} {request.currency} cannot be charged",
+                f"{order.amount} {order.currency} cannot be charged",
                 details={"reason": "amount_not_payable"},
             )
         session = SandboxSession(
-            session_id=self._mint("cs", request.checkout_id),
-            purchase=Purchase(
-                checkout_id=request.checkout_id,
-                tenant_id=request.tenant_id,
-                plan_id=request.plan_id,
-                billing_period=request.billing_period,
-            ),
-            plan_name=request.plan_name,
-            amount=request.amount,
-            currency=request.currency.upper(),
-            customer_email=request.customer_email,
-            customer_ref=request.customer_ref or self._mint("cus", request.tenant_id),
-            subscription_ref=self._mint("sub", request.checkout_id),
-            success_url=request.success_url,
-            cancel_url=request.cancel_url,
+            session_id=self._mint("cs", order.tags.order_id),
+            tags=order.tags,
+            plan_name=order.title,
+            amount=order.amount,
+            currency=order.currency,
+            customer_email=order.customer_email,
+            customer_ref=customer_ref or self._mint("cus", order.tags.tenant_id),
+            subscription_ref=self._mint("sub", order.tags.order_id),
+            success_url=order.success_url,
+            cancel_url=order.cancel_url,
             expires_at=self._clock.now() + SESSION_LIFETIME,
         )
         query = urlencode({TOKEN_PARAMETER: self._seal(json.dumps(_session_fields(session)))})
@@ -177,10 +209,48 @@ class SandboxProvider:
 
     def interpret(self, event: VerifiedEvent) -> tuple[Fact, ...]:
         """See `PaymentProvider.interpret`."""
-        if event.type not in {_PAID, _DECLINED, _EXPIRED}:
+        if event.type not in _STATUSES:
             return ()
         session = _read_session(Node(event.payload, "event").node("session"))
-        return (_fact(event, session),)
+        return () if session.tags.purchase is None else (_fact(event, session),)
+
+    def to_fetch(self, event: VerifiedEvent) -> str | None:
+        """See `PaymentProvider.to_fetch`. Of an invoice the event is all that there is, so it is named by itself."""
+        if event.type not in _STATUSES:
+            return None
+        session = _read_session(Node(event.payload, "event").node("session"))
+        if session.tags.purchase is not None:
+            return None
+        told = {"type": event.type, "at": event.occurred_at, "session": _session_fields(session)}
+        return self._seal(json.dumps(told))
+
+    async def fetch_payment(self, reference: str) -> PaymentState | None:
+        """See `PaymentProvider.fetch_payment`. The sandbox remembers nothing but what `to_fetch` has named."""
+        fields = self._unseal(reference)
+        if fields is None or "type" not in fields:
+            return None
+        told = Node(fields, "reference")
+        return _state(_read_session(told.node("session")), kind=told.text("type"), at=told.instant("at"))
+
+    async def capture(self, session_id: str) -> PaymentState:  # noqa: ARG002 - of the contract
+        """See `PaymentProvider.capture`: nothing is ever waiting to be captured."""
+        raise ProviderRejected("The sandbox keeps no payments", details={"reason": "not_supported"})
+
+    async def refund(self, request: RefundRequest) -> RefundCreated:
+        """See `PaymentProvider.refund`. Play money goes back at once."""
+        fits = request.amount.is_finite() and request.amount > 0
+        if not self._minted("cs", request.session_id) or not fits:
+            raise ProviderRejected("The refund is not possible", details={"reason": "refund_not_possible"})
+        return RefundCreated(
+            refund_ref=self._mint("re", request.refund_id),
+            status=RefundStatus.SUCCEEDED,
+            amount=request.amount,
+            claim_url=None,
+        )
+
+    async def withdraw(self, session_id: str) -> None:  # noqa: ARG002 - of the contract
+        """See `PaymentProvider.withdraw`: an address stays good until it runs out."""
+        raise ProviderRejected(details={"reason": "not_supported"})
 
     async def cancel(self, subscription_ref: str, *, at_period_end: bool) -> None:  # noqa: ARG002 - see below
         """See `PaymentProvider.cancel`. Nobody is ever charged again here, so there is nothing to stop."""
@@ -276,13 +346,31 @@ def _fact(event: VerifiedEvent, session: SandboxSession) -> Fact:
     )
 
 
+def _state(session: SandboxSession, *, kind: str, at: datetime) -> PaymentState:
+    return PaymentState(
+        session_id=session.session_id,
+        tags=session.tags,
+        status=_STATUSES[kind],
+        provider_status=kind,
+        asked=session.amount,
+        received=session.amount if kind == _PAID else Decimal(0),
+        refunded=Decimal(0),
+        currency=session.currency,
+        payment_key=session.session_id,
+        payment_ref=session.session_id,
+        invoice_ref=None,
+        subscription_ref=None,
+        customer_ref=session.customer_ref,
+        is_late=False,
+        is_test=True,
+        changed_at=at,
+    )
+
+
 def _session_fields(session: SandboxSession) -> dict[str, object]:
     return {
         "id": session.session_id,
-        "checkout_id": str(session.purchase.checkout_id),
-        "tenant_id": str(session.purchase.tenant_id),
-        "plan_id": str(session.purchase.plan_id),
-        "billing_period": session.purchase.billing_period,
+        **tags_as_metadata(session.tags),
         "plan_name": session.plan_name,
         # As text: JSON numbers turn into floats on the way back.
         "amount": str(session.amount),
@@ -297,17 +385,9 @@ def _session_fields(session: SandboxSession) -> dict[str, object]:
 
 
 def _read_session(fields: Node) -> SandboxSession:
-    period = _PERIODS.get(fields.text("billing_period"))
-    if period is None:
-        fields.refuse("billing_period", "is neither monthly nor yearly")
     return SandboxSession(
         session_id=fields.ref("id"),
-        purchase=Purchase(
-            checkout_id=fields.uuid("checkout_id"),
-            tenant_id=fields.uuid("tenant_id"),
-            plan_id=fields.uuid("plan_id"),
-            billing_period=period,
-        ),
+        tags=read_tags(fields),
         plan_name=fields.text("plan_name"),
         amount=_read_amount(fields),
         currency=fields.text("currency"),

@@ -1,10 +1,14 @@
-"""The `t=<unix seconds>,v1=<hex>` signature header that Stripe made common, and its window in time."""
+"""Signature headers: `t=<unix seconds>,v1=<hex>` as Stripe made common, its window in time, and the bare digest."""
 
-from collections.abc import Mapping
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from providers.payments.contract import TOLERANCE, BadSignature, SignatureFault
+
+_HEX_DIGITS = frozenset("0123456789abcdef")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +56,22 @@ def refuse_wrong_time(timestamp: int, *, now: datetime, provider: str) -> None:
     if abs(age_s) > TOLERANCE.total_seconds():
         fault = SignatureFault.STALE if age_s > 0 else SignatureFault.FUTURE
         raise BadSignature(fault, f"{provider} webhook timestamp is outside the tolerance")
+
+
+def refuse_wrong_digest(
+    body: bytes, headers: Mapping[str, str], *, secrets: Sequence[str], header: str, provider: str, prefix: str = ""
+) -> None:
+    """Refuse a body unless `header` holds `prefix` and the hex HMAC-SHA256 of it under one of `secrets`.
+
+    Raises:
+        BadSignature: there is no secret, the header is missing or malformed, or it is not the body's digest.
+    """
+    if not secrets:
+        raise BadSignature(SignatureFault.NOT_CONFIGURED, f"{provider} webhook secret is not configured")
+    value = (find_header(headers, header) or "").strip()
+    given = value.removeprefix(prefix).lower()
+    if not value.startswith(prefix) or len(given) != 64 or not set(given) <= _HEX_DIGITS:
+        raise BadSignature(SignatureFault.INVALID_HEADER, f"Invalid {header} header")
+    digests = [hmac.new(secret.encode(), body, hashlib.sha256).hexdigest() for secret in secrets]
+    if not any(hmac.compare_digest(given, digest) for digest in digests):
+        raise BadSignature(SignatureFault.INVALID_SIGNATURE, f"Invalid {provider} webhook signature")

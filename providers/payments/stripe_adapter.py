@@ -7,26 +7,33 @@ are in providers.md 2.1; what events mean is in `stripe_events.py`.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
 import stripe
 
+from providers.circuit import Circuit, CircuitOpen
+from providers.payments.api import known_ref
 from providers.payments.contract import (
     BadPayload,
     BadSignature,
     Capabilities,
     CheckoutCreated,
     CheckoutRequest,
+    InvoiceRequest,
     PayloadFault,
     ProviderRejected,
     ProviderUnavailable,
+    RefundCreated,
+    RefundRequest,
+    RefundStatus,
     SignatureFault,
     VerifiedEvent,
 )
-from providers.payments.facts import BillingPeriod, Fact, SubscriptionState
+from providers.payments.facts import Fact, SubscriptionState
+from providers.payments.payment_state import PaymentState, PaymentStatus
 from providers.payments.reading import Node, read_envelope
 from providers.payments.signature import (
     SignatureHeader,
@@ -34,12 +41,14 @@ from providers.payments.signature import (
     parse_signature_header,
     refuse_wrong_time,
 )
-from providers.payments.stripe_events import PROVIDER, interpret_stripe
-from providers.payments.stripe_money import AmountNotPayable, to_stripe
-from providers.payments.stripe_objects import read_subscription
+from providers.payments.stripe_events import PROVIDER, interpret_stripe, order_to_fetch
+from providers.payments.stripe_objects import read_amount, read_subscription
+from providers.payments.stripe_params import checkout_params, invoice_params, minor_units
+from providers.payments.stripe_payments import payment_of_session, read_session
 
 if TYPE_CHECKING:
     # The SDK loads its 1,500 parameter classes on demand; at run time none of them is needed.
+    from stripe.params import RefundCreateParams
     from stripe.params.checkout import SessionCreateParams
 
 API_VERSION: Final = "2026-10-28.endive"
@@ -47,7 +56,6 @@ API_VERSION: Final = "2026-10-28.endive"
 
 DEFAULT_API_BASE: Final = "https://api.stripe.com"
 
-_INTERVALS: Final[dict[BillingPeriod, str]] = {"monthly": "month", "yearly": "year"}
 # Of Stripe's error codes, those that the person who pays can do something about.
 _SAFE_TEXTS: Final = {
     "amount_too_large": "The amount is above what the payment provider can charge",
@@ -56,6 +64,7 @@ _SAFE_TEXTS: Final = {
     "url_invalid": "The payment provider does not accept the return address",
 }
 _OVER: Final = ("canceled", "incomplete_expired")
+_REFUNDS: Final = {"succeeded": RefundStatus.SUCCEEDED, "failed": RefundStatus.FAILED, "canceled": RefundStatus.FAILED}
 _log = logging.getLogger(__name__)
 
 
@@ -70,6 +79,7 @@ class StripeProvider:
         timeout_s: bounds each call as a whole, the SDK's retries included.
         max_network_retries: how often the SDK repeats a call that failed on the network or with 409 or 5xx.
             Its automatic idempotency key makes that safe.
+        circuit: leaves Stripe alone for a while when calls keep failing; made with `counts_against_stripe`.
     """
 
     def __init__(
@@ -80,6 +90,7 @@ class StripeProvider:
         api_base: str = DEFAULT_API_BASE,
         timeout_s: float = 30.0,
         max_network_retries: int = 2,
+        circuit: Circuit | None = None,
     ) -> None:
         # A switch of the whole SDK. Left on, it writes an id into the home directory, reads the interpreter's
         # binary on the event loop, and reports our latencies.
@@ -87,6 +98,7 @@ class StripeProvider:
         self._webhook_secrets = tuple(webhook_secrets)
         self._is_live = secret_key.startswith(("sk_live_", "rk_live_"))
         self._timeout_s = timeout_s
+        self._circuit = circuit
         # Longer than the bound on the whole call: two limits that end in the same turn of the loop cancel each other,
         # and the SDK would try again beyond the time.
         self._http = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=timeout_s * 2))
@@ -104,7 +116,21 @@ class StripeProvider:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(recurring=True, fetch_subscription=True, development_only=False)
+        return Capabilities(
+            recurring=True,
+            fetch_subscription=True,
+            fetch_payment=True,
+            capture=False,
+            refund=True,
+            withdraw=True,
+            tells_expiry=True,
+            may_differ=False,
+            currencies=None,
+            development_only=False,
+        )
+
+    async def prepare(self, headers: Mapping[str, str]) -> None:
+        """See `PaymentProvider.prepare`: there is nothing to fetch."""
 
     def verify(self, *, body: bytes, headers: Mapping[str, str], now: datetime) -> VerifiedEvent:
         """See `PaymentProvider.verify`."""
@@ -123,18 +149,99 @@ class StripeProvider:
 
     def interpret(self, event: VerifiedEvent) -> tuple[Fact, ...]:
         """See `PaymentProvider.interpret`."""
-        if self._is_live and event.payload.get("livemode") is False:
-            # Anybody with access to test mode can make a test payment; it must never activate anything real.
-            return ()
-        return interpret_stripe(event)
+        return () if self._is_play(event) else interpret_stripe(event)
+
+    def to_fetch(self, event: VerifiedEvent) -> str | None:
+        """See `PaymentProvider.to_fetch`: only what is asked for by `create_invoice`; plans tell all by facts."""
+        return None if self._is_play(event) else order_to_fetch(event)
+
+    def _is_play(self, event: VerifiedEvent) -> bool:
+        # Anybody with access to test mode can make a test payment; it must never activate anything real.
+        return self._is_live and event.payload.get("livemode") is False
 
     async def create_checkout(self, request: CheckoutRequest) -> CheckoutCreated:
         """See `PaymentProvider.create_checkout`."""
-        params = _checkout_params(request)
-        async with self._calling("create_checkout"):
-            answer = await self._client.v1.checkout.sessions.create_async(
-                params, {"idempotency_key": f"checkout-{request.checkout_id}"}
+        return await self._open("create_checkout", checkout_params(request), key=f"checkout-{request.checkout_id}")
+
+    async def create_invoice(self, request: InvoiceRequest) -> CheckoutCreated:
+        """See `PaymentProvider.create_invoice`."""
+        return await self._open("create_invoice", invoice_params(request), key=f"invoice-{request.invoice_id}")
+
+    async def fetch_payment(self, reference: str) -> PaymentState | None:
+        """See `PaymentProvider.fetch_payment`; also takes the payment intent of a session."""
+        sessions = self._client.v1.checkout.sessions
+        if not known_ref(reference):
+            return None
+        try:
+            async with self._calling("fetch_payment"):
+                if reference.startswith("pi_"):
+                    found = _node(await sessions.list_async({"payment_intent": reference, "limit": 1}), "sessions")
+                    session = next(found.rows("data"), None)
+                else:
+                    session = _node(await sessions.retrieve_async(reference), "session")
+                return None if session is None else await self._read_payment(session)
+        except ProviderRejected as refusal:
+            if refusal.details.get("reason") == "resource_missing":
+                return None
+            raise
+
+    async def _read_payment(self, session: Node) -> PaymentState:
+        v1 = self._client.v1
+        invoice_ref, payment = session.ref_or_none("invoice"), None
+        invoice = None
+        if invoice_ref is not None:
+            invoice = _node(await v1.invoices.retrieve_async(invoice_ref, {"expand": ["payments"]}), "invoice")
+        payment_ref = payment_of_session(session, invoice)
+        if payment_ref is not None and payment_ref.startswith("pi_"):
+            answer = await v1.payment_intents.retrieve_async(payment_ref, {"expand": ["latest_charge"]})
+            payment = _node(answer, "payment_intent")
+        return read_session(session, payment_ref=payment_ref, payment=payment)
+
+    async def capture(self, session_id: str) -> PaymentState:
+        """See `PaymentProvider.capture`: Stripe takes the money by itself."""
+        state = await self.fetch_payment(session_id)
+        if state is None:
+            raise ProviderRejected(details={"reason": "resource_missing"})
+        return state
+
+    async def refund(self, request: RefundRequest) -> RefundCreated:
+        """See `PaymentProvider.refund`."""
+        payment_ref = request.payment_ref or (await self.capture(request.session_id)).payment_ref
+        if payment_ref is None:
+            raise ProviderRejected("The refund is not possible", details={"reason": "refund_not_possible"})
+        params: RefundCreateParams = {
+            "amount": minor_units(request.amount, request.currency),
+            "metadata": {"refund_id": str(request.refund_id)},
+        }
+        params["charge" if payment_ref.startswith("ch_") else "payment_intent"] = payment_ref
+        async with self._calling("refund"):
+            answer = await self._client.v1.refunds.create_async(
+                params, {"idempotency_key": f"refund-{request.refund_id}"}
             )
+            made = _node(answer, "refund")
+            return RefundCreated(
+                refund_ref=made.ref("id"),
+                status=_REFUNDS.get(made.text("status"), RefundStatus.PENDING),
+                amount=read_amount(made, "amount"),
+                claim_url=None,
+            )
+
+    async def withdraw(self, session_id: str) -> None:
+        """See `PaymentProvider.withdraw`."""
+        try:
+            async with self._calling("withdraw"):
+                answer = await self._client.v1.checkout.sessions.expire_async(session_id)
+                if _node(answer, "session").ref("id") != session_id:
+                    raise BadPayload(PayloadFault.MALFORMED_OBJECT, "the answer is about another session")
+        except ProviderRejected:
+            # Only an open session can be closed; one that has expired already is all that was asked for.
+            state = await self.fetch_payment(session_id)
+            if state is None or state.status is not PaymentStatus.EXPIRED:
+                raise
+
+    async def _open(self, operation: str, params: "SessionCreateParams", *, key: str) -> CheckoutCreated:
+        async with self._calling(operation):
+            answer = await self._client.v1.checkout.sessions.create_async(params, {"idempotency_key": key})
             session = _node(answer, "session")
             return CheckoutCreated(
                 session_id=session.ref("id"),
@@ -184,7 +291,17 @@ class StripeProvider:
 
     @asynccontextmanager
     async def _calling(self, operation: str) -> AsyncIterator[None]:
-        """Bound one call in time and turn whatever goes wrong into the contract's errors."""
+        """Bound one call in time, and turn whatever goes wrong into the contract's errors."""
+        try:
+            with nullcontext() if self._circuit is None else self._circuit.call():
+                async with self._translating(operation):
+                    yield
+        except CircuitOpen as left_alone:
+            _log.warning("stripe %s failed: left alone", operation)
+            raise ProviderUnavailable(retryable=True, retry_after_s=left_alone.retry_after_s) from left_alone
+
+    @asynccontextmanager
+    async def _translating(self, operation: str) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self._timeout_s):
                 yield
@@ -205,6 +322,12 @@ class StripeProvider:
             raise _translate(error) from error
 
 
+def counts_against_stripe(error: BaseException) -> bool:
+    """Tell whether a failure speaks against Stripe itself: for its circuit."""
+    is_throttled = isinstance(error.__cause__, stripe.RateLimitError)
+    return isinstance(error, ProviderUnavailable) and error.retryable and not is_throttled
+
+
 def _translate(error: stripe.StripeError) -> ProviderRejected | ProviderUnavailable:
     if isinstance(error, stripe.AuthenticationError | stripe.PermissionError):
         return ProviderUnavailable(retryable=False)
@@ -213,47 +336,8 @@ def _translate(error: stripe.StripeError) -> ProviderRejected | ProviderUnavaila
         return ProviderRejected(error.user_message, details={"reason": error.code})
     if isinstance(error, stripe.InvalidRequestError | stripe.IdempotencyError):
         return ProviderRejected(_SAFE_TEXTS.get(error.code or ""), details={"reason": error.code})
-    return ProviderUnavailable(retryable=True)
-
-
-def _checkout_params(request: CheckoutRequest) -> "SessionCreateParams":
-    try:
-        unit_amount = to_stripe(request.amount, request.currency)
-    except AmountNotPayable as unpayable:
-        raise ProviderRejected(str(unpayable), details={"reason": "amount_not_payable"}) from unpayable
-    # On the session for the checkout's own events; on the subscription because its invoices, and so every
-    # renewal, carry a copy of that and never of the session's (contract.md 4.4).
-    metadata = {
-        "checkout_id": str(request.checkout_id),
-        "tenant_id": str(request.tenant_id),
-        "plan_id": str(request.plan_id),
-        "billing_period": request.billing_period,
-    }
-    params: SessionCreateParams = {
-        "mode": "subscription",
-        "line_items": [
-            {
-                "quantity": 1,
-                "price_data": {
-                    "currency": request.currency.lower(),
-                    "unit_amount": unit_amount,
-                    "recurring": {"interval": _INTERVALS[request.billing_period]},
-                    "product_data": {"name": request.plan_name},
-                },
-            }
-        ],
-        "client_reference_id": str(request.checkout_id),
-        "metadata": metadata,
-        "subscription_data": {"metadata": metadata},
-        "success_url": request.success_url,
-        "cancel_url": request.cancel_url,
-    }
-    # Stripe takes one or the other: a known customer already has an e-mail address.
-    if request.customer_ref is not None:
-        params["customer"] = request.customer_ref
-    elif request.customer_email is not None:
-        params["customer_email"] = request.customer_email
-    return params
+    wait = find_header(error.headers or {}, "Retry-After") or ""
+    return ProviderUnavailable(retryable=True, retry_after_s=int(wait[:6]) if wait.isdecimal() else None)
 
 
 def _node(answer: object, path: str) -> Node:

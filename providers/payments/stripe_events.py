@@ -31,6 +31,7 @@ from providers.payments.stripe_objects import (
     NEVER_BEGAN,
     billing_reason,
     disputed_payment,
+    is_of_order,
     paid_period,
     payment_of_invoice,
     payment_of_link,
@@ -53,6 +54,8 @@ _OUTCOMES: Final[dict[str, DisputeOutcome]] = {
     "lost": "lost",
 }
 
+_ORDER_EVENTS: Final = frozenset({"charge.refunded"})
+
 
 def interpret_stripe(event: VerifiedEvent) -> tuple[Fact, ...]:
     """Read one event; see `PaymentProvider.interpret`."""
@@ -62,6 +65,20 @@ def interpret_stripe(event: VerifiedEvent) -> tuple[Fact, ...]:
     source = Source(provider=PROVIDER, event_id=event.event_id, occurred_at=event.occurred_at)
     fact = reader(Node(event.payload, "event").node("data").node("object"), source)
     return () if fact is None else (fact,)
+
+
+def order_to_fetch(event: VerifiedEvent) -> str | None:
+    """Name the payment of an order that an event is about, by its session or its payment; None for any other.
+
+    Raises:
+        BadPayload: the object inside lacks it.
+    """
+    if not event.type.startswith("checkout.session.") and event.type not in _ORDER_EVENTS:
+        return None
+    subject = Node(event.payload, "event").node("data").node("object")
+    if not is_of_order(subject):
+        return None
+    return subject.ref("id") if event.type.startswith("checkout.") else subject.ref_or_none("payment_intent")
 
 
 def _checkout_completed(session: Node, source: Source) -> Fact | None:
@@ -187,7 +204,9 @@ def _subscription_ended(subscription: Node, source: Source) -> Fact | None:
     )
 
 
-def _payment_refunded(charge: Node, source: Source) -> Fact:
+def _payment_refunded(charge: Node, source: Source) -> Fact | None:
+    if is_of_order(charge):
+        return None
     return PaymentRefunded(
         **source,
         payment_ref=charge.ref_or_none("payment_intent"),

@@ -31,6 +31,8 @@ _STATUSES: Final[dict[str, SubscriptionStatus]] = {
     "canceled": "cancelled",
 }
 NEVER_BEGAN: Final = frozenset({"incomplete", "incomplete_expired"})
+# What a session that asks for one payment carries and one that sells a plan does not.
+ORDER_KEY: Final = "order_id"
 _PERIODS: Final[dict[str, BillingPeriod]] = {"monthly": "monthly", "yearly": "yearly"}
 _REASONS: Final[dict[str, BillingReason]] = {
     "subscription_create": "start",
@@ -69,9 +71,15 @@ def purchase_of_session(session: Node) -> Purchase | None:
     A garbled session is refused because its metadata is all that leads to the tenant who has paid.
     """
     metadata = session.node_or_none("metadata")
-    if metadata is None or "tenant_id" not in metadata:
+    if metadata is None or "tenant_id" not in metadata or ORDER_KEY in metadata:
         return None
     return _read_purchase(metadata)
+
+
+def is_of_order(subject: Node) -> bool:
+    """Tell whether a session or a charge is of one payment that was asked for, not of a plan."""
+    metadata = subject.node_or_none("metadata")
+    return metadata is not None and ORDER_KEY in metadata
 
 
 def purchase_if_readable(metadata: Node | None) -> Purchase | None:

@@ -6,57 +6,29 @@ Stripe's side (somebody pays, a renewal is due, a bank disputes) is told by the 
 which change the stored objects and return the events of that moment; `deliver` signs one and POSTs it.
 """
 
-import asyncio
 import copy
 import hashlib
 import hmac
 import json
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
-import aiohttp
 from aiohttp import web
 
 from tests.fakes import stripe_form, stripe_objects
+from tests.fakes.server import FakeServer, Fault, Reply, Seen
 from tests.fakes.stripe_objects import API_VERSION, Obj
+
+__all__ = ["FakeStripe", "Fault", "Seen"]
 
 SECRET_KEY = "sk_test_fake"
 WEBHOOK_SECRET = "whsec_test_secret"
 
 
-@dataclass
-class Fault:
-    """What goes wrong with one request.
+class FakeStripe(FakeServer):
+    """One Stripe account."""
 
-    `status` and `body` answer instead of the API; `delay_s` waits first. `cut` is where the connection
-    breaks: `before` anything is done, `after` the work but before the answer, or in the `middle` of the
-    answer's body.
-    """
-
-    status: int | None = None
-    body: str = ""
-    headers: dict[str, str] = field(default_factory=dict)
-    delay_s: float = 0.0
-    cut: str | None = None
-
-
-@dataclass
-class Seen:
-    """One request as it arrived."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: str
-    params: Obj
-
-
-class FakeStripe:
-    """One Stripe account. Use as an async context manager; `base_url` is then where its API answers."""
+    indent = 2
 
     def __init__(
         self,
@@ -65,43 +37,22 @@ class FakeStripe:
         webhook_secret: str = WEBHOOK_SECRET,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__(clock=clock)
         self.secret_key = secret_key
         self.webhook_secret = webhook_secret
         self.live = secret_key.startswith("sk_live_")
-        self.base_url = ""
-        self.requests: list[Seen] = []
-        self.faults: deque[Fault] = deque()
         self.customers: dict[str, Obj] = {}
         self.sessions: dict[str, Obj] = {}
         self.subscriptions: dict[str, Obj] = {}
         self.invoices: dict[str, Obj] = {}
         self.charges: dict[str, Obj] = {}
         self.disputes: dict[str, Obj] = {}
-        self._clock = clock
+        self.payments: dict[str, Obj] = {}
+        self.refunds: dict[str, Obj] = {}
+        self._links: list[Obj] = []
         self._lines: dict[str, Obj] = {}
         self._metadata: dict[str, Obj] = {}
         self._replays: dict[str, tuple[str, int, Obj]] = {}
-        self._runner: web.AppRunner | None = None
-
-    async def __aenter__(self) -> Self:
-        application = web.Application()
-        application.router.add_route("*", "/{path:.*}", self._answer)
-        self._runner = web.AppRunner(application, access_log=None)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = self._runner.addresses[0][:2]
-        self.base_url = f"http://{host}:{port}"
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._runner is not None
-        await self._runner.cleanup()
-
-    def now(self) -> int:
-        return int(self._clock())
 
     # ------------------------------------------------------------------------------------------ webhooks
 
@@ -124,12 +75,7 @@ class FakeStripe:
             "Stripe-Signature": self.sign(body, at=at, secret=secret),
             "User-Agent": "Stripe/1.0 (+https://stripe.com/docs/webhooks)",
         }
-        async with (
-            aiohttp.ClientSession() as http,
-            http.post(url, data=body, headers=headers, allow_redirects=False) as answer,
-        ):
-            await answer.read()
-            return answer.status
+        return await self.post(url, body, headers)
 
     # --------------------------------------------------------------------------------------- the story
 
@@ -137,6 +83,8 @@ class FakeStripe:
         """Somebody completes a checkout: paid at once, or by a slow method whose money is on its way."""
         session = self.sessions[session_id]
         assert session["status"] == "open"
+        if session["mode"] == "payment":
+            return self._pay_once(session, delayed=delayed)
         if session["customer"] is None:
             email = session["customer_email"] or "payer@example.com"
             created = stripe_objects.customer(email, now=self.now(), live=self.live)
@@ -155,9 +103,25 @@ class FakeStripe:
             session["payment_status"] = "paid"
         return [*events, self._event("checkout.session.completed", session)]
 
+    def _pay_once(self, session: Obj, *, delayed: bool) -> list[Obj]:
+        metadata = self._metadata[session["id"]]
+        session["status"] = "complete"
+        if delayed:
+            payment = stripe_objects.payment_intent(session["amount_total"], session, metadata, now=self.now())
+            self.payments[payment["id"]] = payment
+            session["payment_intent"] = payment["id"]
+            return [self._event("checkout.session.completed", session)]
+        charge = self._charge(session["amount_total"], session, metadata=metadata)
+        session.update(payment_status="paid", payment_intent=charge["payment_intent"])
+        return [self._event("charge.succeeded", charge), self._event("checkout.session.completed", session)]
+
     def settle_checkout(self, session_id: str, *, arrives: bool) -> list[Obj]:
         """The slow money of a delayed checkout arrives, or never will."""
         session = self.sessions[session_id]
+        if session["mode"] == "payment":
+            assert not arrives
+            self.payments[session["payment_intent"]]["status"] = "requires_payment_method"
+            return [self._event("checkout.session.async_payment_failed", session)]
         invoice = self.invoices[session["invoice"]]
         if not arrives:
             return [self._fail(invoice), self._event("checkout.session.async_payment_failed", session)]
@@ -226,19 +190,28 @@ class FakeStripe:
         return invoice
 
     def _settle(self, invoice: Obj) -> list[Obj]:
-        payment_intent = stripe_objects.new_id("pi")
-        charge = stripe_objects.charge(invoice, payment_intent, now=self.now())
-        self.charges[charge["id"]] = charge
+        charge = self._charge(invoice["amount_due"], invoice, metadata={})
+        payment_intent = charge["payment_intent"]
         invoice.update(status="paid", amount_paid=invoice["amount_due"], amount_remaining=0, attempted=True)
         invoice["attempt_count"] += 1
         invoice["status_transitions"]["paid_at"] = self.now()
         link = stripe_objects.invoice_payment(invoice, payment_intent, now=self.now())
+        self._links.append(link)
         return [
             self._event("charge.succeeded", charge),
             self._event("invoice.paid", invoice),
             self._event("invoice.payment_succeeded", invoice),
             self._event("invoice_payment.paid", link),
         ]
+
+    def _charge(self, amount: int, of: Obj, *, metadata: Obj) -> Obj:
+        """Take money for an invoice or a session; return the charge, which its payment names."""
+        payment = stripe_objects.payment_intent(amount, of, metadata, now=self.now())
+        charge = stripe_objects.charge(payment, now=self.now())
+        payment.update(status="succeeded", amount_received=amount, latest_charge=charge["id"])
+        self.payments[payment["id"]] = payment
+        self.charges[charge["id"]] = charge
+        return charge
 
     def _fail(self, invoice: Obj) -> Obj:
         invoice.update(attempted=True, next_payment_attempt=self.now() + 259_200)
@@ -250,45 +223,27 @@ class FakeStripe:
 
     # -------------------------------------------------------------------------------------------- HTTP
 
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
-        body = await request.text()
-        params = stripe_form.decode(body if request.method == "POST" else request.query_string)
-        self.requests.append(Seen(request.method, request.path, dict(request.headers), body, params))
-        fault = self.faults.popleft() if self.faults else Fault()
-        await asyncio.sleep(fault.delay_s)
-        if fault.cut == "before":
-            return _cut(request)
-        if fault.status is not None:
-            return web.Response(status=fault.status, text=fault.body, headers=fault.headers)
-        status, answer, headers = await self._idempotent(request, body, params)
-        if fault.cut == "after":
-            return _cut(request)
-        response = web.StreamResponse(status=status, headers=headers)
-        content = json.dumps(answer, indent=2).encode()
-        response.content_length = len(content)
-        await response.prepare(request)
-        await response.write(content[: len(content) // 2] if fault.cut == "middle" else content)
-        return _cut(request) if fault.cut == "middle" else response
+    def decode(self, request: web.Request, body: str) -> Obj:
+        return stripe_form.decode(body if request.method == "POST" else request.query_string)
 
-    async def _idempotent(self, request: web.Request, body: str, params: Obj) -> tuple[int, Obj, dict[str, str]]:
+    def answer(self, request: web.Request, seen: Seen) -> Reply:
         headers = {
-            "Content-Type": "application/json",
             "Request-Id": stripe_objects.new_id("req", 14),
             "Stripe-Version": API_VERSION,
         }
         key = request.headers.get("Idempotency-Key")
-        fingerprint = f"{request.method} {request.path} {body}"
+        fingerprint = f"{request.method} {request.path} {seen.body}"
         if key in self._replays:
             before, status, answer = self._replays[key]
             if before == fingerprint:
-                return status, answer, {**headers, "Idempotent-Replayed": "true", "Idempotency-Key": key}
+                return Reply(status, answer, {**headers, "Idempotent-Replayed": "true", "Idempotency-Key": key})
             message = "Keys for idempotent requests can only be used with the same parameters."
-            return 400, _error("idempotency_error", message), headers
-        status, answer = self._route(request, params)
+            return Reply(400, _error("idempotency_error", message), headers)
+        status, answer = self._route(request, seen.params)
         # Refusals before the work begins are not remembered.
         if key is not None and status == 200:
             self._replays[key] = (fingerprint, status, copy.deepcopy(answer))
-        return status, answer, headers
+        return Reply(status, answer, headers)
 
     def _route(self, request: web.Request, params: Obj) -> tuple[int, Obj]:
         if request.headers.get("Authorization") != f"Bearer {self.secret_key}":
@@ -304,20 +259,42 @@ class FakeStripe:
             return 404 if bad.code == "resource_missing" else 400, error
 
     def _resource(self, request: web.Request, params: Obj) -> Obj:
-        match request.method, request.path.strip("/").split("/"):
+        path = request.path.strip("/").split("/")
+        found = self._read(path, params) if request.method == "GET" else self._write(request.method, path, params)
+        if found is None:
+            message = f"Unrecognized request URL ({request.method}: {request.path})."
+            raise stripe_form.BadParameter(message, param="url", code="resource_missing")
+        return found
+
+    def _read(self, path: list[str], params: Obj) -> Obj | None:
+        match path:
+            case ["v1", "checkout", "sessions"]:
+                return self._sessions_of(params["payment_intent"])
+            case ["v1", "checkout", "sessions", session_id]:
+                return _found(self.sessions, session_id, "checkout.session")
+            case ["v1", "invoices", invoice_id]:
+                return self._show_invoice(invoice_id, params)
+            case ["v1", "payment_intents", payment_id]:
+                return self._show_payment(payment_id, params)
+            case ["v1", "subscriptions", subscription_id]:
+                return _found(self.subscriptions, subscription_id, "subscription")
+            case _:
+                return None
+
+    def _write(self, method: str, path: list[str], params: Obj) -> Obj | None:
+        match method, path:
             case "POST", ["v1", "checkout", "sessions"]:
                 return self._create_session(params)
-            case "GET", ["v1", "checkout", "sessions", session_id]:
-                return _found(self.sessions, session_id, "checkout.session")
-            case "GET", ["v1", "subscriptions", subscription_id]:
-                return _found(self.subscriptions, subscription_id, "subscription")
+            case "POST", ["v1", "checkout", "sessions", session_id, "expire"]:
+                return self._expire_session(session_id)
+            case "POST", ["v1", "refunds"]:
+                return self._create_refund(params)
             case "POST", ["v1", "subscriptions", subscription_id]:
                 return self._update_subscription(subscription_id, params)
             case "DELETE", ["v1", "subscriptions", subscription_id]:
                 return self._cancel_subscription(subscription_id)
-            case method, _:
-                message = f"Unrecognized request URL ({method}: {request.path})."
-                raise stripe_form.BadParameter(message, param="url", code="resource_missing")
+            case _:
+                return None
 
     def _create_session(self, params: Obj) -> Obj:
         line = stripe_form.session_line(params)
@@ -326,8 +303,48 @@ class FakeStripe:
         session = stripe_objects.session(params, now=self.now(), line=line, live=self.live)
         self.sessions[session["id"]] = session
         self._lines[session["id"]] = line
-        self._metadata[session["id"]] = params.get("subscription_data", {}).get("metadata", {})
+        data: Obj = params.get("subscription_data") or params.get("payment_intent_data") or {}
+        self._metadata[session["id"]] = data.get("metadata", {})
         return session
+
+    def _sessions_of(self, payment_id: str) -> Obj:
+        found = [session for session in self.sessions.values() if session["payment_intent"] == payment_id]
+        return stripe_objects.listing(found, "/v1/checkout/sessions")
+
+    def _expire_session(self, session_id: str) -> Obj:
+        session = _found(self.sessions, session_id, "checkout.session")
+        if session["status"] != "open":
+            message = "Only Checkout Sessions with a status in [`open`] can be expired."
+            raise stripe_form.BadParameter(message, param="session")
+        session.update(status="expired", url=None)
+        return session
+
+    def _show_invoice(self, invoice_id: str, params: Obj) -> Obj:
+        invoice = _found(self.invoices, invoice_id, "invoice")
+        if "payments" not in params.get("expand", []):
+            return invoice
+        links = [link for link in self._links if link["invoice"] == invoice_id]
+        return {**invoice, "payments": stripe_objects.listing(links, "/v1/invoice_payments")}
+
+    def _show_payment(self, payment_id: str, params: Obj) -> Obj:
+        payment = _found(self.payments, payment_id, "payment_intent")
+        if "latest_charge" not in params.get("expand", []) or payment["latest_charge"] is None:
+            return payment
+        return {**payment, "latest_charge": self.charges[payment["latest_charge"]]}
+
+    def _create_refund(self, params: Obj) -> Obj:
+        payment = _found(self.payments, params.get("payment_intent", ""), "payment_intent", param="payment_intent")
+        charge = self.charges[payment["latest_charge"]]
+        amount = int(params.get("amount", charge["amount"] - charge["amount_refunded"]))
+        if charge["amount_refunded"] == charge["amount"]:
+            message = f"Charge {charge['id']} has already been refunded."
+            raise stripe_form.BadParameter(message, param="charge", code="charge_already_refunded")
+        if not 0 < amount <= charge["amount"] - charge["amount_refunded"]:
+            raise stripe_form.BadParameter("Refund amount is greater than unrefunded amount", param="amount")
+        self.refund(charge["id"], amount)
+        refund = stripe_objects.refund(charge, amount, params.get("metadata", {}), now=self.now())
+        self.refunds[refund["id"]] = refund
+        return refund
 
     def _update_subscription(self, subscription_id: str, params: Obj) -> Obj:
         subscription = _found(self.subscriptions, subscription_id, "subscription")
@@ -363,9 +380,3 @@ def _missing(kind: str, key: str, *, param: str) -> stripe_form.BadParameter:
 def _error(kind: str, message: str, *, code: str | None = None, param: str | None = None) -> Obj:
     error = {"code": code, "message": message, "param": param, "type": kind}
     return {"error": {key: value for key, value in error.items() if value is not None}}
-
-
-def _cut(request: web.Request) -> web.Response:
-    assert request.transport is not None
-    request.transport.abort()
-    return web.Response()

@@ -1,9 +1,8 @@
 """Stripe's request form, `a[b][0]=c` pairs, and the checks that its API makes of a checkout's parameters."""
 
-from typing import Any
 from urllib.parse import parse_qsl
 
-Obj = dict[str, Any]
+from tests.fakes.server import Obj
 
 # What this fake understands; the real API refuses unknown parameters in the same words.
 _SESSION_PARAMS = {
@@ -14,6 +13,7 @@ _SESSION_PARAMS = {
     "line_items",
     "metadata",
     "mode",
+    "payment_intent_data",
     "subscription_data",
     "success_url",
 }
@@ -52,7 +52,7 @@ def _lists(value: object) -> object:
 
 
 def session_line(params: Obj) -> Obj:
-    """Check the parameters of a subscription checkout; return its line as currency, unit_amount, interval."""
+    """Check the parameters of a checkout; return its line as currency, unit_amount, interval ("" for one payment)."""
     unknown = params.keys() - _SESSION_PARAMS
     if unknown:
         name = min(unknown)
@@ -60,7 +60,7 @@ def session_line(params: Obj) -> Obj:
     for name in ("mode", "success_url", "line_items"):
         if not params.get(name):
             raise BadParameter(f"Missing required param: {name}.", param=name, code="parameter_missing")
-    if params["mode"] != "subscription":
+    if params["mode"] not in {"subscription", "payment"}:
         raise BadParameter("Invalid mode", param="mode")
     if "customer" in params and "customer_email" in params:
         raise BadParameter("You may only specify one of these parameters: customer, customer_email.", param="customer")
@@ -72,7 +72,8 @@ def session_line(params: Obj) -> Obj:
         raise BadParameter("Not a valid URL", param="success_url", code="url_invalid")
     _check_metadata(params.get("metadata", {}), "metadata")
     _check_metadata(params.get("subscription_data", {}).get("metadata", {}), "subscription_data[metadata]")
-    return _line(params["line_items"][0])
+    _check_metadata(params.get("payment_intent_data", {}).get("metadata", {}), "payment_intent_data[metadata]")
+    return _line(params["line_items"][0], is_recurring=params["mode"] == "subscription")
 
 
 def _check_metadata(metadata: Obj, param: str) -> None:
@@ -80,12 +81,13 @@ def _check_metadata(metadata: Obj, param: str) -> None:
         raise BadParameter("Metadata is too large", param=param)
 
 
-def _line(item: Obj) -> Obj:
+def _line(item: Obj, *, is_recurring: bool) -> Obj:
     place = "line_items[0][price_data]"
     try:
         data = item["price_data"]
         currency, amount = data["currency"], data["unit_amount"]
-        interval, name = data["recurring"]["interval"], data["product_data"]["name"]
+        interval = data["recurring"]["interval"] if is_recurring else ""
+        name = data["product_data"]["name"]
     except KeyError as missing:
         param = f"{place}[{missing.args[0]}]"
         message = f"Missing required param: {param}."
@@ -98,7 +100,8 @@ def _line(item: Obj) -> Obj:
     step = 10 if currency in _THREE_DECIMAL else 100 if currency in _WHOLE_ONLY else 1
     if int(amount) % step:
         raise BadParameter(f"Invalid amount for {currency}", param=f"{place}[unit_amount]")
-    if interval not in {"day", "week", "month", "year"} or not name:
+    is_known = interval in {"day", "week", "month", "year"} if is_recurring else "recurring" not in data
+    if not is_known or not name:
         raise BadParameter("Invalid price_data", param=place)
     return {
         "currency": currency,

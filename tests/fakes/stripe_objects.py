@@ -7,12 +7,12 @@ import calendar
 import secrets
 import string
 from datetime import UTC, datetime
-from typing import Any
+
+from tests.fakes import server
 
 API_VERSION = "2026-10-28.endive"
 
-# Stripe's objects are open dictionaries; a fake that typed them would be a second SDK.
-Obj = dict[str, Any]
+Obj = server.Obj
 
 _ALPHABET = string.ascii_letters + string.digits
 _NO_TAX = {"disabled_reason": None, "enabled": False, "liability": None, "provider": None, "status": None}
@@ -309,12 +309,48 @@ def invoice_payment(of: Obj, payment_intent: str, *, now: int) -> Obj:
     }
 
 
-def charge(of: Obj, payment_intent: str, *, now: int) -> Obj:
+def payment_intent(amount: int, of: Obj, metadata: Obj, *, now: int) -> Obj:
+    """Build the payment of an invoice or a session before its money has come."""
+    return {
+        "id": new_id("pi"),
+        "object": "payment_intent",
+        "amount": amount,
+        "amount_capturable": 0,
+        "amount_received": 0,
+        "capture_method": "automatic",
+        "confirmation_method": "automatic",
+        "created": now,
+        "currency": of["currency"],
+        "customer": of["customer"],
+        "latest_charge": None,
+        "livemode": of["livemode"],
+        "metadata": metadata,
+        "payment_method_types": ["card"],
+        "status": "processing",
+    }
+
+
+def refund(of_charge: Obj, amount: int, metadata: Obj, *, now: int) -> Obj:
+    return {
+        "id": new_id("re"),
+        "object": "refund",
+        "amount": amount,
+        "charge": of_charge["id"],
+        "created": now,
+        "currency": of_charge["currency"],
+        "metadata": metadata,
+        "payment_intent": of_charge["payment_intent"],
+        "reason": None,
+        "status": "succeeded",
+    }
+
+
+def charge(of: Obj, *, now: int) -> Obj:
     return {
         "id": new_id("ch"),
         "object": "charge",
-        "amount": of["amount_due"],
-        "amount_captured": of["amount_due"],
+        "amount": of["amount"],
+        "amount_captured": of["amount"],
         "amount_refunded": 0,
         "balance_transaction": new_id("txn"),
         "billing_details": {"address": None, "email": None, "name": None, "phone": None, "tax_id": None},
@@ -325,9 +361,9 @@ def charge(of: Obj, payment_intent: str, *, now: int) -> Obj:
         "description": "Subscription creation",
         "disputed": False,
         "livemode": of["livemode"],
-        "metadata": {},
+        "metadata": of["metadata"],
         "paid": True,
-        "payment_intent": payment_intent,
+        "payment_intent": of["id"],
         "refunded": False,
         "status": "succeeded",
     }

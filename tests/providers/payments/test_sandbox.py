@@ -9,7 +9,15 @@ import pytest
 
 from core import json
 from core.errors import ErrorKind
-from providers.payments import BadPayload, CheckoutFailed, CheckoutPaid, ProviderRejected, VerifiedEvent
+from providers.payments import (
+    BadPayload,
+    CheckoutCreated,
+    CheckoutFailed,
+    CheckoutPaid,
+    PaymentStatus,
+    ProviderRejected,
+    VerifiedEvent,
+)
 from providers.payments.sandbox import (
     SIGNATURE_HEADER,
     TOKEN_PARAMETER,
@@ -19,7 +27,7 @@ from providers.payments.sandbox import (
     expired_event,
     paid_event,
 )
-from tests.providers.payments.harness import NOW, FixedClock, SandboxHarness, request
+from tests.providers.payments.harness import NOW, FixedClock, SandboxHarness, invoice_request, request
 
 
 def verified(sandbox: SandboxHarness, body: bytes) -> VerifiedEvent:
@@ -160,3 +168,42 @@ async def test_free_plans_can_be_bought(sandbox: SandboxHarness) -> None:
 def _token(url: str) -> str:
     (token,) = parse_qs(urlsplit(url).query)[TOKEN_PARAMETER]
     return token
+
+
+class TestInvoices:
+    """Payments that buy no plan; the sandbox keeps none, so its events are all that there is."""
+
+    async def test_the_event_leads_to_itself(self, sandbox: SandboxHarness) -> None:
+        asked = invoice_request()
+        session = sandbox.open(await sandbox.provider.create_invoice(asked))
+        later = NOW + timedelta(seconds=7)
+        event = verified(sandbox, paid_event(session, at=later))
+
+        reference = sandbox.provider.to_fetch(event)
+        assert reference is not None
+        state = await sandbox.provider.fetch_payment(reference)
+
+        assert sandbox.provider.interpret(event) == ()
+        assert state is not None
+        assert (state.status, state.received, state.is_test) == (PaymentStatus.PAID, asked.amount, True)
+        assert state.changed_at == later
+        assert state.tags is not None
+        assert state.tags.order_id == asked.invoice_id
+
+    async def test_nobody_can_make_such_a_reference(self, sandbox: SandboxHarness) -> None:
+        session = sandbox.open(await sandbox.provider.create_invoice(invoice_request()))
+        reference = sandbox.provider.to_fetch(verified(sandbox, paid_event(session, at=NOW)))
+        assert reference is not None
+
+        for forged in (reference[:-2], "A" + reference, _token((await _created(sandbox)).url)):
+            assert await sandbox.provider.fetch_payment(forged) is None
+
+    async def test_the_page_of_plans_does_not_show_it(self, sandbox: SandboxHarness) -> None:
+        session = sandbox.open(await sandbox.provider.create_invoice(invoice_request()))
+
+        with pytest.raises(SandboxSessionUnknown):
+            _ = session.purchase
+
+
+async def _created(sandbox: SandboxHarness) -> CheckoutCreated:
+    return await sandbox.provider.create_checkout(request())

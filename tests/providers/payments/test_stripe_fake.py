@@ -12,7 +12,7 @@ from providers.payments.stripe_adapter import API_VERSION
 from tests.fakes import stripe_form, stripe_objects
 from tests.fakes.stripe_api import FakeStripe
 from tests.fakes.stripe_objects import Obj
-from tests.providers.payments.harness import NOW, StripeHarness, request
+from tests.providers.payments.harness import NOW, StripeHarness, invoice_request, request
 
 _CLASSES: dict[str, type[sdk.StripeObject]] = {
     "checkout.session": sdk.checkout.Session,
@@ -23,8 +23,10 @@ _CLASSES: dict[str, type[sdk.StripeObject]] = {
     "invoice": sdk.Invoice,
     "invoice_payment": sdk.InvoicePayment,
     "line_item": sdk.InvoiceLineItem,
+    "payment_intent": sdk.PaymentIntent,
     "plan": sdk.Plan,
     "price": sdk.Price,
+    "refund": sdk.Refund,
     "subscription": sdk.Subscription,
     "subscription_item": sdk.SubscriptionItem,
 }
@@ -40,7 +42,13 @@ async def test_every_shape_is_the_sdks(stripe: StripeHarness) -> None:
     events += fake.renew(subscription_id) + fake.renew(subscription_id, paid=False)
     events += fake.refund(charge_id, 100) + fake.open_dispute(charge_id) + fake.end_subscription(subscription_id)
 
-    seen = {shape for event in [*events, *fake.customers.values()] for shape in _check(event)}
+    once = await stripe.provider.create_invoice(invoice_request())
+    events += fake.pay_checkout(once.session_id)
+    paid = fake.sessions[once.session_id]["payment_intent"]
+    fake._create_refund({"payment_intent": paid})
+    shown = [*events, *fake.customers.values(), *fake.payments.values(), *fake.refunds.values()]
+
+    seen = {shape for holder in shown for shape in _check(holder)}
 
     assert seen == _CLASSES.keys()
 
@@ -117,7 +125,7 @@ async def test_delivers_what_the_official_sdk_verifies() -> None:
     ("change", "param"),
     [
         ({"mode": ""}, "mode"),
-        ({"mode": "payment"}, "mode"),
+        ({"mode": "payment"}, "line_items[0][price_data]"),
         ({"success_url": "javascript:alert(1)"}, "success_url"),
         ({"colour": "red"}, "colour"),
         ({"metadata": {"k" * 41: "v"}}, "metadata"),
