@@ -17,6 +17,7 @@ class ErrorKind(StrEnum):
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"
+    GONE = "gone"
     PAYMENT_REQUIRED = "payment_required"
     TOO_LARGE = "too_large"
     RATE_LIMITED = "rate_limited"

@@ -12,12 +12,17 @@ from typing import TypeVar
 
 from passlib.context import CryptContext
 
+from core.errors import Unavailable
+
 R = TypeVar("R")
 
 # bcrypt looks at no more than 72 bytes and today's library refuses longer input; the earlier systems cut it there.
 _BCRYPT_BYTES = 72
 # Longer input is a denial of service and not a password; the library refuses it above 4096.
 _LONGEST = 1024
+# What two threads work off in a few seconds.
+_WAITING = 200
+_RETRY_AFTER_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +34,14 @@ class Verdict:
 
 
 class PasswordHasher:
-    """Hashes and verifies passwords in a small thread pool, so that a login storm cannot stall the sockets."""
+    """Hashes and verifies passwords in a small thread pool, so that a login storm cannot stall the sockets.
 
-    def __init__(self, *, workers: int = 2) -> None:
+    At most `waiting` wait for one of the `workers`; whoever comes then is refused with Unavailable.
+    """
+
+    def __init__(self, *, workers: int = 2, waiting: int = _WAITING) -> None:
+        self._room = workers + waiting
+        self._inside = 0
         self._context = CryptContext(schemes=["argon2", "bcrypt"], deprecated="auto")
         self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="passwords")
         # Hashed once at start, so that checking an unknown account costs exactly one verification too.
@@ -72,4 +82,11 @@ class PasswordHasher:
         return Verdict(matches=True, upgraded_hash=self._context.hash(password))
 
     async def _run(self, work: Callable[[], R]) -> R:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        # Whoever came later would have gone away before their turn, and the work would be done for nobody.
+        if self._inside >= self._room:
+            raise Unavailable(retry_after_s=_RETRY_AFTER_S)
+        self._inside += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        finally:
+            self._inside -= 1

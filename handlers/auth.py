@@ -7,11 +7,20 @@ from aiohttp import web
 from pydantic import EmailStr, Field, StringConstraints
 
 from core.i18n import TEXTS
-from handlers.envelope import Envelope, MessageEnvelope
+from core.tokens import token_hash
+from handlers.envelope import Envelope, ListEnvelope, MessageEnvelope
 from handlers.rest import Access, Call, Router, WireModel
 from services.auth import Device, SignUp
-from services.auth.errors import EmailTaken, LoginRefused, RefreshRefused, ResetTokenInvalid
-from services.auth.views import MeView, SessionView, SwitchView, TokensView
+from services.auth.errors import (
+    EmailTaken,
+    LoginRefused,
+    RefreshRefused,
+    ResetTokenInvalid,
+    SessionNotFound,
+    WrongPassword,
+)
+from services.auth.new_passwords import PasswordBreached
+from services.auth.views import ChallengeView, DeviceView, MeView, SessionView, SwitchView, TokensView
 from services.tenants.errors import NoTenantAccess
 from services.unit_of_work import PlatformScope
 
@@ -66,12 +75,19 @@ class ResetPasswordBody(WireModel):
     new_password: NewPassword
 
 
+class ChangePasswordBody(WireModel):
+    """The password that is and the one that shall be."""
+
+    current_password: Password
+    new_password: NewPassword
+
+
 @router.post(
     "/register",
     answer=Envelope[SessionView],
     access=Access.PUBLIC,
     status=201,
-    errors=(EmailTaken,),
+    errors=(EmailTaken, PasswordBreached),
     aliases=("/api/v1/auth/signup",),
     rule="auth_per_ip",
 )
@@ -84,14 +100,20 @@ async def register(call: Call, body: RegisterBody) -> web.Response:
         company_name=body.company_name,
         locale=locale_of(call),
     )
-    async with call.uow(PlatformScope("the tenant does not exist yet")) as uow:
-        view = await call.context.services.auth.registration.register(uow, form, device=device_of(call))
+    view = await call.context.services.auth.registration.register(form, device=device_of(call), trace=call.trace)
     return call.ok(view, status=201)
 
 
-@router.post("/login", answer=Envelope[SessionView], access=Access.PUBLIC, errors=(LoginRefused,), rule="auth_per_ip")
+@router.post(
+    "/login",
+    answer=Envelope[SessionView | ChallengeView],
+    access=Access.PUBLIC,
+    errors=(LoginRefused,),
+    rule="auth_per_ip",
+)
 async def login(call: Call, body: LoginBody) -> web.Response:
-    """Sign in to the default tenant."""
+    """Sign in to the default tenant; whoever has a second factor gets a challenge to answer at /verify-2fa."""
+    await call.limit("auth_per_account", account_key(body.email))
     view = await call.context.services.auth.sessions.login(
         email=body.email, password=body.password, device=device_of(call), trace=call.trace
     )
@@ -102,7 +124,9 @@ async def login(call: Call, body: LoginBody) -> web.Response:
 @router.post("/refresh", answer=Envelope[TokensView], access=Access.PUBLIC, errors=(RefreshRefused,))
 async def refresh(call: Call, body: RefreshBody) -> web.Response:
     """Exchange a refresh token for new tokens; each works once."""
-    view = await call.context.services.auth.sessions.refresh(refresh_token=body.refresh_token, trace=call.trace)
+    view = await call.context.services.auth.sessions.refresh(
+        refresh_token=body.refresh_token, device=device_of(call), trace=call.trace
+    )
     return call.ok(view)
 
 
@@ -112,6 +136,30 @@ async def logout(call: Call) -> web.Response:
     async with call.uow(_OWN) as uow:
         await call.context.services.auth.sessions.logout(uow, call.actor)
     return call.message("Logged out successfully")
+
+
+@router.post("/logout-everywhere", answer=MessageEnvelope, access=Access.USER, aliases=("/api/v1/auth/logout-all",))
+async def logout_everywhere(call: Call) -> web.Response:
+    """End every session of the user, this one too."""
+    async with call.uow(_OWN) as uow:
+        await call.context.services.auth.devices.end_all(uow, call.actor)
+    return call.message("Logged out everywhere successfully")
+
+
+@router.get("/sessions", answer=ListEnvelope[DeviceView], access=Access.USER)
+async def list_sessions(call: Call) -> web.Response:
+    """Show where the user is signed in."""
+    async with call.uow(_OWN) as uow:
+        views = await call.context.services.auth.devices.list(uow, call.actor)
+    return call.many(list(views))
+
+
+@router.delete("/sessions/{session_id}", answer=MessageEnvelope, access=Access.USER, errors=(SessionNotFound,))
+async def end_session(call: Call, session_id: UUID) -> web.Response:
+    """Sign out one of the user's devices; its tokens are void at once."""
+    async with call.uow(_OWN) as uow:
+        await call.context.services.auth.devices.end(uow, call.actor, session_id=session_id)
+    return call.message("Session ended successfully")
 
 
 @router.get("/me", answer=Envelope[MeView], access=Access.USER)
@@ -142,14 +190,34 @@ async def forgot_password(call: Call, body: ForgotPasswordBody) -> web.Response:
     "/reset-password",
     answer=MessageEnvelope,
     access=Access.PUBLIC,
-    errors=(ResetTokenInvalid,),
+    errors=(ResetTokenInvalid, PasswordBreached),
     rule="auth_per_ip",
 )
 async def reset_password(call: Call, body: ResetPasswordBody) -> web.Response:
     """Set a new password by the letter's token; every session ends."""
-    async with call.uow(_OWN) as uow:
-        await call.context.services.auth.passwords.reset(uow, token=body.token, new_password=body.new_password)
+    await call.context.services.auth.passwords.reset(token=body.token, new_password=body.new_password, trace=call.trace)
     return call.message("Password has been reset successfully")
+
+
+@router.post(
+    "/change-password",
+    answer=MessageEnvelope,
+    access=Access.USER,
+    errors=(WrongPassword, PasswordBreached),
+    rule="auth_per_ip",
+)
+async def change_password(call: Call, body: ChangePasswordBody) -> web.Response:
+    """Set another password; every other session ends."""
+    await call.limit("auth_per_account", str(call.actor.user_id))
+    await call.context.services.auth.passwords.change(
+        call.actor, current=body.current_password, new=body.new_password, trace=call.trace
+    )
+    return call.message("Password has been changed successfully")
+
+
+def account_key(email: str) -> str:
+    """Return what attempts at an account are counted under, whatever the case of its address and whether it exists."""
+    return token_hash(email.lower())
 
 
 def device_of(call: Call) -> Device:

@@ -1,6 +1,6 @@
 """Floor 1: tables, enums and pure state transitions. Importing this package registers every table."""
 
-from models import audit, billing, events, inbox, mail, notifications, provisioning, sso, tenants, users
+from models import audit, billing, events, inbox, mail, notifications, provisioning, second_factors, sso, tenants, users
 from models.base import Base
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "mail",
     "notifications",
     "provisioning",
+    "second_factors",
     "sso",
     "tenants",
     "users",

@@ -1,13 +1,18 @@
-"""The event log: every fact a tenant's people may hear of, numbered in commit order (realtime.md 3.4)."""
+"""The event log: every fact a tenant's people may hear of, numbered in commit order (realtime.md 3.4).
+
+One stream is no tenant's: `PLATFORM` carries what the instances themselves must hear of, such as ended sessions.
+"""
 
 import secrets
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, func
+from sqlalchemy import BigInteger, Index, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, JsonObject, TenantOwned
+
+PLATFORM = UUID(int=0)
 
 
 def new_epoch() -> str:
@@ -16,13 +21,18 @@ def new_epoch() -> str:
 
 
 class EventStream(TenantOwned, Base):
-    """The head of a tenant's numbering. Its row lock is what makes number order equal commit order."""
+    """The numbering of one stream. Its row lock is what makes number order equal commit order.
+
+    `head` is the newest number, `floor` the newest that was pruned: the log holds what lies between. A stream may
+    outlive its tenant, and the platform's has none, so that no foreign key ties it.
+    """
 
     __tablename__ = "event_streams"
 
-    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"), primary_key=True)
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     epoch: Mapped[str] = mapped_column(String(16), default=new_epoch)
     head: Mapped[int] = mapped_column(BigInteger, default=0)
+    floor: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
 
 
 class LoggedEvent(TenantOwned, Base):
@@ -31,7 +41,7 @@ class LoggedEvent(TenantOwned, Base):
     __tablename__ = "events"
     __table_args__ = (Index("ix_events_created_at", "created_at"),)
 
-    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"), primary_key=True)
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     id: Mapped[UUID] = mapped_column(unique=True)
     namespace: Mapped[str] = mapped_column(String(64))

@@ -58,6 +58,8 @@ class UserSession(Identified, Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_seen_at: Mapped[datetime]
     expires_at: Mapped[datetime]
+    # When the user last proved who they are in this session; None if never, as when an invitation led into it.
+    authenticated_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     revoked_reason: Mapped[str | None] = mapped_column(String(50))
     user_agent: Mapped[str | None] = mapped_column(String(255))

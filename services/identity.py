@@ -8,16 +8,23 @@ from models.tenants import Role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Actor:
-    """A signed-in user; `tenant_id` and `role` are those of the token's tenant and go together."""
+class Principal:
+    """A signed-in user; `tenant_id` and `role` are those of the token's tenant and go together.
+
+    It holds what a token tells, so that nobody need be looked up to be recognised. A use case that needs more of the
+    person, such as a name, asks for the user.
+    """
 
     user_id: UUID
-    email: str
-    full_name: str
     session_id: UUID
     tenant_id: UUID | None
     role: Role | None
     is_superuser: bool
+
+    @property
+    def manages(self) -> bool:
+        """Whether the principal runs the tenant, as its owner or an admin."""
+        return self.role in (Role.OWNER, Role.ADMIN)
 
 
 class NotAuthenticated(DomainError):
@@ -50,7 +57,7 @@ class SuperuserRequired(PermissionDenied):
     message = "Superuser access required"
 
 
-def require_tenant(actor: Actor) -> UUID:
+def require_tenant(actor: Principal) -> UUID:
     """Return the tenant the actor speaks for; raises NoTenantInToken."""
     if actor.tenant_id is None:
         raise NoTenantInToken
@@ -63,7 +70,7 @@ def require_role(role: Role | None, *allowed: Role) -> None:
         raise RoleRequired(*allowed)
 
 
-def require_superuser(actor: Actor) -> None:
+def require_superuser(actor: Principal) -> None:
     """Raise SuperuserRequired unless the actor is one of the platform's own."""
     if not actor.is_superuser:
         raise SuperuserRequired

@@ -1,31 +1,47 @@
 """Identity: who somebody is, how they become somebody, and for how long they stay signed in."""
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
 
 from sqlalchemy import and_, select
 
 from core.i18n import DEFAULT_LOCALE
+from core.otp import CodeHasher
 from core.passwords import PasswordHasher
+from core.sealing import Sealer
 from core.tokens import ExpiredToken, InvalidToken, TokenSigner
-from models.tenants import Membership, Role
+from models.tenants import Membership, Role, Tenant, TenantStatus
 from models.users import User, UserSession
+from providers.breaches import BreachRegister
 from services.auth.accounts import insert_user
+from services.auth.challenges import Challenges
+from services.auth.devices import Devices
 from services.auth.errors import CredentialsRefused, EmailTaken, TokenExpired, TokenRevoked, UserGone, UserInactive
+from services.auth.new_passwords import NewPasswords
+from services.auth.notices import SecurityNotices
 from services.auth.passwords import Passwords
 from services.auth.registration import Newcomer, Registration, SignUp
+from services.auth.second_factor import SecondFactors
 from services.auth.sessions import Sessions
 from services.auth.tokens import AccessClaims, Device, TokenDesk, read_bearer
-from services.identity import Actor
+from services.identity import Principal
 from services.mail import MailService
+from services.notifications import NotificationService
 from services.tenants import TenantService
-from services.tenants.errors import NoTenantAccess
+from services.tenants.errors import NoTenantAccess, TenantSuspended
 from services.unit_of_work import UnitOfWork, UnitOfWorkFactory
 
 __all__ = ["AuthService", "Device", "Newcomer", "SignUp", "read_bearer"]
 
 
 class AuthService:
-    """Recognises people; `registration`, `sessions` and `passwords` hold the use cases around that."""
+    """Recognises people; its parts hold the use cases around that.
+
+    Args:
+        sealer: encrypts what authenticator apps are set up with.
+        code_hashers: hash recovery codes; the first makes new ones.
+    """
 
     def __init__(
         self,
@@ -35,23 +51,42 @@ class AuthService:
         hasher: PasswordHasher,
         tenants: TenantService,
         mail: MailService,
+        notifications: NotificationService,
+        breaches: BreachRegister | None,
+        sealer: Sealer,
+        code_hashers: Sequence[CodeHasher],
         access_lifetime: timedelta,
         refresh_lifetime: timedelta,
         public_url: str,
     ) -> None:
         self._hasher = hasher
+        self._signer = signer
         self._desk = TokenDesk(signer, access_lifetime=access_lifetime, refresh_lifetime=refresh_lifetime)
-        self.registration = Registration(units=units, hasher=hasher, desk=self._desk, tenants=tenants)
-        self.sessions = Sessions(units=units, hasher=hasher, desk=self._desk)
-        self.passwords = Passwords(hasher=hasher, mail=mail, public_url=public_url)
+        new_passwords = NewPasswords(hasher=hasher, breaches=breaches)
+        self.registration = Registration(units=units, new_passwords=new_passwords, desk=self._desk, tenants=tenants)
+        notices = SecurityNotices(mail=mail, notifications=notifications)
+        self.second_factors = SecondFactors(units=units, sealer=sealer, hashers=code_hashers, notices=notices)
+        self.challenges = Challenges(units=units, hasher=hasher, desk=self._desk, factors=self.second_factors)
+        self.sessions = Sessions(
+            units=units, hasher=hasher, desk=self._desk, challenges=self.challenges, notices=notices
+        )
+        self.devices = Devices()
+        self.passwords = Passwords(
+            units=units,
+            hasher=hasher,
+            new_passwords=new_passwords,
+            mail=mail,
+            notices=notices,
+            public_url=public_url,
+        )
 
-    async def authenticate(self, uow: UnitOfWork, token: str) -> Actor:
-        """Return whoever an access token speaks for; REST and sockets ask this alike. Needs a PlatformScope.
+    async def authenticate(self, uow: UnitOfWork, token: str) -> Principal:
+        """Return whoever an access token speaks for, as the database knows them. Needs a PlatformScope.
 
         Raises CredentialsRefused, TokenExpired, UserGone, TokenRevoked, UserInactive, and NoTenantAccess when the
         user no longer belongs to the token's tenant.
         """
-        claims = self._read(uow, token)
+        claims = self._read(token, now=uow.now)
         row = (
             await uow.session.execute(
                 select(User, UserSession, Membership.role)
@@ -73,15 +108,42 @@ class AuthService:
             raise UserInactive
         if claims.tenant_id is not None and role is None:
             raise NoTenantAccess
-        return Actor(
+        return Principal(
             user_id=user.id,
-            email=user.email,
-            full_name=user.full_name,
             session_id=session.id,
             tenant_id=claims.tenant_id,
             role=role,
             is_superuser=user.is_superuser,
         )
+
+    def recognise(self, token: str, *, now: datetime) -> tuple[Principal, datetime]:
+        """Return whom an access token names, at its word, and until when; nothing is read from the database.
+
+        Only to be believed when `services.standing` has no doubt, as `Recognition` sees to. Raises CredentialsRefused
+        and TokenExpired.
+        """
+        claims = self._read(token, now=now)
+        principal = Principal(
+            user_id=claims.user_id,
+            session_id=claims.session_id,
+            tenant_id=claims.tenant_id,
+            role=claims.role,
+            is_superuser=claims.is_superuser,
+        )
+        return principal, claims.expires_at
+
+    @property
+    def public_keys(self) -> list[dict[str, str]]:
+        """What others verify our tokens with, as JWKs (RFC 7517); nothing while a shared secret signs them."""
+        return self._signer.public_keys
+
+    async def require_open_tenant(self, uow: UnitOfWork, tenant_id: UUID | None) -> None:
+        """Raise TenantSuspended when a tenant is closed to its people."""
+        if tenant_id is None:
+            return
+        status = await uow.session.scalar(select(Tenant.status).where(Tenant.id == tenant_id))
+        if status is TenantStatus.SUSPENDED:
+            raise TenantSuspended
 
     async def create_superuser(self, uow: UnitOfWork, *, email: str, password: str, full_name: str) -> User:
         """Make one of the platform's own people, who needs no tenant; for the command line. Raises EmailTaken."""
@@ -124,9 +186,9 @@ class AuthService:
         user: User | None = await uow.session.scalar(select(User).where(User.has_email(email)))
         return user
 
-    def _read(self, uow: UnitOfWork, token: str) -> AccessClaims:
+    def _read(self, token: str, *, now: datetime) -> AccessClaims:
         try:
-            return self._desk.read_access(token, now=uow.now)
+            return self._desk.read_access(token, now=now)
         except ExpiredToken as error:
             raise TokenExpired from error
         except InvalidToken as error:

@@ -1,6 +1,6 @@
 """Refusals about who somebody is (texts of contract.md 1.5)."""
 
-from core.errors import DomainError, ErrorKind, PermissionDenied
+from core.errors import DomainError, ErrorKind, NotFound, PermissionDenied
 
 
 class CredentialsRefused(DomainError):
@@ -81,12 +81,56 @@ class RefreshUserGone(RefreshRefused):
     message = "User not found or inactive"
 
 
+class SessionNotFound(NotFound):
+    """There is no such session, it has ended, or it is not the caller's."""
+
+    message = "Session not found"
+
+
 class EmailTaken(DomainError):
     """Somebody has signed up with this address, in whatever case it was written."""
 
     kind = ErrorKind.CONFLICT
     code = "ALREADY_EXISTS"
     message = "User with this email already exists"
+
+
+class WrongPassword(DomainError):
+    """The password that shall be changed, or that shall prove who asks, is another one."""
+
+    code = "WRONG_PASSWORD"
+    message = "The current password is wrong"
+
+
+class WrongCode(DomainError):
+    """The code is wrong, or was used before; which of them is not told."""
+
+    code = "WRONG_CODE"
+    message = "The code is wrong"
+
+
+class ChallengeRefused(DomainError):
+    """The challenge is unknown, answered, too old, or was answered wrongly too often."""
+
+    kind = ErrorKind.UNAUTHENTICATED
+    code = "CHALLENGE_REFUSED"
+    message = "Sign in again"
+
+
+class SecondFactorPresent(DomainError):
+    """The user has a second factor already."""
+
+    kind = ErrorKind.CONFLICT
+    code = "ALREADY_EXISTS"
+    message = "Two-factor authentication is on already"
+
+
+class SecondFactorAbsent(DomainError):
+    """The user has no second factor, or has not begun to set one up."""
+
+    kind = ErrorKind.CONFLICT
+    code = "CONFLICT"
+    message = "Two-factor authentication is not set up"
 
 
 class ResetTokenInvalid(DomainError):

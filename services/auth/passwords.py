@@ -1,28 +1,47 @@
-"""Forgotten passwords: a one-time token by mail, and the new password it allows (contract.md 2.2)."""
+"""Passwords: changed by whoever knows the one that is, or replaced by a token that came by mail (contract.md 2.2)."""
 
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from core.passwords import PasswordHasher
 from core.tokens import new_opaque_token, token_hash
-from models.users import OneTimeToken, TokenPurpose, User, UserSession
-from services.auth.errors import ResetTokenInvalid
+from models.second_factors import SignInChallenge
+from models.users import OneTimeToken, TokenPurpose, User
+from services.auth.announcer import announce
+from services.auth.endings import end_sessions
+from services.auth.errors import ResetTokenInvalid, WrongPassword
+from services.auth.new_passwords import NewPasswords
+from services.auth.notices import SecurityNotices
+from services.identity import Principal
 from services.mail import MailService
 from services.tenants.members import lock_user
-from services.unit_of_work import UnitOfWork
+from services.unit_of_work import PlatformScope, RequestTrace, UnitOfWork, UnitOfWorkFactory
 
 RESET_LIFETIME = timedelta(hours=1)
 # Whoever asks again and again must not fill somebody's letter box.
 _LETTER_PAUSE = timedelta(minutes=1)
+_SCOPE = PlatformScope("a password belongs to a person, not to a tenant")
 
 
 class Passwords:
-    """The use cases of somebody who cannot sign in."""
+    """The use cases around a user's password."""
 
-    def __init__(self, *, hasher: PasswordHasher, mail: MailService, public_url: str) -> None:
+    def __init__(
+        self,
+        *,
+        units: UnitOfWorkFactory,
+        hasher: PasswordHasher,
+        new_passwords: NewPasswords,
+        mail: MailService,
+        notices: SecurityNotices,
+        public_url: str,
+    ) -> None:
+        self._units = units
         self._hasher = hasher
+        self._new_passwords = new_passwords
+        self._notices = notices
         self._mail = mail
         self._public_url = public_url
 
@@ -39,31 +58,57 @@ class Passwords:
         if user is not None and not await self._asked_just_now(uow, user.id):
             self._send_token(uow, user)
 
-    async def reset(self, uow: UnitOfWork, *, token: str, new_password: str) -> None:
-        """Set a new password by a letter's token and end every session; raises ResetTokenInvalid."""
-        # Hashed before the first statement, so that no connection waits for it.
-        hashed = await self._hasher.hash(new_password)
-        user_id = await self._consume(uow, token)
-        user = await uow.session.scalar(select(User).where(User.id == user_id, User.is_active))
-        if user is None:
-            raise ResetTokenInvalid
+    async def reset(self, *, token: str, new_password: str, trace: RequestTrace | None = None) -> None:
+        """Set a new password by a letter's token and end every session.
+
+        Raises ResetTokenInvalid and PasswordBreached.
+        """
+        hashed = await self._new_passwords.hash(new_password)
+        async with self._units(_SCOPE, trace=trace) as uow:
+            user_id = await self._consume(uow, token)
+            user = await uow.session.scalar(select(User).where(User.id == user_id, User.is_active))
+            if user is None:
+                raise ResetTokenInvalid
+            await self._replace(uow, user, hashed)
+            await end_sessions(uow, user_id, reason="password_reset")
+            await announce(uow, user_id, "password_reset")
+            await self._notices.warn(uow, user_id, "password_changed", tenant_id=None)
+            uow.audit("password.reset", actor_id=user_id, tenant_id=None, subject=("user", user_id))
+
+    async def change(self, actor: Principal, *, current: str, new: str, trace: RequestTrace | None = None) -> None:
+        """Replace the caller's password and end every other session; raises WrongPassword and PasswordBreached."""
+        async with self._units(_SCOPE, trace=trace) as uow:
+            stored = await uow.session.scalar(select(User.hashed_password).where(User.id == actor.user_id))
+        if not (await self._hasher.verify(current, stored)).matches:
+            raise WrongPassword
+        hashed = await self._new_passwords.hash(new)
+        async with self._units(_SCOPE, trace=trace) as uow:
+            # Compared once more, so that of two changes at once the later does not win by a password that was replaced.
+            user = await uow.session.scalar(
+                select(User)
+                .where(User.id == actor.user_id, User.hashed_password == stored)
+                .with_for_update(key_share=True)
+            )
+            if user is None:
+                raise WrongPassword
+            await self._replace(uow, user, hashed)
+            ended = await end_sessions(uow, user.id, reason="password_changed", keep=actor.session_id)
+            await announce(uow, user.id, "password_changed")
+            await self._notices.warn(uow, user.id, "password_changed", tenant_id=actor.tenant_id)
+            uow.audit(
+                "password.changed",
+                actor_id=user.id,
+                tenant_id=actor.tenant_id,
+                subject=("user", user.id),
+                details={"sessions_ended": len(ended)},
+            )
+
+    async def _replace(self, uow: UnitOfWork, user: User, hashed: str) -> None:
         user.hashed_password = hashed
         user.updated_at = uow.now
-        await self._void_other_tokens(uow, user_id)
-        await uow.session.execute(
-            update(UserSession)
-            .where(UserSession.user_id == user_id, UserSession.revoked_at.is_(None))
-            .values(revoked_at=uow.now, revoked_reason="password_reset")
-        )
-        self._mail.enqueue_letter(
-            uow,
-            "password_changed",
-            recipient=user.email,
-            locale=user.locale,
-            full_name=user.full_name,
-            email=user.email,
-        )
-        uow.audit("password.reset", actor_id=user_id, tenant_id=None, subject=("user", user_id))
+        await self._void_tokens(uow, user.id)
+        # A sign-in that showed the former password must not be finished.
+        await uow.session.execute(delete(SignInChallenge).where(SignInChallenge.user_id == user.id))
 
     async def _asked_just_now(self, uow: UnitOfWork, user_id: UUID) -> bool:
         recent = await uow.session.scalar(
@@ -122,7 +167,7 @@ class Passwords:
             raise ResetTokenInvalid
         return user_id
 
-    async def _void_other_tokens(self, uow: UnitOfWork, user_id: UUID) -> None:
+    async def _void_tokens(self, uow: UnitOfWork, user_id: UUID) -> None:
         # An earlier letter, perhaps read by somebody else, must not undo what was just done.
         await uow.session.execute(
             update(OneTimeToken)

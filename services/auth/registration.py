@@ -5,19 +5,20 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
-from core.passwords import PasswordHasher
 from models.tenants import Invitation, Membership
 from models.users import User
 from services.auth.accounts import insert_user
+from services.auth.new_passwords import NewPasswords
 from services.auth.tokens import Device, TokenDesk
 from services.auth.views import SessionView
-from services.identity import Actor
+from services.identity import Principal
 from services.tenants import TenantService
 from services.tenants.errors import InvitationExpired, InvitationForAnother
 from services.tenants.members import memberships_of
 from services.unit_of_work import PlatformScope, RequestTrace, UnitOfWork, UnitOfWorkFactory
 
 _SCOPE = PlatformScope("an invitation's token names the tenant")
+_SIGN_UP = PlatformScope("the tenant does not exist yet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,20 +45,23 @@ class Registration:
     """The use cases that make users."""
 
     def __init__(
-        self, *, units: UnitOfWorkFactory, hasher: PasswordHasher, desk: TokenDesk, tenants: TenantService
+        self, *, units: UnitOfWorkFactory, new_passwords: NewPasswords, desk: TokenDesk, tenants: TenantService
     ) -> None:
         self._units = units
-        self._hasher = hasher
+        self._new_passwords = new_passwords
         self._desk = desk
         self._tenants = tenants
 
-    async def register(self, uow: UnitOfWork, form: SignUp, *, device: Device) -> SessionView:
+    async def register(self, form: SignUp, *, device: Device, trace: RequestTrace | None = None) -> SessionView:
         """Sign up: user, tenant, owner's place, trial, first provisioning job and session in one transaction.
 
-        Needs a PlatformScope. Raises EmailTaken.
+        Raises EmailTaken and PasswordBreached.
         """
-        # Hashed before the first statement, so that no connection waits for it.
-        hashed = await self._hasher.hash(form.password)
+        hashed = await self._new_passwords.hash(form.password)
+        async with self._units(_SIGN_UP, trace=trace) as uow:
+            return await self._found(uow, form, hashed, device)
+
+    async def _found(self, uow: UnitOfWork, form: SignUp, hashed: str, device: Device) -> SessionView:
         user = await insert_user(
             uow, email=form.email, hashed_password=hashed, full_name=form.full_name, locale=form.locale
         )
@@ -67,24 +71,26 @@ class Registration:
         return self._open(uow, user, places, places[0], device)
 
     async def accept_invitation(
-        self, *, token: str, guest: Actor | Newcomer, device: Device, trace: RequestTrace | None = None
+        self, *, token: str, guest: Principal | Newcomer, device: Device, trace: RequestTrace | None = None
     ) -> SessionView:
         """Take the place an invitation offers, signed in or as a new user, and open a session there.
 
-        Raises InvitationNotFound, InvitationClosed, InvitationExpired, InvitationForAnother and EmailTaken.
+        Raises InvitationNotFound, InvitationClosed, InvitationExpired, InvitationForAnother, EmailTaken and
+        PasswordBreached.
         """
-        hashed = await self._hasher.hash(guest.password) if isinstance(guest, Newcomer) else ""
+        hashed = await self._new_passwords.hash(guest.password) if isinstance(guest, Newcomer) else ""
         async with self._units(_SCOPE, trace=trace) as uow:
             invitation = await self._tenants.invitations.find(uow, token)
             if not invitation.expire(uow.now):
                 user = await self._invited(uow, invitation, guest, hashed)
                 place = await self._tenants.invitations.accept(uow, invitation, user=user)
                 places = await memberships_of(uow, user.id)
-                return self._open(uow, user, places, place, device)
+                # An invitation's token proves nothing of whoever was signed in before.
+                return self._open(uow, user, places, place, device, proved=isinstance(guest, Newcomer))
         # Raised only now: leaving the unit of work by an exception would undo the invitation's end.
         raise InvitationExpired
 
-    async def _invited(self, uow: UnitOfWork, invitation: Invitation, guest: Actor | Newcomer, hashed: str) -> User:
+    async def _invited(self, uow: UnitOfWork, invitation: Invitation, guest: Principal | Newcomer, hashed: str) -> User:
         if isinstance(guest, Newcomer):
             user = await insert_user(
                 uow,
@@ -95,13 +101,21 @@ class Registration:
             )
             uow.audit("user.registered", actor_id=user.id, tenant_id=invitation.tenant_id, subject=("user", user.id))
             return user
+        user = (await uow.session.scalars(select(User).where(User.id == guest.user_id))).one()
         # A forwarded letter must not let somebody else in.
-        if guest.email.lower() != invitation.email.lower():
+        if user.email.lower() != invitation.email.lower():
             raise InvitationForAnother
-        return (await uow.session.scalars(select(User).where(User.id == guest.user_id))).one()
+        return user
 
     def _open(
-        self, uow: UnitOfWork, user: User, places: Sequence[Membership], place: Membership, device: Device
+        self,
+        uow: UnitOfWork,
+        user: User,
+        places: Sequence[Membership],
+        place: Membership,
+        device: Device,
+        *,
+        proved: bool = True,
     ) -> SessionView:
-        tokens = self._desk.open(uow, user, place, device=device)
+        tokens = self._desk.open(uow, user, place, device=device, proved=proved)
         return SessionView.build(tokens, user, places, place)

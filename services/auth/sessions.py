@@ -11,6 +11,8 @@ from core.passwords import PasswordHasher
 from core.tokens import ExpiredToken, InvalidToken
 from models.tenants import Membership
 from models.users import RefreshVerdict, User, UserSession
+from services.auth.announcer import announce
+from services.auth.challenges import Challenges
 from services.auth.errors import (
     AccountInactive,
     LoginRefused,
@@ -21,11 +23,13 @@ from services.auth.errors import (
     TokenRevoked,
     UserHasNoTenants,
 )
+from services.auth.notices import SecurityNotices
 from services.auth.tokens import Device, RefreshClaims, TokenDesk
-from services.auth.views import MeView, SessionView, SwitchView, TokensView
-from services.identity import Actor
+from services.auth.views import ChallengeView, MeView, SessionView, SwitchView, TokensView
+from services.identity import Principal
+from services.standing import sessions_ended
 from services.tenants.errors import NoTenantAccess
-from services.tenants.members import lock_user, memberships_of
+from services.tenants.members import home_of, lock_user, memberships_of
 from services.tenants.views import TenantView
 from services.unit_of_work import PlatformScope, RequestTrace, UnitOfWork, UnitOfWorkFactory
 
@@ -43,17 +47,28 @@ class _Stored:
 class Sessions:
     """The use cases around one sign-in."""
 
-    def __init__(self, *, units: UnitOfWorkFactory, hasher: PasswordHasher, desk: TokenDesk) -> None:
+    def __init__(
+        self,
+        *,
+        units: UnitOfWorkFactory,
+        hasher: PasswordHasher,
+        desk: TokenDesk,
+        challenges: Challenges,
+        notices: SecurityNotices,
+    ) -> None:
         self._units = units
         self._hasher = hasher
         self._desk = desk
+        self._challenges = challenges
+        self._notices = notices
 
     async def login(
         self, *, email: str, password: str, device: Device, trace: RequestTrace | None = None
-    ) -> SessionView:
+    ) -> SessionView | ChallengeView:
         """Check a password and open a session in the default tenant, else in the first.
 
-        Takes the same time for an address that nobody has. Raises LoginRefused, AccountInactive, UserHasNoTenants.
+        Whoever has a second factor gets a challenge instead, which `Challenges.answer` finishes. Takes
+        the same time for an address that nobody has. Raises LoginRefused, AccountInactive, UserHasNoTenants.
         """
         for _ in range(_LOGIN_ATTEMPTS):
             stored = await self._look_up(email, trace)
@@ -67,22 +82,27 @@ class Sessions:
                     return await self._sign_in(uow, user, verdict.upgraded_hash, device)
         raise LoginRefused
 
-    async def refresh(self, *, refresh_token: str, trace: RequestTrace | None = None) -> TokensView:
+    async def refresh(
+        self, *, refresh_token: str, device: Device | None = None, trace: RequestTrace | None = None
+    ) -> TokensView:
         """Exchange a refresh token for new tokens of the session's tenant; each token works once.
+
+        `device` is where the session is seen now.
 
         A token that was exchanged before, other than a moment ago, ends the session. Raises RefreshRefused and its kin.
         """
         async with self._units(_SCOPE, trace=trace) as uow:
-            outcome = await self._exchange(uow, self._read(uow, refresh_token))
+            outcome = await self._exchange(uow, self._read(uow, refresh_token), device)
         # Raised only now: leaving the unit of work by an exception would undo the session's end.
         if isinstance(outcome, DomainError):
             raise outcome
         return outcome
 
-    async def logout(self, uow: UnitOfWork, actor: Actor) -> None:
+    async def logout(self, uow: UnitOfWork, actor: Principal) -> None:
         """End the caller's session: its access and refresh tokens are void at once."""
         session = await self._locked(uow, actor.session_id)
         if session is not None and session.revoke("logout", now=uow.now):
+            uow.record(sessions_ended([session.id]))
             uow.audit(
                 "session.closed",
                 actor_id=actor.user_id,
@@ -90,13 +110,13 @@ class Sessions:
                 subject=("session", session.id),
             )
 
-    async def me(self, uow: UnitOfWork, actor: Actor) -> MeView:
+    async def me(self, uow: UnitOfWork, actor: Principal) -> MeView:
         """Show the caller with all tenants; needs a PlatformScope."""
         user = (await uow.session.scalars(select(User).where(User.id == actor.user_id))).one()
         places = await memberships_of(uow, user.id)
         return MeView.build(user, places, _place_in(places, actor.tenant_id))
 
-    async def switch_tenant(self, uow: UnitOfWork, actor: Actor, *, tenant_id: UUID) -> SwitchView:
+    async def switch_tenant(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID) -> SwitchView:
         """Move the caller's session to another tenant, which becomes the only default; needs a PlatformScope.
 
         Raises NoTenantAccess and TokenRevoked.
@@ -134,17 +154,22 @@ class Sessions:
         )
         return user
 
-    async def _sign_in(self, uow: UnitOfWork, user: User, upgraded_hash: str | None, device: Device) -> SessionView:
+    async def _sign_in(
+        self, uow: UnitOfWork, user: User, upgraded_hash: str | None, device: Device
+    ) -> SessionView | ChallengeView:
         if not user.is_active:
             raise AccountInactive
         places = await memberships_of(uow, user.id)
-        place = _home(places)
+        place = home_of(places)
         # The platform's own people may belong to no tenant at all.
         if place is None and not user.is_superuser:
             raise UserHasNoTenants
         if upgraded_hash is not None:
             user.hashed_password = upgraded_hash
             user.updated_at = uow.now
+        challenge = await self._challenges.open_if_needed(uow, user)
+        if challenge is not None:
+            return challenge
         tokens = self._desk.open(uow, user, place, device=device)
         return SessionView.build(tokens, user, places, place)
 
@@ -156,30 +181,48 @@ class Sessions:
         except InvalidToken as error:
             raise RefreshRefused from error
 
-    async def _exchange(self, uow: UnitOfWork, claims: RefreshClaims) -> TokensView | RefreshRevoked:
+    async def _exchange(
+        self, uow: UnitOfWork, claims: RefreshClaims, device: Device | None
+    ) -> TokensView | RefreshRevoked:
         session = await self._locked(uow, claims.session_id)
         if session is None or session.user_id != claims.user_id:
             raise RefreshUserGone
         if not session.is_live(uow.now):
             raise RefreshRevoked
         if session.judge(claims.jti, now=uow.now) is RefreshVerdict.REUSED:
-            session.revoke("reuse", now=uow.now)
-            uow.audit(
-                "session.reuse_detected",
-                actor_id=None,
-                tenant_id=session.tenant_id,
-                subject=("session", session.id),
-            )
+            await self._end_reused(uow, session)
             return RefreshRevoked()
         user = await uow.session.scalar(select(User).where(User.id == session.user_id, User.is_active))
         if user is None:
             raise RefreshUserGone
         places = await memberships_of(uow, user.id)
         # The session's tenant may be lost meanwhile; then the user goes on in another one.
-        place = _place_in(places, session.tenant_id) or _home(places)
+        place = _place_in(places, session.tenant_id) or home_of(places)
         if place is None and not user.is_superuser:
             raise UserHasNoTenants
-        return self._desk.renew(uow, session, user, place, presented_jti=claims.jti)
+        tokens = self._desk.renew(uow, session, user, place, presented_jti=claims.jti)
+        if device is not None:
+            self._desk.note_device(session, device)
+        return tokens
+
+    async def _end_reused(self, uow: UnitOfWork, session: UserSession) -> None:
+        session.revoke("reuse", now=uow.now)
+        uow.record(sessions_ended([session.id]))
+        await announce(uow, session.user_id, "session_reused", session_id=session.id)
+        await self._notices.warn(
+            uow,
+            session.user_id,
+            "session_reused",
+            tenant_id=session.tenant_id,
+            device=session.user_agent or "-",
+            ip=session.ip or "-",
+        )
+        uow.audit(
+            "session.reuse_detected",
+            actor_id=None,
+            tenant_id=session.tenant_id,
+            subject=("session", session.id),
+        )
 
     async def _locked(self, uow: UnitOfWork, session_id: UUID) -> UserSession | None:
         session: UserSession | None = await uow.session.scalar(
@@ -190,11 +233,6 @@ class Sessions:
 
 def _place_in(places: Sequence[Membership], tenant_id: UUID | None) -> Membership | None:
     return next((place for place in places if place.tenant_id == tenant_id), None)
-
-
-def _home(places: Sequence[Membership]) -> Membership | None:
-    default = next((place for place in places if place.is_default), None)
-    return default or (places[0] if places else None)
 
 
 async def _make_default(uow: UnitOfWork, place: Membership) -> None:

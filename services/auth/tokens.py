@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 from core.tokens import InvalidToken, TokenSigner
-from models.tenants import Membership
+from models.tenants import Membership, Role
 from models.users import User, UserSession
 from services.auth.views import TokensView
 from services.unit_of_work import UnitOfWork
 
 _USER_AGENT_LENGTH = 255
+_SUPERUSER = "super_admin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +26,14 @@ class Device:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessClaims:
-    """What a valid access token says."""
+    """What a valid access token says; `role` is the one in the tenant when it was issued."""
 
     user_id: UUID
     session_id: UUID
     tenant_id: UUID | None
+    role: Role | None
+    is_superuser: bool
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +53,13 @@ class TokenDesk:
         self._access_lifetime = access_lifetime
         self._refresh_lifetime = refresh_lifetime
 
-    def open(self, uow: UnitOfWork, user: User, place: Membership | None, *, device: Device) -> TokensView:
-        """Begin a session of `user` in the tenant of `place` and issue its first tokens."""
+    def open(
+        self, uow: UnitOfWork, user: User, place: Membership | None, *, device: Device, proved: bool = True
+    ) -> TokensView:
+        """Begin a session of `user` in the tenant of `place` and issue its first tokens.
+
+        `proved` tells whether they have just proved who they are.
+        """
         session = UserSession(
             id=uuid4(),
             user_id=user.id,
@@ -59,9 +68,9 @@ class TokenDesk:
             created_at=uow.now,
             last_seen_at=uow.now,
             expires_at=uow.now + self._refresh_lifetime,
-            user_agent=device.user_agent[:_USER_AGENT_LENGTH] if device.user_agent else None,
-            ip=device.ip,
+            authenticated_at=uow.now if proved else None,
         )
+        self.note_device(session, device)
         uow.session.add(session)
         uow.audit(
             "session.opened",
@@ -79,6 +88,11 @@ class TokenDesk:
         session.rotate(presented_jti, uuid4().hex, now=uow.now, expires_at=uow.now + self._refresh_lifetime)
         return self._issue(uow.now, session, user, place)
 
+    def note_device(self, session: UserSession, device: Device) -> None:
+        """Remember where a session is used from."""
+        session.user_agent = device.user_agent[:_USER_AGENT_LENGTH] if device.user_agent else None
+        session.ip = device.ip
+
     def read_access(self, token: str, *, now: datetime) -> AccessClaims:
         """Return what an access token says; raises ExpiredToken or InvalidToken."""
         claims = self._signer.read(_ascii(token), "access", now=now)
@@ -88,6 +102,9 @@ class TokenDesk:
             user_id=_uuid(claims["sub"]),
             session_id=_uuid(claims.get("sid")),
             tenant_id=None if tenant is None else _uuid(tenant),
+            role=_role(claims.get("role")),
+            is_superuser=claims.get("platform_role") == _SUPERUSER,
+            expires_at=datetime.fromtimestamp(claims["exp"], UTC),
         )
 
     def read_refresh(self, token: str, *, now: datetime) -> RefreshClaims:
@@ -96,6 +113,16 @@ class TokenDesk:
         return RefreshClaims(
             user_id=_uuid(claims["sub"]), session_id=_uuid(claims.get("sid")), jti=_text(claims, "jti")
         )
+
+    def issue_challenge(self, user_id: UUID, challenge_id: UUID, *, now: datetime, lifetime: timedelta) -> str:
+        """Return the token of a challenge, which opens nothing by itself."""
+        claims: dict[str, str | None] = {"challenge": str(challenge_id)}
+        return self._signer.issue("challenge", user_id, now=now, lifetime=lifetime, claims=claims)
+
+    def read_challenge(self, token: str, *, now: datetime) -> tuple[UUID, UUID]:
+        """Return the user and the challenge that a token names; raises InvalidToken."""
+        claims = self._signer.read(_ascii(token), "challenge", now=now)
+        return _uuid(claims["sub"]), _uuid(claims.get("challenge"))
 
     def _issue(self, now: datetime, session: UserSession, user: User, place: Membership | None) -> TokensView:
         tenant_id = str(place.tenant_id) if place else None
@@ -110,7 +137,7 @@ class TokenDesk:
                 "tenant_id": tenant_id,
                 "tenant": tenant_id,
                 "role": place.role.value if place else None,
-                "platform_role": "super_admin" if user.is_superuser else None,
+                "platform_role": _SUPERUSER if user.is_superuser else None,
             },
         )
         refresh = self._signer.issue(
@@ -141,6 +168,13 @@ def _uuid(value: object) -> UUID:
         return UUID(str(value))
     except ValueError as error:
         raise InvalidToken("malformed id") from error
+
+
+def _role(value: object) -> Role | None:
+    try:
+        return None if value is None else Role(str(value))
+    except ValueError as error:
+        raise InvalidToken("unknown role") from error
 
 
 def _text(claims: Mapping[str, Any], name: str) -> str:

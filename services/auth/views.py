@@ -6,7 +6,7 @@ from typing import Literal, Self
 from uuid import UUID
 
 from models.tenants import Membership
-from models.users import User
+from models.users import User, UserSession
 from services.tenants.views import TenantView, UserTenantView, View
 
 
@@ -61,6 +61,63 @@ class SessionView(TokensView):
             user=UserView.of(user, memberships),
             tenants=[UserTenantView.of(place) for place in memberships],
             current_tenant=TenantView.of(current.tenant) if current else None,
+        )
+
+
+class ChallengeView(View):
+    """A sign-in that waits for the second factor; the token is good for one answer within `expires_in` seconds."""
+
+    status: Literal["2fa_required"] = "2fa_required"
+    challenge_token: str
+    expires_in: int
+    methods: tuple[Literal["totp", "recovery_code"], ...] = ("totp", "recovery_code")
+
+
+class SecondFactorView(View):
+    """Whether the user has a second factor, and since when."""
+
+    enabled: bool
+    confirmed_at: datetime | None
+    recovery_codes_left: int
+
+
+class EnrolmentView(View):
+    """What an authenticator app is set up with: the secret, its address, and that as a QR code (an `<svg>` element)."""
+
+    secret: str
+    provisioning_uri: str
+    qr_svg: str
+
+
+class RecoveryCodesView(View):
+    """The codes that take the place of the app, each once; they are shown only now."""
+
+    recovery_codes: list[str]
+
+
+class DeviceView(View):
+    """Where the user is signed in: `device` is what the client calls itself, `current` the session that asks."""
+
+    id: UUID
+    device: str | None
+    ip: str | None
+    tenant_id: UUID | None
+    created_at: datetime
+    last_seen_at: datetime
+    expires_at: datetime
+    current: bool
+
+    @classmethod
+    def of(cls, session: UserSession, *, current: bool) -> Self:
+        return cls(
+            id=session.id,
+            device=session.user_agent,
+            ip=session.ip,
+            tenant_id=session.tenant_id,
+            created_at=session.created_at,
+            last_seen_at=session.last_seen_at,
+            expires_at=session.expires_at,
+            current=current,
         )
 
 

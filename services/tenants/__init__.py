@@ -13,12 +13,13 @@ from models.provisioning import JobType
 from models.tenants import Membership, Role, Tenant, TenantStatus
 from models.users import User
 from services.billing import BillingService
-from services.identity import Actor, require_tenant
+from services.identity import Principal, require_tenant
 from services.mail import MailService
 from services.provisioning import ProvisioningService
 from services.tenants.invitations import Invitations
 from services.tenants.members import Members, attach, membership_of
 from services.tenants.slugs import free_slug
+from services.tenants.suspension import Suspension
 from services.tenants.views import CurrentTenantView, TenantDetailView, TenantStatusView
 from services.unit_of_work import UnitOfWork
 
@@ -34,7 +35,10 @@ class TenantChanges:
 
 
 class TenantService:
-    """Founding, showing and changing tenants; `members` and `invitations` hold the use cases about people."""
+    """Founding, showing and changing tenants; `members` and `invitations` hold the use cases about people.
+
+    `suspension` holds those of the platform's operators.
+    """
 
     def __init__(
         self, *, billing: BillingService, provisioning: ProvisioningService, mail: MailService, public_url: str
@@ -43,6 +47,7 @@ class TenantService:
         self._provisioning = provisioning
         self.members = Members()
         self.invitations = Invitations(mail=mail, public_url=public_url)
+        self.suspension = Suspension()
 
     async def create(self, uow: UnitOfWork, *, name: str, owner: User) -> Tenant:
         """Found a tenant: its owner's place, its trial and the job that makes its site, all in this transaction.
@@ -76,7 +81,7 @@ class TenantService:
         await attach(uow, tenant_id=tenant.id, user_id=owner.id, role=Role.OWNER)
         return tenant
 
-    async def list(self, uow: UnitOfWork, actor: Actor, page: PageRequest) -> Page[TenantDetailView]:
+    async def list(self, uow: UnitOfWork, actor: Principal, page: PageRequest) -> Page[TenantDetailView]:
         """Show the caller's tenants, newest first; needs a PlatformScope."""
         mine = Membership.user_id == actor.user_id
         total = await uow.session.scalar(select(func.count()).select_from(Membership).where(mine))
@@ -91,7 +96,7 @@ class TenantService:
         )
         return Page(items=[TenantDetailView.seen_by(row) for row in rows], total=total or 0, request=page)
 
-    async def current(self, uow: UnitOfWork, actor: Actor) -> CurrentTenantView:
+    async def current(self, uow: UnitOfWork, actor: Principal) -> CurrentTenantView:
         """Show the tenant of the caller's token with its subscription and its plan's limits."""
         tenant_id = require_tenant(actor)
         membership = await membership_of(uow, actor, tenant_id)
@@ -102,11 +107,11 @@ class TenantService:
             limits=subscription.plan.limits if subscription else {},
         )
 
-    async def show(self, uow: UnitOfWork, actor: Actor, *, tenant_id: UUID) -> TenantDetailView:
+    async def show(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID) -> TenantDetailView:
         """Show one of the caller's tenants."""
         return TenantDetailView.seen_by(await membership_of(uow, actor, tenant_id))
 
-    async def status(self, uow: UnitOfWork, actor: Actor, *, tenant_id: UUID) -> TenantStatusView:
+    async def status(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID) -> TenantStatusView:
         """Show where one of the caller's tenants stands."""
         tenant = (await membership_of(uow, actor, tenant_id)).tenant
         return TenantStatusView(
@@ -117,7 +122,7 @@ class TenantService:
         )
 
     async def update(
-        self, uow: UnitOfWork, actor: Actor, *, tenant_id: UUID, changes: TenantChanges
+        self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, changes: TenantChanges
     ) -> TenantDetailView:
         """Change the name or replace the settings; for owners and admins."""
         membership = await membership_of(uow, actor, tenant_id, Role.OWNER, Role.ADMIN)

@@ -80,3 +80,10 @@ class InvitationForAnother(PermissionDenied):
     """The invitation names another e-mail address than the caller's."""
 
     message = "This invitation was sent to another e-mail address"
+
+
+class TenantSuspended(PermissionDenied):
+    """The tenant is closed to its people for now."""
+
+    code = "TENANT_SUSPENDED"
+    message = "This tenant is suspended"

@@ -6,12 +6,11 @@ from uuid import UUID, uuid4
 from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
-from core.i18n import DEFAULT_LOCALE
 from core.pagination import Page, PageRequest
 from core.tokens import new_opaque_token, token_hash
 from models.tenants import Invitation, InvitationState, Membership, Role
 from models.users import User
-from services.identity import Actor
+from services.identity import Principal
 from services.mail import MailService
 from services.tenants.errors import (
     AlreadyMember,
@@ -34,7 +33,9 @@ class Invitations:
         self._mail = mail
         self._public_url = public_url
 
-    async def invite(self, uow: UnitOfWork, actor: Actor, *, tenant_id: UUID, email: str, role: Role) -> InvitedView:
+    async def invite(
+        self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, email: str, role: Role
+    ) -> InvitedView:
         """Offer a place; for owners and admins. Needs a PlatformScope, for a user's default may be elsewhere.
 
         Inviting an address again renews its invitation, whose earlier token is void.
@@ -48,7 +49,9 @@ class Invitations:
             return await self._add(uow, actor, host, user, role)
         return await self._offer(uow, actor, host, email, role)
 
-    async def list(self, uow: UnitOfWork, actor: Actor, *, tenant_id: UUID, page: PageRequest) -> Page[InvitationView]:
+    async def list(
+        self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, page: PageRequest
+    ) -> Page[InvitationView]:
         """Show the invitations, newest first; for owners and admins."""
         await membership_of(uow, actor, tenant_id, Role.OWNER, Role.ADMIN)
         total = await uow.session.scalar(
@@ -64,7 +67,7 @@ class Invitations:
         items = [InvitationView.of(row, now=uow.now) for row in rows]
         return Page(items=items, total=total or 0, request=page)
 
-    async def revoke(self, uow: UnitOfWork, actor: Actor, *, tenant_id: UUID, invitation_id: UUID) -> None:
+    async def revoke(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, invitation_id: UUID) -> None:
         """Take an offer back; for owners and admins. Raises InvitationNotFound and InvitationClosed."""
         await membership_of(uow, actor, tenant_id, Role.OWNER, Role.ADMIN)
         invitation = await uow.session.scalar(
@@ -115,7 +118,7 @@ class Invitations:
         )
         return membership
 
-    async def _add(self, uow: UnitOfWork, actor: Actor, host: Membership, user: User, role: Role) -> InvitedView:
+    async def _add(self, uow: UnitOfWork, actor: Principal, host: Membership, user: User, role: Role) -> InvitedView:
         membership, created = await attach(uow, tenant_id=host.tenant_id, user_id=user.id, role=role)
         if not created:
             raise AlreadyMember(user.email)
@@ -127,7 +130,7 @@ class Invitations:
             locale=user.locale,
             full_name=user.full_name,
             email=user.email,
-            inviter=actor.full_name,
+            inviter=(await _user(uow, actor)).full_name,
             tenant=host.tenant.name,
             link=self._public_url,
         )
@@ -140,20 +143,20 @@ class Invitations:
         )
         return InvitedView(user_id=user.id, role=membership.role, invitation_id=None)
 
-    async def _offer(self, uow: UnitOfWork, actor: Actor, host: Membership, email: str, role: Role) -> InvitedView:
+    async def _offer(self, uow: UnitOfWork, actor: Principal, host: Membership, email: str, role: Role) -> InvitedView:
         token = new_opaque_token()
         invitation_id = await self._store(
             uow, tenant_id=host.tenant_id, email=email, role=role, token=token, invited_by=actor.user_id
         )
-        locale = await uow.session.scalar(select(User.locale).where(User.id == actor.user_id))
+        inviter = await _user(uow, actor)
         self._mail.enqueue_letter(
             uow,
             "invitation",
             recipient=email,
             # Nothing is known of the invited person, so the inviter's language is the best guess.
-            locale=locale or DEFAULT_LOCALE,
+            locale=inviter.locale,
             email=email,
-            inviter=actor.full_name,
+            inviter=inviter.full_name,
             tenant=host.tenant.name,
             days=LIFETIME.days,
             link=f"{self._public_url}/invitations/{token}",
@@ -204,3 +207,7 @@ class Invitations:
         )
         for invitation in earlier:
             invitation.revoke()
+
+
+async def _user(uow: UnitOfWork, actor: Principal) -> User:
+    return (await uow.session.scalars(select(User).where(User.id == actor.user_id))).one()

@@ -10,7 +10,8 @@ from sqlalchemy.orm import joinedload
 from core.pagination import Page, PageRequest
 from models.tenants import Membership, Role
 from models.users import User
-from services.identity import Actor, require_role
+from services.identity import Principal, require_role
+from services.standing import place_changed
 from services.tenants.errors import (
     MemberNotFound,
     NoTenantAccess,
@@ -23,7 +24,7 @@ from services.tenants.views import MemberView
 from services.unit_of_work import UnitOfWork
 
 
-async def membership_of(uow: UnitOfWork, actor: Actor, tenant_id: UUID, *allowed: Role) -> Membership:
+async def membership_of(uow: UnitOfWork, actor: Principal, tenant_id: UUID, *allowed: Role) -> Membership:
     """Return the caller's place in a tenant, its `tenant` loaded; the token's own tenant plays no part.
 
     Raises NoTenantAccess for a tenant that is foreign or does not exist, and RoleRequired when `allowed` names roles
@@ -50,6 +51,12 @@ async def memberships_of(uow: UnitOfWork, user_id: UUID) -> Sequence[Membership]
         .order_by(Membership.joined_at, Membership.id)
     )
     return places.all()
+
+
+def home_of(places: Sequence[Membership]) -> Membership | None:
+    """Return the place that signing in leads to: the default, else the oldest; None for whoever has none."""
+    default = next((place for place in places if place.is_default), None)
+    return default or (places[0] if places else None)
 
 
 async def lock_user(uow: UnitOfWork, user_id: UUID) -> None:
@@ -91,7 +98,7 @@ async def attach(uow: UnitOfWork, *, tenant_id: UUID, user_id: UUID, role: Role)
 class Members:
     """The use cases of a tenant's list of users."""
 
-    async def list(self, uow: UnitOfWork, actor: Actor, *, tenant_id: UUID, page: PageRequest) -> Page[MemberView]:
+    async def list(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, page: PageRequest) -> Page[MemberView]:
         """Show the users, newest first; for owners and admins."""
         await membership_of(uow, actor, tenant_id, Role.OWNER, Role.ADMIN)
         total = await uow.session.scalar(
@@ -107,7 +114,9 @@ class Members:
         )
         return Page(items=[MemberView.of(row) for row in rows], total=total or 0, request=page)
 
-    async def change_role(self, uow: UnitOfWork, actor: Actor, *, tenant_id: UUID, user_id: UUID, role: Role) -> None:
+    async def change_role(
+        self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, user_id: UUID, role: Role
+    ) -> None:
         """Give a member another role; for the owner only.
 
         Raises MemberNotFound, OwnerRoleFixed and OwnerRoleNotGrantable.
@@ -119,6 +128,7 @@ class Members:
         if role is Role.OWNER:
             raise OwnerRoleNotGrantable
         previous, membership.role = membership.role, role
+        uow.record(place_changed(tenant_id, user_id, role))
         uow.audit(
             "member.role_changed",
             actor_id=actor.user_id,
@@ -127,7 +137,7 @@ class Members:
             details={"from": previous, "to": role},
         )
 
-    async def remove(self, uow: UnitOfWork, actor: Actor, *, tenant_id: UUID, user_id: UUID) -> None:
+    async def remove(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, user_id: UUID) -> None:
         """Take a member's place away; for owners and admins. The user's tokens for the tenant are void at once.
 
         Raises SelfNotRemovable, MemberNotFound and OwnerNotRemovable.
@@ -139,6 +149,7 @@ class Members:
         if membership.role is Role.OWNER:
             raise OwnerNotRemovable
         await uow.session.delete(membership)
+        uow.record(place_changed(tenant_id, user_id, None))
         uow.audit(
             "member.removed",
             actor_id=actor.user_id,

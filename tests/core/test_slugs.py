@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.slugs import is_slug, make_slug
+from core.slugs import make_slug
 
 
 @pytest.mark.parametrize(
@@ -32,18 +32,10 @@ def test_a_name_without_letters_gets_one_that_nobody_else_has(name: str) -> None
     assert all(re.fullmatch(r"tenant-[0-9a-f]{8}", slug) for slug in slugs)
 
 
-@given(st.text(max_size=255))
+@given(st.text(max_size=255) | st.text("ab ", min_size=50, max_size=255))
 def test_every_name_gives_a_valid_label_with_room_for_a_suffix(name: str) -> None:
     slug = make_slug(name)
-    assert is_slug(slug)
-    assert is_slug(f"{slug}-1000")
-
-
-@pytest.mark.parametrize("text", ["a", "1", "ab", "a-b", "a--b", "xn--80ak6aa92e", "a" * 63])
-def test_labels_are_recognised(text: str) -> None:
-    assert is_slug(text)
-
-
-@pytest.mark.parametrize("text", ["", "-", "-a", "a-", "A", "a.b", "a_b", "a b", "é", "a\n", "\na", "a" * 64, "а"])
-def test_what_is_no_label_is_refused(text: str) -> None:
-    assert not is_slug(text)
+    label = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+    assert label.fullmatch(slug)
+    assert label.fullmatch(f"{slug}-1000")
+    assert label.fullmatch(f"{slug}-0123abcd")

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import jwt
 import pytest
 
+from core.keys import SigningKey
 from core.tokens import ExpiredToken, InvalidToken, TokenSigner, new_opaque_token, token_hash
 
 SECRET = "a secret of more than thirty-two characters"
@@ -21,7 +22,7 @@ USER = UUID("11111111-2222-3333-4444-555555555555")
 
 @pytest.fixture
 def signer() -> TokenSigner:
-    return TokenSigner(SECRET)
+    return TokenSigner(SigningKey.shared(SECRET))
 
 
 def good_claims(**changes: object) -> dict[str, object]:
@@ -174,7 +175,8 @@ class TestExpiry:
 
 def test_other_libraries_read_our_tokens(signer: TokenSigner) -> None:
     token = signer.issue("access", USER, now=NOW, lifetime=HOUR, claims={})
-    assert jwt.get_unverified_header(token) == {"alg": "HS256", "typ": "JWT"}
+    header = jwt.get_unverified_header(token)
+    assert header == {"alg": "HS256", "typ": "JWT", "kid": SigningKey.shared(SECRET).kid}
 
 
 def test_opaque_tokens_are_long_random_and_url_safe() -> None:

@@ -347,3 +347,9 @@ async def test_what_is_no_json_object_is_refused(http: ClientSession, orchestrat
             answer = await response.json()
         assert response.status == 422
         assert refused(answer, "Validation error", "VALIDATION_ERROR")
+
+
+async def test_a_shared_secret_publishes_no_key(http: ClientSession, orchestrator: Orchestrator) -> None:
+    async with http.get(f"{orchestrator.url}/.well-known/jwks.json") as response:
+        assert (response.status, await response.json()) == (200, {"keys": []})
+        assert response.headers["Cache-Control"] == "public, max-age=300"

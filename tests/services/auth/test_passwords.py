@@ -20,8 +20,7 @@ async def forgot(identity: Identity, email: str) -> None:
 
 
 async def reset(identity: Identity, token: str, password: str = NEW) -> None:
-    async with identity.units(PLATFORM) as uow:
-        await identity.auth.passwords.reset(uow, token=token, new_password=password)
+    await identity.auth.passwords.reset(token=token, new_password=password)
 
 
 async def token_for(identity: Identity, email: str) -> str:

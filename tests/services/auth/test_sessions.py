@@ -1,21 +1,17 @@
-"""Signing in, rotation of refresh tokens with reuse detection, switching, signing out."""
+"""Sessions: rotation of refresh tokens with reuse detection, signing out, and which access tokens are believed."""
 
 import asyncio
 from datetime import timedelta
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import jwt
 import pytest
-from passlib.hash import bcrypt
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, select
 
-from core.errors import DomainError
-from models.tenants import Membership, Role
+from models.tenants import Role
 from models.users import REFRESH_GRACE, User, UserSession
 from services.auth.errors import (
-    AccountInactive,
     CredentialsRefused,
-    LoginRefused,
     RefreshExpired,
     RefreshRefused,
     RefreshRevoked,
@@ -23,169 +19,11 @@ from services.auth.errors import (
     TokenExpired,
     TokenRevoked,
     UserGone,
-    UserHasNoTenants,
-    UserInactive,
 )
-from services.auth.views import SessionView, SwitchView, TokensView
-from services.tenants.errors import NoTenantAccess
-from tests.support.identity import ACCESS, PASSWORD, PLATFORM, REFRESH, SECRET, Identity, claims_of, tenant_of
+from tests.services.auth.support import execute, refresh, session_of
+from tests.support.identity import ACCESS, PLATFORM, REFRESH, SECRET, Identity, claims_of, tenant_of
 
 MOMENT = timedelta(seconds=1)
-
-
-async def execute(identity: Identity, statement: object) -> None:
-    async with identity.units(PLATFORM) as uow:
-        await uow.session.execute(statement)  # type: ignore[call-overload]
-
-
-async def refresh(identity: Identity, tokens: TokensView | str) -> TokensView:
-    token = tokens if isinstance(tokens, str) else tokens.refresh_token
-    return await identity.auth.sessions.refresh(refresh_token=token)
-
-
-async def switch(identity: Identity, view: SessionView, tenant_id: UUID) -> SwitchView:
-    actor = await identity.actor(view)
-    async with identity.units(PLATFORM) as uow:
-        return await identity.auth.sessions.switch_tenant(uow, actor, tenant_id=tenant_id)
-
-
-async def member_of_two(identity: Identity) -> tuple[SessionView, UUID, UUID]:
-    """Return somebody's sign-in, the tenant of their own and the one they were added to."""
-    mine, other = await identity.sign_up(), await identity.sign_up()
-    await identity.invite(other, mine.user.email, Role.ADMIN)
-    return mine, tenant_of(mine), tenant_of(other)
-
-
-async def session_of(identity: Identity, view: SessionView) -> UserSession:
-    claims = claims_of(view.refresh_token)
-    row: UserSession = await identity.one(select(UserSession).where(UserSession.id == UUID(claims["sid"])))
-    return row
-
-
-async def test_tokens_carry_the_claims_of_the_contract(identity: Identity) -> None:
-    view = await identity.sign_up()
-
-    access = claims_of(view.access_token)
-    assert set(access) == {
-        "sub", "type", "exp", "iat", "jti", "sid", "tenant_id", "tenant", "role", "platform_role",
-    }  # fmt: skip
-    assert access["sub"] == str(view.user.id)
-    assert access["type"] == "access"
-    assert access["tenant_id"] == access["tenant"] == str(tenant_of(view))
-    assert (access["role"], access["platform_role"]) == ("owner", None)
-    assert access["exp"] - access["iat"] == ACCESS.total_seconds()
-    renewed = claims_of(view.refresh_token)
-    assert (renewed["type"], renewed["sub"], renewed["sid"]) == ("refresh", access["sub"], access["sid"])
-    assert renewed["exp"] - renewed["iat"] == REFRESH.total_seconds()
-    assert renewed["jti"] != access["jti"]
-
-
-async def test_login_ignores_the_case_of_the_address(identity: Identity) -> None:
-    view = await identity.sign_up(email=f"Mixed.{uuid4().hex}@example.org")
-
-    again = await identity.login(view.user.email.swapcase())
-
-    assert again.user.id == view.user.id
-    assert tenant_of(again) == tenant_of(view)
-    assert again.access_token != view.access_token
-
-
-async def test_login_says_neither_what_is_wrong_nor_takes_less_time(identity: Identity) -> None:
-    view = await identity.sign_up()
-    identity.hasher.checks.clear()
-
-    with pytest.raises(LoginRefused, match="Invalid email or password") as wrong:
-        await identity.login(view.user.email, "wrong password")
-    with pytest.raises(LoginRefused, match="Invalid email or password") as unknown:
-        await identity.login(f"nobody-{uuid4().hex}@example.org")
-
-    assert type(wrong.value) is type(unknown.value) is LoginRefused
-    assert identity.hasher.checks == [True, False], "an unknown address must cost one check too"
-
-
-async def test_an_inactive_account_is_told_so_only_with_its_password(identity: Identity) -> None:
-    view = await identity.sign_up()
-    await execute(identity, update(User).where(User.id == view.user.id).values(is_active=False))
-
-    with pytest.raises(AccountInactive, match="User account is inactive"):
-        await identity.login(view.user.email)
-    with pytest.raises(LoginRefused, match="Invalid email or password"):
-        await identity.login(view.user.email, "wrong password")
-    with pytest.raises(UserInactive, match="Inactive user"):
-        await identity.actor(view)
-    with pytest.raises(RefreshUserGone, match="User not found or inactive"):
-        await refresh(identity, view)
-
-
-async def test_who_belongs_nowhere_cannot_sign_in(identity: Identity) -> None:
-    view = await identity.sign_up()
-    await execute(identity, delete(Membership).where(Membership.user_id == view.user.id))
-
-    with pytest.raises(UserHasNoTenants, match="User has no tenants"):
-        await identity.login(view.user.email)
-    with pytest.raises(UserHasNoTenants):
-        await refresh(identity, view)
-
-
-async def test_without_a_default_login_leads_to_the_oldest_tenant(identity: Identity) -> None:
-    view, first, _ = await member_of_two(identity)
-    await execute(identity, update(Membership).where(Membership.user_id == view.user.id).values(is_default=False))
-
-    assert tenant_of(await identity.login(view.user.email)) == first
-
-
-async def test_an_old_bcrypt_hash_is_upgraded_at_login(identity: Identity) -> None:
-    view = await identity.sign_up()
-    old = bcrypt.using(rounds=4).hash(PASSWORD)
-    await execute(identity, update(User).where(User.id == view.user.id).values(hashed_password=old))
-
-    await identity.login(view.user.email)
-
-    stored = await identity.one(select(User.hashed_password).where(User.id == view.user.id))
-    assert stored.startswith("$argon2id$")
-    await identity.login(view.user.email)
-
-
-async def test_logins_that_upgrade_one_hash_at_once_all_succeed(identity: Identity) -> None:
-    view = await identity.sign_up()
-    old = bcrypt.using(rounds=4).hash(PASSWORD)
-    await execute(identity, update(User).where(User.id == view.user.id).values(hashed_password=old))
-
-    views = await asyncio.gather(*(identity.login(view.user.email) for _ in range(3)))
-
-    assert {again.user.id for again in views} == {view.user.id}
-
-
-async def test_a_password_changed_during_login_counts(identity: Identity) -> None:
-    view = await identity.sign_up()
-    changed = await identity.hasher.hash("another password")
-
-    async def change() -> None:
-        await execute(identity, update(User).where(User.id == view.user.id).values(hashed_password=changed))
-
-    identity.hasher.meanwhile = change
-    with pytest.raises(LoginRefused):
-        await identity.login(view.user.email)
-
-
-async def test_a_password_that_never_rests_is_not_waited_for(identity: Identity) -> None:
-    view = await identity.sign_up()
-    changes = 0
-
-    async def change() -> None:
-        nonlocal changes
-        changes += 1
-        again = await identity.hasher.hash(PASSWORD)
-        await execute(identity, update(User).where(User.id == view.user.id).values(hashed_password=again))
-        identity.hasher.meanwhile = change
-
-    identity.hasher.meanwhile = change
-    with pytest.raises(LoginRefused):
-        await identity.login(view.user.email)
-    assert changes == 3
-
-    identity.hasher.meanwhile = None
-    await identity.login(view.user.email)
 
 
 async def test_refresh_gives_new_tokens_of_the_same_session(identity: Identity) -> None:
@@ -382,90 +220,43 @@ async def test_somebody_elses_session_does_not_help(identity: Identity) -> None:
         await refresh(identity, token)
 
 
-async def test_a_lost_place_voids_the_token_and_refresh_leads_home(identity: Identity) -> None:
-    view, mine, other = await member_of_two(identity)
-    tokens = await switch(identity, view, other)
-    lost = (Membership.user_id == view.user.id) & (Membership.tenant_id == other)
+async def test_fifty_refreshes_of_one_token_at_once_keep_the_session(identity: Identity) -> None:
+    view = await identity.sign_up()
 
-    await execute(identity, update(Membership).where(lost).values(role=Role.BUYER))
-    assert (await identity.actor(tokens.access_token)).role is Role.BUYER, "a new role counts at once"
+    tokens = await asyncio.gather(*(refresh(identity, view) for _ in range(50)))
 
-    await execute(identity, delete(Membership).where(lost))
-    with pytest.raises(NoTenantAccess, match="You don't have access to this tenant"):
-        await identity.actor(tokens.access_token)
-    renewed = await refresh(identity, tokens)
-    assert (await identity.actor(renewed.access_token)).tenant_id == mine
+    assert len({token.refresh_token for token in tokens}) == 50
+    session = await session_of(identity, view)
+    assert session.revoked_at is None
+    newest = [token for token in tokens if claims_of(token.refresh_token)["jti"] == session.current_jti]
+    assert len(newest) == 1
+    await refresh(identity, newest[0])
 
 
-async def test_switching_moves_the_session_and_the_default(identity: Identity) -> None:
-    view, mine, other = await member_of_two(identity)
-
-    switched = await switch(identity, view, other)
-
-    assert switched.tenant.id == other
-    actor = await identity.actor(switched.access_token)
-    assert (actor.tenant_id, actor.role) == (other, Role.ADMIN)
-    defaults = await identity.rows(
-        select(Membership.tenant_id).where(Membership.user_id == view.user.id, Membership.is_default)
-    )
-    assert defaults == [other]
-    renewed = await refresh(identity, switched)
-    assert (await identity.actor(renewed.access_token)).tenant_id == other, "a refresh keeps the tenant"
-    again = await identity.login(view.user.email)
-    assert (tenant_of(again), again.user.default_tenant_id) == (other, other)
-    assert (await identity.actor(view)).tenant_id == mine, "an older token still speaks for its tenant"
-
-
-async def test_refresh_keeps_the_sessions_tenant_when_another_device_switches(identity: Identity) -> None:
-    view, mine, other = await member_of_two(identity)
-    phone = await identity.login(view.user.email)
-    await switch(identity, phone, other)
-
-    renewed = await refresh(identity, view)
-
-    assert (await identity.actor(renewed.access_token)).tenant_id == mine
-
-
-async def test_nobody_switches_to_a_foreign_or_unknown_tenant(identity: Identity) -> None:
-    view, stranger = await identity.sign_up(), await identity.sign_up()
-
-    for tenant_id in (tenant_of(stranger), uuid4()):
-        with pytest.raises(NoTenantAccess, match="You don't have access to this tenant"):
-            await switch(identity, view, tenant_id)
-
-
-async def test_switching_at_once_leaves_one_default(identity: Identity) -> None:
-    view, mine, other = await member_of_two(identity)
-    third = await identity.sign_up()
-    await identity.invite(third, view.user.email)
-    targets = [other, tenant_of(third), mine] * 2
-    devices = [await identity.login(view.user.email) for _ in targets]
+async def test_one_stale_token_among_fifty_refreshes_ends_the_session(identity: Identity) -> None:
+    view = await identity.sign_up()
+    second = await refresh(identity, view)
+    identity.clock.offset = REFRESH_GRACE + MOMENT
 
     outcomes = await asyncio.gather(
-        *(switch(identity, device, target) for device, target in zip(devices, targets, strict=True)),
-        return_exceptions=True,
+        *(refresh(identity, second) for _ in range(49)), refresh(identity, view), return_exceptions=True
     )
 
-    assert all(isinstance(outcome, SwitchView) for outcome in outcomes), outcomes
-    count = await identity.one(select(func.count()).where(Membership.user_id == view.user.id, Membership.is_default))
-    assert count == 1
+    assert isinstance(outcomes[-1], RefreshRevoked)
+    assert (await session_of(identity, view)).revoked_reason == "reuse"
+    good = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+    assert all(isinstance(outcome, RefreshRevoked) for outcome in outcomes if isinstance(outcome, BaseException))
+    for tokens in good:
+        with pytest.raises(RefreshRevoked):
+            await refresh(identity, tokens)
 
 
-async def test_switching_does_not_revive_a_closed_session(identity: Identity) -> None:
-    view = await identity.sign_up()
-    actor = await identity.actor(view)
-    async with identity.units(PLATFORM) as uow:
-        await identity.auth.sessions.logout(uow, actor)
+async def test_the_owner_is_told_of_a_reused_token_once(identity: Identity) -> None:
+    view = await identity.sign_up(locale="ru")
+    await refresh(identity, view)
+    identity.clock.offset = REFRESH_GRACE + MOMENT
 
-    with pytest.raises(TokenRevoked):
-        async with identity.units(PLATFORM) as uow:
-            await identity.auth.sessions.switch_tenant(uow, actor, tenant_id=tenant_of(view))
+    await asyncio.gather(*(refresh(identity, view) for _ in range(10)), return_exceptions=True)
 
-
-async def test_refusals_are_domain_errors_with_codes_of_the_contract() -> None:
-    codes = {
-        error.code
-        for error in (LoginRefused, CredentialsRefused, TokenExpired, TokenRevoked, UserGone, UserInactive)
-        if issubclass(error, DomainError)
-    }
-    assert codes == {"AUTH_ERROR", "TOKEN_EXPIRED", "TOKEN_REVOKED", "PERMISSION_DENIED"}
+    letters = [letter.subject for letter in await identity.letters(view.user.email)]
+    assert letters == ["Вход в вашу учётную запись завершён"]

@@ -1,0 +1,33 @@
+"""Step-up: what cannot be undone is done only by somebody who has just proved who they are.
+
+A stolen access token, or a device left open, must not be enough to switch the second factor off or to delete a tenant.
+"""
+
+from datetime import timedelta
+
+from sqlalchemy import select
+
+from core.errors import PermissionDenied
+from models.users import UserSession
+from services.identity import Principal
+from services.unit_of_work import UnitOfWork
+
+RECENT = timedelta(minutes=10)
+
+
+class StepUpRequired(PermissionDenied):
+    """The caller has to prove again who they are, at `/api/v1/auth/step-up`."""
+
+    code = "STEP_UP_REQUIRED"
+    message = "Confirm that it is you to do this"
+
+
+async def require_recent_authentication(uow: UnitOfWork, actor: Principal) -> None:
+    """Raise StepUpRequired unless the caller proved who they are in this session a moment ago."""
+    proved_at = await uow.session.scalar(
+        select(UserSession.authenticated_at).where(
+            UserSession.id == actor.session_id, UserSession.user_id == actor.user_id
+        )
+    )
+    if proved_at is None or proved_at + RECENT < uow.now:
+        raise StepUpRequired

@@ -1,0 +1,127 @@
+"""Passwords over REST: changed by whoever knows the one that is, tried a few times only, refused when breached."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestClient, TestServer
+
+from handlers import auth
+from handlers.context import CONTEXT, Context, RateRules
+from handlers.rest import serve
+from providers.limiter import WindowRateLimiter
+from server.middlewares import answer_errors, identify, locate
+from server.readiness import StoreReadiness
+from services.registry import Services
+from tests.support.identity import Identity, build_identity
+from tests.support.people import Person, RegisterCompany, address, request
+from tests.support.running import Orchestrator
+
+NEW = "another password"
+
+
+async def sign_in(person: Person, password: str) -> tuple[int, Any]:
+    body = {"email": person.email, "password": password}
+    return await request(person.http, "POST", address(person.url, "auth/login"), json=body)
+
+
+async def change(person: Person, current: str, new: str = NEW) -> tuple[int, Any]:
+    return await person.post("auth/change-password", {"current_password": current, "new_password": new})
+
+
+async def test_a_changed_password_ends_the_other_sessions(company: RegisterCompany) -> None:
+    owner = await company()
+    _, answer = await sign_in(owner, owner.password)
+    phone = {"Authorization": f"Bearer {answer['data']['access_token']}"}
+
+    assert await change(owner, owner.password) == (
+        200,
+        {"status": "success", "message": "Password has been changed successfully"},
+    )
+
+    assert (await owner.get("auth/me"))[0] == 200
+    assert (await request(owner.http, "GET", address(owner.url, "auth/me"), headers=phone))[0] == 401
+    assert (await sign_in(owner, owner.password))[0] == 401
+    assert (await sign_in(owner, NEW))[0] == 200
+    _, answer = await owner.get("notifications")
+    assert "Your password was changed" in [item["title"] for item in answer["data"]]
+
+
+async def test_the_old_password_is_asked_for(company: RegisterCompany) -> None:
+    owner = await company()
+
+    status, answer = await change(owner, "wrong password")
+
+    assert (status, answer["error"]["code"]) == (400, "WRONG_PASSWORD")
+    status, answer = await change(owner, owner.password, "7 chars")
+    assert (status, answer["errors"][0]["field"]) == (422, "body -> new_password")
+    assert (await sign_in(owner, owner.password))[0] == 200
+
+
+async def test_of_two_changes_at_once_one_counts(company: RegisterCompany) -> None:
+    owner = await company()
+    chosen = [f"password number {number}" for number in range(5)]
+
+    answers = await asyncio.gather(*(change(owner, owner.password, new) for new in chosen))
+
+    winners = [new for new, (status, _) in zip(chosen, answers, strict=True) if status == 200]
+    assert len(winners) == 1
+    assert {status for status, _ in answers} == {200, 400}
+    assert (await sign_in(owner, winners[0]))[0] == 200
+
+
+@pytest.fixture
+async def limited(
+    orchestrator: Orchestrator, http: ClientSession, tmp_path: Any
+) -> AsyncIterator[tuple[TestClient[web.Request, web.Application], Identity]]:
+    """The door of sign-ins with a limit of ten attempts at one account, on services whose checks are counted."""
+    identity = build_identity(orchestrator.house.engine, orchestrator.services, tmp_path)
+    services = Services(**{**_fields(orchestrator.services), "auth": identity.auth})
+    app = web.Application(middlewares=[identify, locate(()), answer_errors])
+    app[CONTEXT] = Context(
+        uow=identity.units,
+        services=services,
+        recognition=orchestrator.house.recognition,
+        limiter=WindowRateLimiter(orchestrator.settings.redis_url.get_secret_value()),
+        rules=RateRules(auth_per_ip="", auth_per_account="10/hour", sso_per_user="", webhooks_per_ip="", user_total=""),
+        readiness=StoreReadiness({}),
+        environment="test",
+        version="0",
+        public_url=orchestrator.url,
+        http=http,
+    )
+    for endpoint in auth.router.endpoints:
+        app.router.add_route(endpoint.method, endpoint.path, serve(endpoint))
+    async with TestClient(TestServer(app)) as client:
+        yield client, identity
+    identity.hasher.close()
+
+
+def _fields(services: Services) -> dict[str, Any]:
+    return {name: getattr(services, name) for name in services.__slots__}
+
+
+async def test_two_hundred_wrong_passwords_at_once_stop_at_the_limit(
+    limited: tuple[TestClient[web.Request, web.Application], Identity],
+) -> None:
+    door, identity = limited
+    view = await identity.sign_up()
+
+    async def guess(number: int) -> int:
+        # Whatever way the address is written, it is the same account.
+        email = view.user.email.upper() if number % 2 else view.user.email
+        body = {"email": email, "password": f"guess number {number}"}
+        async with door.post("/api/v1/auth/login", json=body) as response:
+            if response.status == 429:
+                assert 1 <= int(response.headers["Retry-After"]) <= 3601
+            return response.status
+
+    statuses = await asyncio.gather(*(guess(number) for number in range(200)))
+
+    assert (statuses.count(401), statuses.count(429)) == (10, 190)
+    assert len(identity.hasher.checks) == 10, "no more than that was compared"
+    async with door.post("/api/v1/auth/login", json={"email": f"x-{uuid4()}@example.org", "password": "x"}) as other:
+        assert other.status == 401, "another account has its own count, also one that does not exist"
