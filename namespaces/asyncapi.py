@@ -1,12 +1,14 @@
 """AsyncAPI 3.0, made from the event catalogue: what is heard on each namespace and what may be sent."""
 
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
+from models.tenants import Role
 from namespaces.names import ALL, SUBJECTS
-from services.events import CATALOGUE, ROOT_TWINS, DomainEvent
+from services.events import CATALOGUE, EPHEMERAL, ROOT_TWINS, DomainEvent, EphemeralFact
 
 Json = dict[str, Any]
 
@@ -17,6 +19,8 @@ class Connected(BaseModel):
     message: str
     user_id: UUID
     tenant_id: UUID | None
+    epoch: str | None = Field(description="The life of the tenant's stream that numbers belong to")
+    seq: int | None = Field(description="Everything after this number comes on this socket, in order")
 
 
 class Pong(BaseModel):
@@ -35,6 +39,63 @@ class Fault(BaseModel):
     message: str
 
 
+class Reset(BaseModel):
+    """What was missed cannot be told completely: load the present state and go on from `head`."""
+
+    reason: Literal["epoch", "pruned", "future", "too_many", "invalid"]
+    epoch: str
+    head: int
+
+
+class Place(BaseModel):
+    """Where in the stream a recovering client is; the position is the event's only argument, a string."""
+
+
+class Expiring(BaseModel):
+    """The socket's token ends soon; answer with `auth:refresh`."""
+
+    expires_at: datetime
+    in_s: int
+
+
+class Ended(BaseModel):
+    """The socket is closed, and why."""
+
+    code: str
+    message: str
+
+
+class RoleChanged(BaseModel):
+    """The user has another role in the tenant."""
+
+    role: Role
+
+
+class Presence(BaseModel):
+    """How many of the tenant's people are online, and for owners and admins who."""
+
+    online: int
+    users: list[UUID] | None = None
+
+
+class RefreshToken(BaseModel):
+    """Go on with another token of the same user and tenant; acknowledged with `{ok, expires_at}`."""
+
+    token: str
+
+
+class Sync(BaseModel):
+    """Ask for the events after a number; acknowledged with `{ok, events, epoch, head, next_after_seq, more}`."""
+
+    after_seq: int = Field(ge=0)
+    limit: int = Field(default=500, ge=1, le=1000)
+    epoch: str = ""
+
+
+class WhoIsOnline(BaseModel):
+    """Ask who is online; acknowledged with `{ok, online, users}`."""
+
+
 class Delivered(BaseModel):
     """What every logged event carries besides its own fields."""
 
@@ -47,13 +108,27 @@ SERVER_SAYS: dict[str, type[BaseModel]] = {
     "pong": Pong,
     "error": Fault,
     "notification_read_confirmed": NotificationRead,
+    "rt:reset": Reset,
+    "rt:pos": Place,
+    "auth:expiring": Expiring,
+    "auth:expired": Ended,
+    "auth:revoked": Ended,
+    "auth:changed": RoleChanged,
 }
-CLIENT_SAYS: dict[str, type[BaseModel]] = {"ping": Pong, "notification_read": NotificationRead}
+ROOTS_SAY: dict[str, type[BaseModel]] = {"presence:changed": Presence}
+CLIENT_SAYS: dict[str, type[BaseModel]] = {
+    "ping": Pong,
+    "notification_read": NotificationRead,
+    "auth:refresh": RefreshToken,
+    "sync": Sync,
+    "presence": WhoIsOnline,
+}
 
 
 def build_asyncapi(*, version: str, host: str) -> Json:
     """Describe the Socket.IO side of the server; `host` is `name[:port]`."""
     messages = {**{event.event: _logged(event) for event in CATALOGUE}, **_twins(), **_plain()}
+    messages |= {event.event: _message(event.event, event) for event in EPHEMERAL}
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -72,8 +147,9 @@ def build_asyncapi(*, version: str, host: str) -> Json:
 def heard_on(namespace: str) -> list[str]:
     """Return the names of the events that are heard on a namespace."""
     subject = namespace.removeprefix("/ws")
-    own = [event.event for event in CATALOGUE if subject not in SUBJECTS or event.namespace == subject]
-    return [*own, *([] if subject in SUBJECTS else ROOT_TWINS.values()), *SERVER_SAYS]
+    told: tuple[type[DomainEvent | EphemeralFact], ...] = (*CATALOGUE, *EPHEMERAL)
+    own = [event.event for event in told if subject not in SUBJECTS or event.namespace == subject]
+    return [*own, *([] if subject in SUBJECTS else (*ROOT_TWINS.values(), *ROOTS_SAY)), *SERVER_SAYS]
 
 
 def _channel(namespace: str) -> Json:
@@ -119,7 +195,10 @@ def _twins() -> Json:
 
 
 def _plain() -> Json:
-    return {
-        name: {"name": name, "summary": (model.__doc__ or "").split("\n", 1)[0], "payload": model.model_json_schema()}
-        for name, model in {**SERVER_SAYS, **CLIENT_SAYS}.items()
-    }
+    named = {**SERVER_SAYS, **ROOTS_SAY, **CLIENT_SAYS}
+    return {name: _message(name, model) for name, model in named.items()}
+
+
+def _message(name: str, model: type[BaseModel]) -> Json:
+    summary = (model.__doc__ or "").split("\n", 1)[0]
+    return {"name": name, "summary": summary, "payload": model.model_json_schema()}

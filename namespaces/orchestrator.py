@@ -6,7 +6,6 @@ an exception is logged with the id that the client is given and never ends the c
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from urllib.parse import parse_qs
 from uuid import UUID, uuid4
 
 import structlog
@@ -14,15 +13,23 @@ from socketio import AsyncNamespace
 from socketio.exceptions import ConnectionRefusedError as Refused
 
 from core.errors import DomainError, ErrorKind, InvalidInput, Unavailable
-from namespaces.seats import Seats
-from realtime.rooms import member_room, tenant_room, user_room
-from services.identity import Actor, NotAuthenticated, require_tenant
+from namespaces.authority import Authority
+from namespaces.delivery import Delivery
+from namespaces.names import subject_of
+from namespaces.reception import Reception
+from namespaces.seats import Seat, Seats
+from realtime.engine.manager import Member
+from realtime.engine.session import Reason
+from realtime.position import Position
+from realtime.presence import PresenceBoard
+from services.history import MAX_PAGE
+from services.identity import NotAuthenticated, require_tenant
 from services.registry import Services
-from services.unit_of_work import PlatformScope, RequestTrace, TenantScope, UnitOfWorkFactory
+from services.unit_of_work import RequestTrace, TenantScope, UnitOfWorkFactory
 
 Ack = dict[str, Any]
 
-WELCOME = "Successfully connected to ERPMax Orchestrator"
+_SYNC_PAGE = 500
 
 logger = structlog.get_logger(__name__)
 
@@ -38,97 +45,127 @@ class UnknownEvent(DomainError):
 class OrchestratorNamespace(AsyncNamespace):  # type: ignore[misc]
     """A Socket.IO namespace whose sockets belong to signed-in users."""
 
-    def __init__(self, namespace: str, *, units: UnitOfWorkFactory, services: Services, seats: Seats) -> None:
+    def __init__(
+        self,
+        namespace: str,
+        *,
+        units: UnitOfWorkFactory,
+        services: Services,
+        seats: Seats,
+        reception: Reception,
+        authority: Authority,
+        delivery: Delivery,
+        presence: PresenceBoard,
+    ) -> None:
         super().__init__(namespace)
         self._units = units
         self._services = services
         self._seats = seats
-        self._handlers: Mapping[str, Callable[[str, object], Awaitable[Ack]]] = {
+        self._reception = reception
+        self._authority = authority
+        self._delivery = delivery
+        self._presence = presence
+        self._handlers: Mapping[str, Callable[[Seat, object], Awaitable[Ack]]] = {
             "ping": self._ping,
             "notification_read": self._notification_read,
+            "sync": self._sync,
+            "presence": self._who_is_online,
+            "auth:refresh": self._refresh,
         }
 
     async def trigger_event(self, event: str, *args: Any) -> Any:
         """Dispatch by an explicit table, so that no method becomes an event by its name."""
-        if event == "connect":
-            return await self._connect(*args)
-        if event == "disconnect":
-            self._seats.leave(args[0])
-            return None
         sid, *payload = args
-        return await self._answer(event, sid, payload[0] if payload else None)
+        member: Member | None = self.server.manager.member(sid, self.namespace)
+        if member is None:
+            return None
+        if event == "connect":
+            return await self._connect(member, *payload)
+        if event == "disconnect":
+            self._reception.see_out(member)
+            return None
+        return await self._answer(event, member, payload[0] if payload else None)
 
-    async def _connect(self, sid: str, environ: Mapping[str, Any], auth: object = None) -> None:
+    async def _connect(self, member: Member, environ: Mapping[str, Any], auth: object = None) -> Mapping[str, str]:
         try:
-            async with self._units(PlatformScope("a token names the user before any tenant is known")) as uow:
-                actor = await self._services.auth.authenticate(uow, _token(environ, auth))
-            await self._seats.take(sid, actor)
-            await self._welcome(sid, actor)
+            return await self._reception.admit(member, self.namespace, environ, auth)
         except DomainError as error:
-            self._seats.leave(sid)
-            raise Refused(error.text, {"code": error.code}) from error
+            if isinstance(error, Unavailable):
+                _send_back(member)
+            raise Refused(error.text, {"code": error.code, **_retry_after(error)}) from error
         except Exception as error:
-            self._seats.leave(sid)
             error_id = uuid4().hex
             logger.exception("connect failed", error_id=error_id)
+            _send_back(member)
             raise Refused(Unavailable.message, {"code": Unavailable.code, "request_id": error_id}) from error
 
-    async def _welcome(self, sid: str, actor: Actor) -> None:
-        await self.enter_room(sid, user_room(actor.user_id))
-        if actor.tenant_id is not None:
-            await self.enter_room(sid, tenant_room(actor.tenant_id))
-            await self.enter_room(sid, member_room(actor.tenant_id, actor.user_id))
-        greeting = {"message": WELCOME, "user_id": actor.user_id, "tenant_id": actor.tenant_id}
-        await self._tell(sid, "connected", greeting)
-
-    async def _answer(self, event: str, sid: str, payload: object) -> Ack:
+    async def _answer(self, event: str, member: Member, payload: object) -> Ack:
         try:
             handler = self._handlers.get(event)
             if handler is None:
                 raise UnknownEvent
-            return await handler(sid, payload)
+            seat = self._seats.of(member)
+            if seat is None:
+                raise NotAuthenticated
+            return await handler(seat, payload)
         except DomainError as error:
-            return {"ok": False, "error": {"code": error.code, "message": error.text}}
+            return refused(error)
         except Exception:
             error_id = uuid4().hex
             logger.exception("event failed", event_name=event, error_id=error_id)
             return {"ok": False, "error": {"code": "INTERNAL", "message": "Internal error", "request_id": error_id}}
 
-    async def _tell(self, sid: str, event: str, payload: Mapping[str, object] | None = None) -> None:
-        # The socket is on this instance, so the other instances need not be asked.
-        await self.emit(event, payload, to=sid, ignore_queue=True)
-
-    def _actor(self, sid: str) -> Actor:
-        actor = self._seats.actor(sid)
-        if actor is None:
-            raise NotAuthenticated
-        return actor
-
-    async def _ping(self, sid: str, _: object) -> Ack:
-        await self._tell(sid, "pong")
+    async def _ping(self, seat: Seat, _: object) -> Ack:
+        self._delivery.say(seat, "pong", None)
         return {"ok": True}
 
-    async def _notification_read(self, sid: str, payload: object) -> Ack:
+    async def _notification_read(self, seat: Seat, payload: object) -> Ack:
         try:
             notification_id = _notification_id(payload)
         except InvalidInput as error:
-            await self._tell(sid, "error", {"message": error.text})
+            self._delivery.say(seat, "error", {"message": error.text})
             raise
-        actor = self._actor(sid)
-        async with self._units(TenantScope(require_tenant(actor)), trace=RequestTrace(request_id=sid)) as uow:
-            await self._services.notifications.mark_read(uow, actor, notification_id)
-        await self._tell(sid, "notification_read_confirmed", {"notification_id": notification_id})
+        scope = TenantScope(require_tenant(seat.principal))
+        async with self._units(scope, trace=RequestTrace(request_id=seat.sid)) as uow:
+            await self._services.notifications.mark_read(uow, seat.principal, notification_id)
+        self._delivery.say(seat, "notification_read_confirmed", {"notification_id": notification_id})
         return {"ok": True}
 
+    async def _sync(self, seat: Seat, payload: object) -> Ack:
+        position, limit = _position(payload)
+        page = await self._services.history.page(
+            seat.principal, position, limit=limit, namespace=subject_of(seat.namespace)
+        )
+        return {"ok": True, **page.model_dump()}
 
-def _token(environ: Mapping[str, Any], auth: object) -> str:
-    """Find the access token where clients put it (contract.md 7.2); raises NotAuthenticated."""
-    given = auth.get("token") if isinstance(auth, Mapping) else None
-    query = parse_qs(environ.get("QUERY_STRING", "")).get("token", [""])[0]
-    for text in (given, query, environ.get("HTTP_AUTHORIZATION")):
-        if isinstance(text, str) and text.strip():
-            return text.strip().removeprefix("Bearer ").removeprefix("bearer ").strip()
-    raise NotAuthenticated
+    async def _who_is_online(self, seat: Seat, _: object) -> Ack:
+        online = await self._presence.online(require_tenant(seat.principal))
+        users = {"users": sorted(map(str, online))} if seat.principal.manages else {}
+        return {"ok": True, "online": len(online), **users}
+
+    async def _refresh(self, seat: Seat, payload: object) -> Ack:
+        token = payload.get("token") if isinstance(payload, Mapping) else None
+        if not isinstance(token, str) or not token:
+            raise InvalidInput("token required")
+        return {"ok": True, "expires_at": await self._authority.refresh(seat, token)}
+
+
+def refused(error: DomainError) -> Ack:
+    """Acknowledge an event that was refused."""
+    told = {"code": error.code, "message": error.text, **error.details, **_retry_after(error)}
+    return {"ok": False, "error": told}
+
+
+def _send_back(member: Member) -> None:
+    """Close the connection of a client that the server cannot let in at the moment, through no fault of its own.
+
+    Once refused, npm's client stays away until its application calls `connect`; from a closed connection it comes back.
+    """
+    member.session.close(Reason.TRANSPORT_CLOSE)
+
+
+def _retry_after(error: DomainError) -> dict[str, int]:
+    return {} if error.retry_after_s is None else {"retry_after": error.retry_after_s}
 
 
 def _notification_id(payload: object) -> UUID:
@@ -139,3 +176,16 @@ def _notification_id(payload: object) -> UUID:
         return UUID(str(value))
     except ValueError as error:
         raise InvalidInput("notification_id must be a UUID") from error
+
+
+def _position(payload: object) -> tuple[Position, int]:
+    """Read the payload of `sync`: where the client is, and how many events it wants at most."""
+    given = payload if isinstance(payload, Mapping) else {}
+    after, epoch, limit = given.get("after_seq"), given.get("epoch") or "", given.get("limit", _SYNC_PAGE)
+    if isinstance(after, bool) or not isinstance(after, int) or not 0 <= after < 2**63:
+        raise InvalidInput("after_seq must be a number of the stream, or 0")
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
+        raise InvalidInput(f"limit must be between 1 and {MAX_PAGE}")
+    if not isinstance(epoch, str):
+        raise InvalidInput("epoch must be text")
+    return Position(epoch, after), limit

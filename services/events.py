@@ -12,9 +12,8 @@ from pydantic import BaseModel, ConfigDict
 
 from core import json
 from core.money import Money
+from realtime.exchange import EphemeralEvent
 from realtime.rooms import member_room, tenant_room
-
-Namespace = Literal["/notifications", "/provisioning", "/billing"]
 
 # The first ancestor's sample client listens to the second name, on the root namespaces only.
 ROOT_TWINS = {"notification:new": "notification"}
@@ -29,7 +28,7 @@ class DomainEvent(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     event: ClassVar[str]
-    namespace: ClassVar[Namespace]
+    namespace: ClassVar[str]
 
     tenant_id: UUID
 
@@ -142,6 +141,85 @@ class NotificationCreated(DomainEvent):
         return member_room(self.tenant_id, self.user_id)
 
 
+AccountChange = Literal[
+    "password_changed",
+    "password_reset",
+    "recovery_codes_renewed",
+    "session_reused",
+    "two_factor_disabled",
+    "two_factor_enabled",
+]
+
+
+class AccountChanged(DomainEvent):
+    """Something about a user's own sign-in has changed; it concerns no tenant, so the user hears of it in each."""
+
+    event = "account:changed"
+    namespace = "/notifications"
+
+    user_id: UUID
+    change: AccountChange
+    session_id: UUID | None
+    at: datetime
+
+    def room(self) -> str:
+        return member_room(self.tenant_id, self.user_id)
+
+
+class EphemeralFact(BaseModel):
+    """Something worth telling now or never: it gets no number and is not kept, and the newest of a key is enough.
+
+    `event` is the wire name, `namespace` where it is heard besides the roots; fields are the payload.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    event: ClassVar[str]
+    namespace: ClassVar[str]
+
+    tenant_id: UUID
+
+    def key(self) -> str:
+        """Return what a newer one must have in common with this one to take its place."""
+        return self.event
+
+    def told(self) -> EphemeralEvent:
+        """Return the fact as it goes to the tenant's people."""
+        return EphemeralEvent(
+            tenant_id=self.tenant_id,
+            namespace=self.namespace,
+            room=tenant_room(self.tenant_id),
+            name=self.event,
+            payload=self.model_dump(mode="json"),
+            key=self.key(),
+        )
+
+
+class JobLogLine(BaseModel):
+    """A line that a step's command printed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: str
+    stream: str
+    text: str
+
+
+class JobLog(EphemeralFact):
+    """The newest lines of a running job's log; GET /provisioning/jobs/{id} has them all."""
+
+    event = "job:log"
+    namespace = "/provisioning"
+
+    job_id: UUID
+    lines: tuple[JobLogLine, ...]
+
+    def key(self) -> str:
+        return f"{self.event}:{self.job_id}"
+
+
+EPHEMERAL: tuple[type[EphemeralFact], ...] = (JobLog,)
+
 CATALOGUE: tuple[type[DomainEvent], ...] = (
     StatusUpdate,
     StatusCompleted,
@@ -150,4 +228,5 @@ CATALOGUE: tuple[type[DomainEvent], ...] = (
     SubscriptionExpiring,
     PaymentReceived,
     NotificationCreated,
+    AccountChanged,
 )

@@ -18,6 +18,10 @@ _HIGH_WATER = 32 * 1024
 _CHUNK = 64 * 1024
 # How many links are written to before the loop gets to do something else.
 _FLUSH_SLICE = 256
+# How many lost connections are dealt with before the loop gets to do something else.
+_PART_SLICE = 128
+# Of how many keys the newest ephemeral frame is kept for a client that does not read.
+_LATEST_LIMIT = 64
 # How long a client has to read the last of what was sent to it.
 _GOODBYE_S = 5.0
 
@@ -37,11 +41,31 @@ class Peer(Protocol):
 
 
 class Flusher:
-    """Writes out, once per turn of the loop, what the links have gathered."""
+    """Does for many links, in slices, what would hold up the loop if each did it at once.
+
+    It writes out, once per turn of the loop, what the links have gathered, and tells the peers of links that were lost.
+    """
 
     def __init__(self) -> None:
         self._marked: list[Link] = []
         self._scheduled = False
+        self._parted: deque[Peer] = deque()
+
+    def part(self, peer: Peer) -> None:
+        """Have a peer told that its link is lost: when thousands are lost in one turn, a few of them in each."""
+        if not self._parted:
+            asyncio.get_running_loop().call_soon(self._tell_parted)
+        self._parted.append(peer)
+
+    def _tell_parted(self) -> None:
+        for _ in range(min(_PART_SLICE, len(self._parted))):
+            try:
+                self._parted[0].on_link_lost()
+            except Exception:
+                logger.exception("farewell failed")
+            self._parted.popleft()
+        if self._parted:
+            asyncio.get_running_loop().call_soon(self._tell_parted)
 
     def mark(self, link: "Link") -> None:
         self._marked.append(link)
@@ -72,6 +96,7 @@ class Link(asyncio.Protocol):
         "_flusher",
         "_held",
         "_held_bytes",
+        "_latest",
         "_limit",
         "_parser",
         "_paused",
@@ -98,6 +123,7 @@ class Link(asyncio.Protocol):
         self._pending: bytes | list[bytes] | None = None
         self._held: deque[bytes] | None = None
         self._held_bytes = 0
+        self._latest: dict[object, bytes] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         transport.set_write_buffer_limits(high=_HIGH_WATER)
         transport.set_protocol(self)
@@ -112,6 +138,18 @@ class Link(asyncio.Protocol):
             pending.append(frame)
         else:
             self._pending = [pending, frame]
+
+    def write_latest(self, key: object, frame: bytes) -> None:
+        """Send a frame that is worth something now or never: while the client does not read, the newest of a key waits.
+
+        The number of keys is bounded; beyond it new ones are dropped.
+        """
+        if not self._paused:
+            self.write(frame)
+            return
+        latest = self._latest = self._latest or {}
+        if key in latest or len(latest) < _LATEST_LIMIT:
+            latest[key] = frame
 
     def flush(self) -> None:
         """Hand the gathered frames to the transport, or hold them while the client does not read."""
@@ -141,7 +179,10 @@ class Link(asyncio.Protocol):
     @property
     def waiting_bytes(self) -> int:
         """How much this client has yet to read of what was sent to it."""
-        return self._held_bytes + (self.transport.get_write_buffer_size() if self.transport else 0)
+        pending = self._pending
+        gathered = sum(map(len, pending)) if isinstance(pending, list) else len(pending or b"")
+        buffered = self.transport.get_write_buffer_size() if self.transport else 0
+        return gathered + self._held_bytes + buffered
 
     # What the transport calls
 
@@ -163,7 +204,7 @@ class Link(asyncio.Protocol):
         self._let_go()
         peer, self.peer = self.peer, None
         if peer is not None:
-            peer.on_link_lost()
+            self._flusher.part(peer)
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -175,6 +216,10 @@ class Link(asyncio.Protocol):
             self.transport.write(self._next_chunk(held))
         if not held:
             self._held = None
+        if not self._paused and self._latest:
+            latest, self._latest = self._latest, None
+            for frame in latest.values():
+                self.write(frame)
 
     def _receive(self, opcode: int, payload: bytes) -> None:
         peer = self.peer
@@ -214,7 +259,7 @@ class Link(asyncio.Protocol):
         return transport
 
     def _let_go(self) -> None:
-        self.transport = self._parser = self._held = self._pending = None
+        self.transport = self._parser = self._held = self._latest = self._pending = None
         self._held_bytes = 0
 
     def _hold(self, waiting: list[bytes]) -> None:

@@ -4,8 +4,6 @@ These are python-socketio's client managers with another heart. A broadcast enco
 and gives the same bytes to every socket: no task and no await per client, and so no other broadcast in between.
 """
 
-import asyncio
-import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,7 +13,8 @@ from socketio import packet as sio
 from realtime.engine import packets
 from realtime.engine.packet import Packet
 from realtime.engine.packets import Data
-from realtime.engine.session import Session, packet_frame
+from realtime.engine.session import Reason, Session, packet_frame
+from realtime.meter import Meter
 
 
 class Member:
@@ -23,14 +22,18 @@ class Member:
 
     It is joining until its CONNECT is answered, then connected, and in the end leaving. What is said to it while it
     joins waits in `early`: a client may not hear of a namespace that it is not connected to yet.
+
+    A `positioned` client is told with every event where in the stream it is: it takes the trailing string of an event
+    for that (socket.io-client's connection state recovery).
     """
 
-    __slots__ = ("connected", "early", "rooms", "session", "sid", "stored")
+    __slots__ = ("connected", "early", "positioned", "rooms", "session", "sid", "stored")
 
     def __init__(self, sid: str, session: Session) -> None:
         self.sid = sid
         self.session = session
         self.connected = False
+        self.positioned = False
         self.early: list[Data] | None = []
         self.rooms: tuple[str, ...] = ()
         self.stored: dict[str, Any] | None = None
@@ -78,6 +81,7 @@ class Broadcaster(socketio.AsyncManager):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
+        self.meter = Meter()
         self.members: dict[str, Room] = {}
         self._rooms: dict[tuple[str, str], Room] = {}
 
@@ -105,19 +109,63 @@ class Broadcaster(socketio.AsyncManager):  # type: ignore[misc]
             for member in list(self._audience(namespace, room)):
                 if member.sid not in skipped:
                     number = self._generate_ack_id(member.sid, callback)
-                    self._send([member], _encode(self.server, namespace, arguments, number))
+                    _Encoding(self.server, namespace, arguments, number).send(member, None)
             return
         audience = (member for member in self._audience(namespace, room) if member.sid not in skipped)
-        self._send(audience, _encode(self.server, namespace, arguments, None))
+        self._say(arguments, namespace, audience, None, None)
 
-    def _send(self, audience: Iterable[Member], encoded: list[Data]) -> None:
-        framed = [(packet, packet_frame(packet)) for packet in encoded]
+    def broadcast(
+        self,
+        event: str,
+        data: Any,
+        namespace: str,
+        room: str,
+        *,
+        position: str | None = None,
+        key: str | None = None,
+        plain_only: bool = False,
+        positioned_only: bool = False,
+        except_room: str = "",
+    ) -> int:
+        """Send an event to a room of this process, at once and without a turn of the loop; returns to how many.
+
+        Positioned clients get `position` behind the data, or with `plain_only` nothing at all, and with
+        `positioned_only` nobody else gets anything; who is in `except_room` as well is left out. With a `key` the event
+        is ephemeral: a client that is slow to read gets only the newest one of each key, once it has read the rest.
+        """
+        members = self._room(namespace, room)
+        if not members:
+            return 0
+        audience: Iterable[Member] = members.values()
+        if plain_only or positioned_only or except_room:
+            left_out = self._room(namespace, except_room)
+            forms = (False,) if plain_only else (True,) if positioned_only else (False, True)
+            audience = [member for member in audience if member.positioned in forms and member.sid not in left_out]
+        self._say([event, *_arguments(data)], namespace, audience, position, key)
+        return len(members)
+
+    def say(self, member: Member, event: str, data: Any, namespace: str, *, position: str | None = None) -> int:
+        """Send an event to one socket, as `broadcast` does; returns its size in bytes."""
+        return self._say([event, *_arguments(data)], namespace, (member,), position, None)
+
+    def _say(
+        self, arguments: list[Any], namespace: str, audience: Iterable[Member], position: str | None, key: str | None
+    ) -> int:
+        plain, positioned = _Encoding(self.server, namespace, arguments), None
+        size = 0
         for member in audience:
-            if member.connected:
-                for packet, frame in framed:
-                    member.session.send(packet, frame)
-            elif member.early is not None:
-                member.early.extend(encoded)
+            if member.positioned:
+                # A trailing string that is no position would be taken for one; null is not.
+                trailing = position is not None or isinstance(arguments[-1], str)
+                positioned = positioned or (
+                    _Encoding(self.server, namespace, [*arguments, position]) if trailing else plain
+                )
+                size = positioned.send(member, key)
+            else:
+                size = plain.send(member, key)
+            self.meter.delivered_bytes += size
+            self.meter.deliveries += 1
+        return size
 
     def _audience(self, namespace: str, room: Any) -> Iterator[Member]:
         if room is None:
@@ -191,15 +239,41 @@ class Broadcaster(socketio.AsyncManager):  # type: ignore[misc]
             return
         if self.member(room, namespace) is not None:
             raise ValueError("cannot enter a sid room")
+        self.enter(member, namespace, room)
+
+    def enter(self, member: Member, namespace: str, room: str) -> None:
+        """Have a socket of this process enter a room, at once."""
         if room not in member.rooms:
             member.rooms = (*member.rooms, room)
-            self._rooms.setdefault((namespace, room), {})[sid] = member
+            self._rooms.setdefault((namespace, room), {})[member.sid] = member
+
+    def exit(self, member: Member, namespace: str, room: str) -> None:
+        """Have a socket of this process leave a room, at once."""
+        if room in member.rooms:
+            member.rooms = tuple(name for name in member.rooms if name != room)
+            self._leave(member, namespace, room)
+
+    def resume(self, member: Member, namespace: str, sid: str) -> None:
+        """Give a joining socket, which is in no room yet, the id that it had on an earlier connection.
+
+        Where that connection still stands, because nobody has missed it yet, it is ended under the other id.
+        """
+        sockets = self.members[namespace]
+        former = sockets.get(sid)
+        del sockets[member.sid]
+        if former is not None:
+            for room in former.rooms:
+                self._leave(former, namespace, room)
+            former.rooms, former.sid = (), member.sid
+            sockets[former.sid] = former
+            former.session.close(Reason.TRANSPORT_CLOSE)
+        member.sid = sid
+        sockets[sid] = member
 
     async def leave_room(self, sid: str, namespace: str, room: str) -> None:
         member = self.member(sid, namespace)
-        if member is not None and room in member.rooms:
-            member.rooms = tuple(name for name in member.rooms if name != room)
-            self._leave(member, namespace, room)
+        if member is not None:
+            self.exit(member, namespace, room)
 
     async def close_room(self, room: str, namespace: str) -> None:
         for sid in list(self._rooms.get((namespace, room), ())):
@@ -247,34 +321,44 @@ class Broadcaster(socketio.AsyncManager):  # type: ignore[misc]
         return member.session.sid if member is not None else None
 
 
-class RedisBroadcaster(socketio.AsyncRedisManager, Broadcaster):  # type: ignore[misc]
-    """The same behind python-socketio's Redis manager, which joins instances and lets external emitters in."""
-
-    def __init__(self, url: str, *, channel: str = "socketio") -> None:
-        # Named, because for mypy the library's class is unknown and `super` would be the other one.
-        socketio.AsyncRedisManager.__init__(self, url, channel=channel)
-
-    async def close(self) -> None:
-        """Stop listening and close the connections to Redis."""
-        listening = getattr(self, "thread", None)
-        if listening is not None:
-            listening.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await listening
-        if self.redis is not None:
-            await self.pubsub.aclose()
-            await self.redis.aclose()
-
-
 def _arguments(data: Any) -> list[Any]:
     if isinstance(data, tuple):
         return list(data)
     return [] if data is None else [data]
 
 
-def _encode(server: Any, namespace: str, arguments: list[Any], number: int | None) -> list[Data]:
-    packet = server.packet_class(sio.EVENT, namespace=namespace, data=arguments, id=number)
-    return engine_packets(packet)
+class _Encoding:
+    """One event, encoded and framed once for however many clients get it, at the first of them."""
+
+    __slots__ = ("_arguments", "_framed", "_namespace", "_number", "_server", "_size")
+
+    def __init__(self, server: Any, namespace: str, arguments: list[Any], number: int | None = None) -> None:
+        self._server = server
+        self._namespace = namespace
+        self._arguments = arguments
+        self._number = number
+        self._framed: list[tuple[Data, bytes]] | None = None
+        self._size = 0
+
+    def send(self, member: Member, key: str | None) -> int:
+        """Send to one socket and return how many bytes that were."""
+        framed = self._framed or self._encode()
+        if not member.connected:
+            if member.early is not None:
+                member.early.extend(packet for packet, _ in framed)
+            return self._size
+        for packet, frame in framed:
+            if key is None:
+                member.session.send(packet, frame)
+            else:
+                member.session.send_latest((self._namespace, key), packet, frame)
+        return self._size
+
+    def _encode(self) -> list[tuple[Data, bytes]]:
+        packet = self._server.packet_class(sio.EVENT, namespace=self._namespace, data=self._arguments, id=self._number)
+        self._framed = [(part, packet_frame(part)) for part in engine_packets(packet)]
+        self._size = sum(len(frame) for _, frame in self._framed)
+        return self._framed
 
 
 def engine_packets(packet: Any) -> list[Data]:

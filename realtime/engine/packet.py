@@ -25,6 +25,8 @@ class Packet(library.Packet):  # type: ignore[misc]
     """A packet in the project's JSON. A class of our own, so that the library's clients beside us keep theirs."""
 
     json = SocketJson
+    # How many bytes a packet that was received had, attachments included.
+    size = 0
 
     @classmethod
     def _reconstruct_binary_internal(cls, data: Any, attachments: list[bytes]) -> Any:
@@ -41,6 +43,7 @@ def decode(text: str) -> Packet:
         packet = Packet(encoded_packet=text)
     except (ValueError, TypeError, IndexError, RecursionError) as error:
         raise InvalidPacket(str(error)) from error
+    packet.size = len(text)
     if packet.attachment_count > _MAX_ATTACHMENTS:
         raise InvalidPacket("too many attachments")
     if (packet.packet_type in (BINARY_EVENT, BINARY_ACK)) != (packet.attachment_count > 0):
@@ -57,6 +60,7 @@ def add_attachment(packet: Packet, attachment: bytes, *, max_total: int) -> bool
     """
     if sum(map(len, packet.attachments)) + len(attachment) > max_total:
         raise InvalidPacket("attachments too big")
+    packet.size += len(attachment)
     return bool(packet.add_attachment(attachment))
 
 

@@ -6,6 +6,7 @@ https://socket.io/docs/v4/engine-io-protocol/; the refusals' codes and texts are
 import asyncio
 import random
 import secrets
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,9 @@ BAD_METHOD = (2, "Bad handshake method")
 BAD_REQUEST = (3, "Bad request")
 FORBIDDEN = (4, "Forbidden")
 UNSUPPORTED_VERSION = (5, "Unsupported protocol version")
+
+# So many sessions a second may be ended even when there is time for fewer.
+_DRAIN_RATE = 100.0
 
 logger = structlog.get_logger(__name__)
 
@@ -67,6 +71,8 @@ class EngineServer:
         self.max_held = options.max_held
         self.sessions: dict[str, Session] = {}
         self.draining = False
+        # How many sessions have ended, by reason.
+        self.closes: Counter[str] = Counter()
         self._flusher = Flusher()
         shortest = min(options.ping_interval_s, options.ping_timeout_s)
         self._wheel = Wheel(min(0.5, max(0.01, shortest / 20)))
@@ -104,6 +110,7 @@ class EngineServer:
     def forget(self, session: Session, reason: Reason) -> None:
         """Drop a session that has just ended, but keep what a polling client has yet to fetch of it."""
         self.sessions.pop(session.sid, None)
+        self.closes[reason] += 1
         if reason is Reason.SERVER and session.polling is not None:
             self._farewells[session.sid] = session.polling
             self.call_later(self.ping_timeout_s, partial(self._forget_farewell, session.sid))
@@ -119,6 +126,23 @@ class EngineServer:
         for session in list(self.sessions.values()):
             session.close(Reason.TRANSPORT_CLOSE, code=frames.GOING_AWAY)
         self._wheel.close()
+
+    async def drain(self, window_s: float) -> None:
+        """Open no more sessions and end those there are one after another, in random order, within `window_s` seconds.
+
+        Their clients look for another server, and would overrun it if they all came at once. Few are not made to wait.
+        """
+        self.draining = True
+        sessions = list(self.sessions.values())
+        random.shuffle(sessions)
+        rate = max(_DRAIN_RATE, len(sessions) / window_s if window_s > 0 else float("inf"))
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for count, session in enumerate(sessions):
+            ahead_s = began + count / rate - loop.time()
+            if ahead_s > 0:
+                await asyncio.sleep(ahead_s)
+            session.close(Reason.TRANSPORT_CLOSE, code=frames.GOING_AWAY)
 
     async def shutdown(self, *, grace_s: float = 5.0) -> None:
         """End every session and wait until the listener has heard of it, at most for `grace_s` seconds."""
@@ -213,6 +237,11 @@ class EngineServer:
     # Polling
 
     async def _poll(self, request: web.Request, session: Session, polling: Polling) -> web.Response:
+        if polling.is_repeated(request.query.get("t")):
+            # An answer that broke off took packets with it. The client knows nothing of that, because its HTTP library
+            # has asked again by itself, so that it must be made to come back and say what it has.
+            session.close(Reason.TRANSPORT_CLOSE)
+            return _refuse(BAD_REQUEST)
         if polling.poll is not None:
             session.close(Reason.TRANSPORT_ERROR)
             return _refuse(BAD_REQUEST)

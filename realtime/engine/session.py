@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from core.tasks import stopping
 from realtime.engine import frames, packets
 from realtime.engine.link import Link
 from realtime.engine.packets import Data, PacketError
@@ -16,6 +17,12 @@ from realtime.engine.packets import Data, PacketError
 _PAYLOAD_PACKETS = 16
 # How many messages of a client may wait for their turn before the server stops reading from it.
 _INBOX_LIMIT = 64
+
+# A polling client with more than this many bytes to fetch is spared ephemeral packets.
+_LATEST_LIMIT = 64 * 1024
+# A client with less than this to read is ready for more, and how often that is looked at.
+_DRAINED_BYTES = 128 * 1024
+_DRAIN_LOOK_S = 0.02
 
 PING_FRAME = frames.text_frame(packets.PING)
 
@@ -72,12 +79,18 @@ class Host(Protocol):
 class Polling:
     """What a polling client has yet to fetch, and the request it may be waiting with."""
 
-    __slots__ = ("poll", "queue", "size")
+    __slots__ = ("_stamp", "poll", "queue", "size")
 
     def __init__(self) -> None:
         self.queue: list[Data] = []
         self.size = 0
         self.poll: asyncio.Future[None] | None = None
+        self._stamp: str | None = None
+
+    def is_repeated(self, stamp: str | None) -> bool:
+        """Tell whether a request bears the stamp of the one before; clients stamp each as `t`, against caches."""
+        former, self._stamp = self._stamp, stamp
+        return stamp is not None and stamp == former
 
     def add(self, packet: Data) -> None:
         """Queue a packet and answer the waiting request, if there is one."""
@@ -140,6 +153,26 @@ class Session:
                 self.on_overflow()
             else:
                 self.polling.add(packet)
+
+    def send_latest(self, key: object, packet: Data, frame: bytes) -> None:
+        """Send a packet that is worth something now or never: a slow client gets only the newest one of each key."""
+        if self.link is not None:
+            self.link.write_latest(key, frame)
+        elif self.open and self.polling is not None and self.polling.size <= _LATEST_LIMIT:
+            self.polling.add(packet)
+
+    async def drained(self) -> None:
+        """Wait until the client has read most of what was sent to it, or is gone."""
+        # The transport tells only when it is nearly empty, and a polling client's requests tell nothing.
+        while self.open and self.waiting_bytes > _DRAINED_BYTES:  # noqa: ASYNC110
+            await asyncio.sleep(_DRAIN_LOOK_S)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much of what was sent the client has yet to read, as far as this process knows."""
+        if self.link is not None:
+            return self.link.waiting_bytes
+        return self.polling.size if self.polling is not None else 0
 
     # Receiving, from a link or from a POST
 
@@ -272,18 +305,12 @@ class Session:
                 else:
                     await self._host.listener.on_message(self, item)
             except (asyncio.CancelledError, Exception):
-                if _stopping():
+                if stopping():
                     raise
                 # The listener answers for its own faults; one that slips through costs this session and no other.
                 logger.exception("session failed", sid=self.sid)
                 self.close(Reason.TRANSPORT_ERROR)
         self._inbox = None
-
-
-def _stopping() -> bool:
-    """Tell whether this very task is cancelled, and not something that it waited for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def packet_frame(packet: Data) -> bytes:

@@ -7,7 +7,7 @@ the way of a packet are ours, because the library holds a task, a queue and a re
 import asyncio
 import inspect
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,9 @@ from realtime.engine.session import Reason, Session
 _ATTACHMENTS_SIZE = 10
 
 logger = structlog.get_logger(__name__)
+
+
+Gate = Callable[[Member, str, int], Mapping[str, Any] | None]
 
 
 class _Engine:
@@ -87,6 +90,8 @@ class SocketIoServer(socketio.AsyncServer):  # type: ignore[misc]
         self._connect_timeout_s = connect_timeout_s
         self._max_attachments = options.max_payload * _ATTACHMENTS_SIZE
         self.manager_initialized = False
+        # Decides, by its size in bytes, whether an event is heard; what it returns is acknowledged instead.
+        self.gate: Gate = lambda _, __, ___: None
         super().__init__(client_manager=manager, serializer=Packet)
 
     def _engineio_server_class(self) -> Callable[..., _Engine]:
@@ -176,7 +181,16 @@ class SocketIoServer(socketio.AsyncServer):  # type: ignore[misc]
         elif kind == sio.DISCONNECT:
             await self._leave(member, namespace, Reason.CLIENT.value)
         elif member.connected:
+            await self._hear(member, namespace, packet)
+
+    async def _hear(self, member: Member, namespace: str, packet: Any) -> None:
+        refusal = self.gate(member, namespace, packet.size)
+        if refusal is None:
             await self._event(member, namespace, packet)
+        elif packet.id is not None:
+            answer = Packet(sio.ACK, namespace=namespace, data=[refusal], id=packet.id)
+            for part in engine_packets(answer):
+                member.session.send(part)
 
     async def _event(self, member: Member, namespace: str, packet: Any) -> None:
         try:
@@ -205,29 +219,35 @@ class SocketIoServer(socketio.AsyncServer):  # type: ignore[misc]
         if sid is None:
             # The session has ended meanwhile.
             return
-        refusal = await self._ask(session, namespace, sid, auth)
+        member = self._member(sid, namespace)
+        refusal, additions = await self._ask(session, namespace, sid, auth)
         if refusal is not None:
-            await self.manager.disconnect(sid, namespace, ignore_queue=True)
+            await self.manager.disconnect(member.sid, namespace, ignore_queue=True)
             self._say(session, sio.CONNECT_ERROR, namespace, refusal)
             return
-        self._say(session, sio.CONNECT, namespace, {"sid": sid})
-        await self.manager.connect(sid, namespace)
+        self._say(session, sio.CONNECT, namespace, {"sid": member.sid, **additions})
+        await self.manager.connect(member.sid, namespace)
 
     def _knows(self, namespace: str) -> bool:
         # The main namespace is always there; the application may add to `namespaces`, or set it to "*" for all.
         open_to_all = self.namespaces == "*" or namespace in self.namespaces
         return open_to_all or namespace in self.handlers or namespace in self.namespace_handlers
 
-    async def _ask(self, session: Session, namespace: str, sid: str, auth: Any) -> Any:
-        """Let the connect handler decide; returns None when it agrees, else what to tell the client."""
+    async def _ask(self, session: Session, namespace: str, sid: str, auth: Any) -> tuple[Any, Mapping[str, Any]]:
+        """Let the connect handler decide: what to tell a client that is refused, else None, and what CONNECT adds.
+
+        A handler that returns a mapping agrees, and has it sent to the client beside its `sid`.
+        """
         try:
             agreed = await self._trigger_event("connect", namespace, sid, self.environ[session.sid], auth)
         except Refused as error:
-            return error.error_args
+            return error.error_args, {}
         except Exception:
             logger.exception("connect handler failed", namespace=namespace)
-            return {"message": "Internal error"}
-        return Refused().error_args if agreed is False else None
+            return {"message": "Internal error"}, {}
+        if agreed is False:
+            return Refused().error_args, {}
+        return None, agreed if isinstance(agreed, Mapping) else {}
 
     async def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:  # noqa: FBT001, FBT002 - python-socketio's signature
         """Put a socket out of a namespace, here or on another instance; its connection stays."""

@@ -2,10 +2,15 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from aiohttp import ClientSession
 
+from tests.namespaces.instances import doors
+from tests.namespaces.newcomers import found_company, newcomer
+from tests.namespaces.resuming import Enter
+from tests.namespaces.wire import Wire
 from tests.support.listeners import Listener
 from tests.support.people import Person, address, company_factory, request
 from tests.support.running import Orchestrator
@@ -31,21 +36,56 @@ async def stranger(orchestrator: Orchestrator, browser: ClientSession) -> Person
 
 
 @pytest.fixture(scope="session")
-async def colleague(owner: Person, stranger: Person, browser: ClientSession) -> Person:
+async def colleague(owner: Person, stranger: Person) -> Person:
     """The stranger once more, as a member of the owner's company and signed in to that."""
-    body = {"email": stranger.email, "role": "member"}
-    status, answer = await owner.post(f"tenants/{owner.tenant_id}/users/invite", body)
+    return await join_company(owner, stranger)
+
+
+@pytest.fixture
+def enter(http: ClientSession, orchestrator: Orchestrator, owner: Person) -> Enter:
+    """Connects the owner, and with `person` somebody else."""
+
+    async def connect(namespace: str = "/", *, person: Person = owner, **auth: Any) -> Wire:
+        wire = await Wire.enter(http, orchestrator.url, person.token, namespace, **auth)
+        await wire.until(lambda: wire.refusal or "connected" in wire.names)
+        return wire
+
+    return connect
+
+
+@pytest.fixture
+async def boss(orchestrator: Orchestrator, http: ClientSession) -> Person:
+    """The owner of a company that no other test knows, and that has no site."""
+    return await found_company(orchestrator, http)
+
+
+@pytest.fixture
+async def guest(orchestrator: Orchestrator, boss: Person) -> Person:
+    """A member of that company."""
+    return await newcomer(orchestrator, boss)
+
+
+@pytest.fixture
+async def instances(orchestrator: Orchestrator, deployment: str) -> AsyncIterator[list[Orchestrator]]:
+    """The instances of this deployment: one when it is embedded, two in the cluster."""
+    async with doors(orchestrator, deployment) as found:
+        yield found
+
+
+async def join_company(owner: Person, person: Person, role: str = "member") -> Person:
+    """Have an owner take somebody in and return that person signed in there."""
+    status, answer = await owner.post(f"tenants/{owner.tenant_id}/users/invite", {"email": person.email, "role": role})
     assert status == 201, answer
-    token = await sign_in(stranger)
+    token = await sign_in(person)
     status, answer = await request(
-        browser,
+        person.http,
         "POST",
         address(owner.url, "auth/switch-tenant"),
         json={"tenant_id": str(owner.tenant_id)},
         headers={"Authorization": f"Bearer {token}"},
     )
     assert status == 200, answer
-    return replace(stranger, token=answer["data"]["access_token"], tenant_id=owner.tenant_id)
+    return replace(person, token=answer["data"]["access_token"], tenant_id=owner.tenant_id)
 
 
 async def sign_in(person: Person) -> str:

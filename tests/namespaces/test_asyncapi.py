@@ -19,8 +19,10 @@ from tests.support.running import Orchestrator
 Json = dict[str, Any]
 
 ROOTS = ("/", "/ws")
-PLAIN = {"connected", "pong", "error", "notification_read_confirmed"}
-FROM_CLIENTS = {"ping", "notification_read"}
+RECOVERY = {"rt:reset", "rt:pos"}
+AUTHORITY = {"auth:expiring", "auth:expired", "auth:revoked", "auth:changed"}
+PLAIN = {"connected", "pong", "error", "notification_read_confirmed", *RECOVERY, *AUTHORITY}
+FROM_CLIENTS = {"ping", "notification_read", "auth:refresh", "sync", "presence"}
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +54,9 @@ def test_every_namespace_is_a_channel(document: Json) -> None:
 @pytest.mark.parametrize("namespace", ALL)
 def test_a_channel_lists_what_is_heard_and_said_there(document: Json, namespace: str) -> None:
     own = {name for name, (place, _) in EXPECTED.items() if namespace in (place, f"/ws{place}", *ROOTS)}
-    twins = {"notification"} if namespace in ROOTS else set()
-    assert set(document["channels"][namespace]["messages"]) == own | twins | PLAIN | FROM_CLIENTS
+    whispered = {"job:log"} if namespace in ("/provisioning", "/ws/provisioning", *ROOTS) else set()
+    of_roots = {"notification", "presence:changed"} if namespace in ROOTS else set()
+    assert set(document["channels"][namespace]["messages"]) == own | whispered | of_roots | PLAIN | FROM_CLIENTS
 
 
 @pytest.mark.parametrize("namespace", ALL)

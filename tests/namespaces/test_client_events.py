@@ -158,7 +158,7 @@ class TestNoise:
         await still_lives(listener)
         await notify(orchestrator, owner)
         await listener.until(lambda: listener.of("notification:new"))
-        assert stranger.tenant_id not in orchestrator.house.follower._streams
+        assert not orchestrator.house.sockets.seats.count(stranger.tenant_id)
         await odd.close()
 
     @pytest.mark.parametrize(

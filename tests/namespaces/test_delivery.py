@@ -10,6 +10,7 @@ import pytest
 from namespaces.names import ALL
 from services.events import (
     CATALOGUE,
+    AccountChanged,
     DomainEvent,
     NotificationCreated,
     PaymentReceived,
@@ -94,7 +95,13 @@ EXPECTED: dict[str, tuple[str, dict[str, Any]]] = {
             "created_at": "2025-11-20T12:00:00Z",
         },
     ),
+    "account:changed": (
+        "/notifications",
+        {"change": "session_reused", "session_id": str(ID), "at": "2025-11-20T12:00:00Z"},
+    ),
 }
+# What only one user of the tenant hears.
+PRIVATE = {"notification:new", "account:changed"}
 
 
 def every_event(tenant_id: UUID, user_id: UUID) -> list[DomainEvent]:
@@ -138,6 +145,7 @@ def every_event(tenant_id: UUID, user_id: UUID) -> list[DomainEvent]:
             link="/billing",
             created_at=NOON,
         ),
+        AccountChanged(tenant_id=tenant_id, user_id=user_id, change="session_reused", session_id=ID, at=NOON),
     ]
 
 
@@ -156,7 +164,7 @@ async def record(orchestrator: Orchestrator, *facts: DomainEvent) -> None:
 
 def heard_of(listener: Listener, what: UUID) -> list[tuple[str, str]]:
     """Return where and under which names a fact with this id was heard."""
-    keys = ("payment_id", "id", "job_id", "subscription_id")
+    keys = ("payment_id", "id", "job_id", "subscription_id", "session_id")
     return [
         (place, name)
         for place, name, body in listener.heard
@@ -214,12 +222,12 @@ async def test_places_agree_on_numbers_and_order(orchestrator: Orchestrator, own
     for subject, prefixes in (
         ("/billing", ("subscription", "payment")),
         ("/provisioning", ("status",)),
-        ("/notifications", ("notification",)),
+        ("/notifications", ("notification", "account")),
     ):
         own = [event for event in root if event[1].startswith(prefixes)]
         assert listener.logged(subject) == own
         assert listener.logged(f"/ws{subject}") == own
-    ids = {(body["seq"], body["event_id"]) for _, _, body in listener.heard if "seq" in (body or {})}
+    ids = {(body["seq"], body["event_id"]) for _, _, body in listener.heard if "event_id" in (body or {})}
     assert len({event_id for _, event_id in ids}) == len(ids), "one event has one id, wherever it is heard"
     await listener.close()
 
@@ -250,7 +258,8 @@ class TestEntitlement:
         await theirs.until(lambda: len(heard_of(theirs, after)) == 4)
         assert heard_of(theirs, ID) == []
         assert heard_of(mine, after) == []
-        assert {body["tenant_id"] for _, _, body in theirs.heard if body} == {str(stranger.tenant_id)}
+        told = [body for _, _, body in theirs.heard if body and "tenant_id" in body]
+        assert {body["tenant_id"] for body in told} == {str(stranger.tenant_id)}
         await mine.close()
         await theirs.close()
 
@@ -263,7 +272,7 @@ class TestEntitlement:
         await record(orchestrator, payment(owner.tenant_id, after))
         await listener.until(lambda: len(heard_of(listener, after)) == 4)
         names = {name for _, name in heard_of(listener, ID)}
-        assert names == set(EXPECTED) - {"notification:new"}
+        assert names == set(EXPECTED) - PRIVATE
         await listener.close()
 
     async def test_my_sockets_in_another_tenant_do_not_hear_of_this_one(

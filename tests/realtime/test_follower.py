@@ -1,63 +1,17 @@
 """Followers: in number order, each event once, whatever the bells do."""
 
 import asyncio
-from collections.abc import Callable
-from uuid import UUID
 
 import pytest
-from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from models.events import LoggedEvent
 from realtime import follower as follower_module
 from realtime.follower import Follower
-from realtime.log import EventLog, NumberedEvent
-from services.unit_of_work import TenantScope
-from tests.support.spine import Ears, Said, new_tenant, spine
-
-
-class Instance:
-    """A follower with one tenant's sockets, and what it delivered."""
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        self.delivered: list[NumberedEvent] = []
-        self.fail_once = False
-        self.follower = Follower(EventLog(engine), self._deliver)
-
-    async def _deliver(self, event: NumberedEvent) -> None:
-        await asyncio.sleep(0)
-        if self.fail_once:
-            self.fail_once = False
-            raise ConnectionError("a socket broke in a way nobody foresaw")
-        self.delivered.append(event)
-
-    @property
-    def numbers(self) -> list[int]:
-        return [event.seq for event in self.delivered]
-
-    async def settles_at(self, head: int) -> None:
-        await until(lambda: bool(self.numbers) and self.numbers[-1] >= head)
-
-
-async def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not true():
-            await asyncio.sleep(0.005)
-
-
-async def write(engine: AsyncEngine, tenant_id: UUID, count: int) -> list[NumberedEvent]:
-    ears = Ears()
-    async with spine(engine, ears)(TenantScope(tenant_id)) as uow:
-        for number in range(count):
-            uow.record(Said(tenant_id=tenant_id, text=str(number)))
-    return ears.events
-
-
-@pytest.fixture
-async def instance(engine: AsyncEngine):
-    instance = Instance(engine)
-    yield instance
-    await instance.follower.close()
+from realtime.log import EventLog
+from realtime.meter import Meter
+from tests.realtime.following import Instance, SlowLog, write
+from tests.support.spine import new_tenant
+from tests.support.waiting import until
 
 
 async def test_delivers_what_bells_bring(engine: AsyncEngine, instance: Instance) -> None:
@@ -132,7 +86,7 @@ async def test_what_is_held_back_for_a_gap_is_bounded(
     events = [await write(engine, tenant_id, 1) for _ in range(12)]
     for batch in events[1:]:
         # Heard while nothing is delivered, as behind a database that is slow to fill the gap.
-        stream.hear(batch[-1].seq, batch)
+        stream.hear(batch[-1].seq, batch, 0.0)
         assert len(stream.held) <= 4
     await instance.follower.check_heads()
     await instance.settles_at(12)
@@ -173,19 +127,77 @@ async def test_a_failed_delivery_is_taken_up_again(engine: AsyncEngine, instance
     assert instance.numbers == [1, 2, 3]
 
 
-async def test_tenants_without_sockets_are_not_followed(engine: AsyncEngine, instance: Instance) -> None:
+async def test_a_stream_is_followed_for_a_while_after_its_last_socket_has_gone(
+    engine: AsyncEngine, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most sockets come back, and find then the place and what they missed."""
+    monkeypatch.setattr(follower_module, "_LINGER_S", 0.3)
+    follower, told = instance.follower, []
+    follower.on_follow.append(lambda tenant_id: told.append(("follow", tenant_id)))
+    follower.on_unfollow.append(lambda tenant_id: told.append(("unfollow", tenant_id)))
+    tenant_id = await new_tenant(engine)
+    await follower.join(tenant_id)
+    await follower.join(tenant_id)
+    running = asyncio.create_task(follower.run(lambda: 0.01))
+    follower.leave(tenant_id)
+    follower.leave(tenant_id)
+    await write(engine, tenant_id, 1)
+    await instance.settles_at(1)
+    await follower.join(tenant_id)
+    assert [event.seq for event in follower.recent(tenant_id, 0) or ()] == [1]
+    follower.leave(tenant_id)
+    await until(lambda: follower.followed == 0)
+    assert told == [("follow", tenant_id), ("unfollow", tenant_id)]
+    events = await write(engine, tenant_id, 1)
+    follower.hear(tenant_id, 2, events)
+    await follower.check_heads()
+    assert instance.numbers == [1]
+    assert follower.recent(tenant_id, 0) is None
+    follower.leave(tenant_id)
+    await follower.join(tenant_id)
+    assert follower.state(tenant_id).head == 2, "joined again, it starts at the head"
+    running.cancel()
+
+
+async def test_a_tenant_with_sockets_is_followed_however_long(
+    engine: AsyncEngine, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower_module, "_LINGER_S", 0.0)
+    staying, leaving = await new_tenant(engine), await new_tenant(engine)
+    for tenant_id in (staying, leaving):
+        await instance.follower.join(tenant_id)
+    await instance.follower.join(staying)
+    instance.follower.leave(staying)
+    instance.follower.leave(leaving)
+    running = asyncio.create_task(instance.follower.run(lambda: 0.01))
+    await until(lambda: instance.follower.followed == 1)
+    await write(engine, staying, 1)
+    await instance.settles_at(1)
+    running.cancel()
+
+
+async def test_what_was_being_delivered_to_those_who_left_is_not_delivered_to_those_who_come(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower_module, "_LINGER_S", 0.0)
+    log = SlowLog(engine)
+    instance = Instance(log)
     tenant_id = await new_tenant(engine)
     await instance.follower.join(tenant_id)
+    await write(engine, tenant_id, 3)
+    instance.follower.hear(tenant_id, 3)
+    await until(lambda: log.asked)
+    instance.follower.leave(tenant_id)
+    running = asyncio.create_task(instance.follower.run(lambda: 0.01))
+    await until(lambda: instance.follower.followed == 0)
+    running.cancel()
     await instance.follower.join(tenant_id)
-    instance.follower.leave(tenant_id)
-    instance.follower.hear(tenant_id, 1, await write(engine, tenant_id, 1))
-    await instance.settles_at(1)
-    instance.follower.leave(tenant_id)
-    instance.follower.hear(tenant_id, 2, await write(engine, tenant_id, 1))
-    await instance.follower.check_heads()
-    await asyncio.sleep(0.05)
-    assert instance.numbers == [1]
-    instance.follower.leave(tenant_id)
+    assert instance.follower.state(tenant_id).head == 3
+    log.gate.set()
+    instance.follower.hear(tenant_id, 4, await write(engine, tenant_id, 1))
+    await instance.settles_at(4)
+    assert instance.numbers == [4]
+    await instance.follower.close()
 
 
 async def test_events_committed_while_joining_are_not_lost(engine: AsyncEngine, instance: Instance) -> None:
@@ -203,34 +215,36 @@ async def test_a_database_that_is_away_fails_the_join_and_not_the_next_one(engin
     class BrokenLog(EventLog):
         broken = True
 
-        async def heads(self, tenant_ids):
+        async def states(self, tenant_ids):
             await asyncio.sleep(0.01)
             if self.broken:
                 self.broken = False
                 raise ConnectionError
-            return await super().heads(tenant_ids)
+            return await super().states(tenant_ids)
 
     tenant_id = await new_tenant(engine)
-    follower = Follower(BrokenLog(engine), lambda event: asyncio.sleep(0))
+    follower = Follower(BrokenLog(engine), meter=Meter())
     results = await asyncio.gather(*(follower.join(tenant_id) for _ in range(3)), return_exceptions=True)
     assert [type(result) for result in results] == [ConnectionError, type(None), type(None)]
     assert follower._streams[tenant_id].sockets == 2
     await follower.close()
 
 
-async def test_head_checks_outlive_a_database_fault(engine: AsyncEngine, instance: Instance, monkeypatch) -> None:
+async def test_head_checks_outlive_a_database_fault(
+    engine: AsyncEngine, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tenant_id = await new_tenant(engine)
     await instance.follower.join(tenant_id)
-    real, calls = instance.follower._log.heads, 0
+    real, calls = instance.follower._log.moved, 0
 
-    async def flaky(tenant_ids):
+    async def flaky(known):
         nonlocal calls
         calls += 1
         if calls <= 2:
             raise OSError("connection refused")
-        return await real(tenant_ids)
+        return await real(known)
 
-    monkeypatch.setattr(instance.follower._log, "heads", flaky)
+    monkeypatch.setattr(instance.follower._log, "moved", flaky)
     checking = asyncio.create_task(instance.follower.run(lambda: 0.01))
     await write(engine, tenant_id, 1)
     await instance.settles_at(1)
@@ -238,12 +252,7 @@ async def test_head_checks_outlive_a_database_fault(engine: AsyncEngine, instanc
     assert calls >= 3
 
 
-async def test_events_pruned_before_delivery_do_not_stop_the_stream(engine: AsyncEngine, instance: Instance) -> None:
-    tenant_id = await new_tenant(engine)
-    await instance.follower.join(tenant_id)
-    await write(engine, tenant_id, 4)
-    async with engine.begin() as connection:
-        await connection.execute(delete(LoggedEvent).where(LoggedEvent.tenant_id == tenant_id, LoggedEvent.seq <= 2))
+async def test_the_age_of_the_last_look_is_known(engine: AsyncEngine, instance: Instance) -> None:
+    assert instance.follower.check_age_s() == float("inf")
     await instance.follower.check_heads()
-    await instance.settles_at(4)
-    assert instance.numbers == [3, 4]
+    assert 0 <= instance.follower.check_age_s() < 5

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,9 +11,11 @@ import pytest
 import socketio
 from redis.asyncio import Redis
 
-from realtime.engine.manager import RedisBroadcaster
+from realtime.bus import RedisBus
+from realtime.emitters import BusBroadcaster
 from realtime.engine.server import EngineOptions
 from realtime.engine.session import Reason
+from realtime.meter import Meter
 from tests.realtime.engine.serving import until
 from tests.realtime.engine.talking import Served, talking
 from tests.support.stores import private_redis
@@ -151,9 +153,10 @@ async def test_two_servers_and_an_outside_emitter_reach_each_others_sockets(tmp_
     async with AsyncExitStack() as stack:
         port = stack.enter_context(private_redis(tmp_path))
         url, channel = f"redis://127.0.0.1:{port}/0", f"test-{uuid4().hex}"
-        servers = [
-            await stack.enter_async_context(talking(manager=RedisBroadcaster(url, channel=channel))) for _ in range(2)
-        ]
+        servers = []
+        for _ in range(2):
+            bus = await stack.enter_async_context(running_bus(url))
+            servers.append(await stack.enter_async_context(talking(manager=BusBroadcaster(bus, channel=channel))))
         clients = [Client("/custom") for _ in servers]
         for client, server in zip(clients, servers, strict=True):
             await client.connect(server.url, ["websocket"])
@@ -190,6 +193,16 @@ async def test_two_servers_and_an_outside_emitter_reach_each_others_sockets(tmp_
         await until(lambda: clients[1].disconnects)
         assert there.of("disconnect", sids[1]) == ["server disconnect"]
         await emitter.redis.aclose()
+
+
+@asynccontextmanager
+async def running_bus(url: str) -> AsyncIterator[RedisBus]:
+    async with Redis.from_url(url) as redis:
+        bus = RedisBus(redis, b"a key for tests", listens=True, meter=Meter())
+        running = asyncio.create_task(bus.run())
+        yield bus
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def subscribed(url: str, channel: str, count: int) -> None:

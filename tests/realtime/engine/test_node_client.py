@@ -1,8 +1,5 @@
 """npm's socket.io-client, unmodified, against the engine on every transport."""
 
-import asyncio
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +7,9 @@ import pytest
 
 from realtime.engine.server import EngineOptions
 from realtime.engine.session import Reason
-from tests.e2e.test_node_clients import Node, node  # noqa: F401 - the fixture is used by its name
-from tests.realtime.engine.serving import until
 from tests.realtime.engine.talking import Served, talking
+from tests.support.node import Node
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.node
 
@@ -37,23 +34,12 @@ def prepare(served: Served) -> None:
         served.broadcaster.members["/"][sid].session.close(Reason.TRANSPORT_CLOSE)
 
 
-async def test_the_javascript_client_does_everything_on_every_transport(node: Node) -> None:  # noqa: F811
-    shutil.copy(SCRIPT, node.folder)
+async def test_the_javascript_client_does_everything_on_every_transport(node: Node) -> None:
     async with talking(EngineOptions(ping_interval_s=0.2, ping_timeout_s=2)) as served:
         prepare(served)
-        process = await asyncio.create_subprocess_exec(
-            node.command,
-            SCRIPT.name,
-            served.url,
-            cwd=node.folder,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        output, errors = await asyncio.wait_for(process.communicate(), 60)
         found: dict[str, dict[str, Any]] = {}
-        for line in map(json.loads, output.splitlines()):
+        for line in await node.play(SCRIPT, served.url):
             found.setdefault(line["way"], {})[line["what"]] = line["found"]
-        assert process.returncode == 0, f"{errors.decode()}\n{found}"
         await until(lambda: not served.sio.engine.sessions)
     for way in ("websocket", "polling", "upgrade"):
         lost = found[way].pop("back")
