@@ -1,1 +1,1 @@
-"""Fan-out, memory and connects of the Socket.IO engine beside Node's socket.io."""
+"""The realtime server as it ships, beside Node's socket.io, under one load and in one run."""
