@@ -57,7 +57,8 @@ async function renew() {
   if (!token) throw new SessionOver();
   try {
     const { data } = await send("POST", "auth/refresh", { refresh_token: token });
-    session.keep(data);
+    // Meanwhile whoever it was may have signed out, or switched to another tenant.
+    if (sessionStorage.getItem(KEPT.refresh) === token) session.keep(data);
   } catch (error) {
     if (error instanceof ApiError && error.status < 500 && error.status !== 429) throw new SessionOver();
     throw error;

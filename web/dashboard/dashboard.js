@@ -1,13 +1,17 @@
 // The dashboard: what REST tells is the state, what the socket tells moves it, and everything is shown as plain text.
 
-import { ApiError, SessionOver, call, open, session } from "./api.js";
+import { SessionOver, call, open, session } from "./api.js";
 import { badge, element, rows, say, textElement } from "./dom.js";
 import { connect } from "./live.js";
+import { readAll } from "./reading.js";
 import { day, language, moment, money, setLanguage, t, translate } from "./texts.js";
 
 const FEED_LENGTH = 100;
+const LOG_LENGTH = 200;
+const DRAW_MS = 50;
 const UNFINISHED = new Set(["queued", "running", "retrying"]);
 const MANAGERS = new Set(["owner", "admin"]);
+const REVOKED = { TENANT_ACCESS_REVOKED: "accessRevoked", TENANT_SUSPENDED: "tenantSuspended" };
 
 const nothing = () => ({
   me: null,
@@ -17,6 +21,10 @@ const nothing = () => ({
   jobs: new Map(),
   notifications: [],
   unread: 0,
+  members: new Map(),
+  // What only the socket tells: who is online, and by the job's id what a running job has printed.
+  online: null,
+  logs: new Map(),
   events: [],
 });
 let state = nothing();
@@ -37,12 +45,23 @@ function show() {
   // After signing out the rest is empty and hidden: nothing of whoever left stays in the page.
   element("who").textContent = state.me?.full_name ?? "";
   showInstance();
+  showOnline();
   showSubscription();
   showTenants();
   showJobs();
   showNotifications();
   showPlans();
   showEvents();
+}
+
+// A burst of events, such as all that was missed during a drop, is drawn at once.
+let drawing = null;
+
+function showSoon() {
+  drawing ??= setTimeout(() => {
+    drawing = null;
+    show();
+  }, DRAW_MS);
 }
 
 function showInstance() {
@@ -53,6 +72,13 @@ function showInstance() {
   element("enter").disabled = !tenant?.erpnext_site_url;
   element("work").textContent = t(tenant?.erpnext_site_url ? "backUp" : "createSite");
   element("work").disabled = !manages() || busy();
+}
+
+// How many of the tenant's people are here; owners and admins are told who.
+function showOnline() {
+  const { online, users = [] } = state.online ?? {};
+  const names = users.map((id) => state.members.get(id)).filter(Boolean).join(", ");
+  element("online").textContent = online ? t(names ? "onlineNames" : "online", { count: online, names }) : "";
 }
 
 function showSubscription() {
@@ -94,11 +120,21 @@ function showJobs() {
     part("progress").setAttribute("aria-label", t("progressOf", { name }));
     part("message").textContent = job.error ?? (UNFINISHED.has(job.state) ? job.message : "") ?? "";
     part("time").textContent = moment(job.completed_at ?? job.started_at ?? job.created_at);
+    showLog(part("log"), part("lines"), state.logs.get(job.id) ?? []);
     part("cancel").hidden = !manages() || !UNFINISHED.has(job.state);
     part("cancel").onclick = deed(() => renewJob(job, "cancel"));
     part("retry").hidden = !manages() || !["failed", "cancelled"].includes(job.state);
     part("retry").onclick = deed(() => renewJob(job, "retry"));
   });
+}
+
+function showLog(details, node, lines) {
+  const text = lines.map((line) => line.text).join("\n");
+  details.hidden = !text;
+  // Untouched when nothing was added, so that what somebody marked or scrolled to stays.
+  if (node.textContent === text) return;
+  node.textContent = text;
+  node.scrollTop = node.scrollHeight;
 }
 
 function showNotifications() {
@@ -170,7 +206,7 @@ function read() {
   const asked = era;
   reading = readAll()
     .then((found) => {
-      if (asked === era) state = { ...found, events: state.events };
+      if (asked === era) state = { ...state, ...found };
     })
     .catch((error) => asked === era && complain(error))
     .finally(() => {
@@ -181,32 +217,6 @@ function read() {
     });
 }
 
-async function readAll() {
-  const [me, tenant, subscription, plans, jobs, notifications, unread] = await Promise.all([
-    call("GET", "auth/me"),
-    call("GET", "tenants/current"),
-    call("GET", "billing/subscription").catch(unlessMissing),
-    call("GET", "billing/plans"),
-    call("GET", "provisioning/jobs?size=10"),
-    call("GET", "notifications?size=20"),
-    call("GET", "notifications/unread-count"),
-  ]);
-  return {
-    me: me.data,
-    tenant: tenant.data,
-    subscription: subscription?.data ?? null,
-    plans: plans.data,
-    jobs: new Map(jobs.data.map((job) => [job.id, job])),
-    notifications: notifications.data,
-    unread: unread.data.count,
-  };
-}
-
-function unlessMissing(error) {
-  if (error instanceof ApiError && error.status === 404) return null;
-  throw error;
-}
-
 // ----------------------------------------------------------------------------------------------------- hearing
 
 const listener = {
@@ -214,12 +224,20 @@ const listener = {
     connection = name;
     show();
   },
-  joined: read,
-  over: () => signOut(t("sessionOver")),
+  reload: read,
+  over: (code) => signOut(t(REVOKED[code] ?? "sessionOver")),
   event(name, payload) {
     state.events = [{ id: payload.event_id, name, payload, at: new Date() }, ...state.events].slice(0, FEED_LENGTH);
     (HEARD[name] ?? (() => {}))(payload);
-    show();
+    showSoon();
+  },
+  log({ job_id: id, lines }) {
+    state.logs.set(id, [...(state.logs.get(id) ?? []), ...lines].slice(-LOG_LENGTH));
+    showSoon();
+  },
+  online(payload) {
+    state.online = payload;
+    showSoon();
   },
 };
 
@@ -240,6 +258,8 @@ const HEARD = {
   "notification:new"(payload) {
     state.notifications = [payload, ...state.notifications.filter((item) => item.id !== payload.id)];
     state.unread += 1;
+    // A list that is on its way may be from before this one.
+    if (reading) read();
   },
 };
 
@@ -309,9 +329,8 @@ function signOut(text) {
 async function switchTo(tenantId) {
   const { data } = await call("POST", "auth/switch-tenant", { tenant_id: tenantId });
   session.keep(data);
-  forget();
-  live.again();
-  read();
+  live.close();
+  begin();
 }
 
 async function renewJob(job, verb) {
@@ -329,7 +348,7 @@ async function startJob() {
 }
 
 async function markRead(item) {
-  await live.tell("notification_read", { notification_id: item.id });
+  await live.ask("notification_read", { notification_id: item.id });
   item.read = true;
   state.unread = Math.max(0, state.unread - 1);
   read();
@@ -373,6 +392,8 @@ function webAddress(text) {
 element("sign-in").onsubmit = deed((event) => enterBy("auth/login", event.target));
 element("register").onsubmit = deed((event) => enterBy("auth/register", event.target));
 element("sign-out").onclick = deed(async () => {
+  // First of all the socket: it would be told that the session has ended.
+  live.close();
   await call("POST", "auth/logout").catch(() => {});
   signOut();
 });
