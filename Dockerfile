@@ -19,7 +19,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/venv/bin/pip install --require-hashes --only-binary=:all: -r requirements/base.txt
 
 COPY . .
-RUN /opt/venv/bin/pip install --no-index --no-deps --no-build-isolation --editable . \
+RUN /opt/venv/bin/pip install --no-index --no-deps --no-build-isolation --editable . --editable clients/python \
     && /opt/venv/bin/pip uninstall --yes setuptools pip \
     && python -m compileall -q -j 0 /app /opt/venv/lib
 

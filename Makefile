@@ -108,6 +108,9 @@ lock: setup ## Pin the newest versions that requirements/*.in allow, with hashes
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(PY) -m uv pip compile --quiet --upgrade --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --system-certs --constraint requirements/base.txt \
 		requirements/dev.in --output-file requirements/dev.txt
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(PY) -m uv pip compile --quiet --upgrade --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --system-certs --constraint requirements/dev.txt \
+		requirements/paypal-sdk.in --output-file requirements/paypal-sdk.txt
 
 .PHONY: clean
 clean: ## Remove the environment and every cache; the data in ./var stays
@@ -145,11 +148,13 @@ $(RUNTIME): requirements/base.txt $(PY)
 	@touch $@
 
 # The build backend is already in the environment, so this step needs no network.
-$(PROJECT): pyproject.toml setup.cfg $(RUNTIME)
-	@$(PIP) --no-index --no-deps --no-build-isolation --editable .
+$(PROJECT): pyproject.toml setup.cfg clients/python/pyproject.toml $(RUNTIME)
+	@$(PIP) --no-index --no-deps --no-build-isolation --editable . --editable clients/python
 	@touch $@
 
-$(DEVELOP): requirements/dev.txt $(RUNTIME)
+# PayPal's SDK brings a package named `tests`, which would hide ours, so that it gets a folder of its own.
+$(DEVELOP): requirements/dev.txt requirements/paypal-sdk.txt $(RUNTIME)
 	@echo "Installing what tests and checks need (once, about a minute)"
 	@$(PIP) --require-hashes -r requirements/dev.txt
+	@$(PIP) --upgrade --target $(VENV)/paypal-sdk --require-hashes -r requirements/paypal-sdk.txt
 	@touch $@

@@ -5,8 +5,16 @@ from typing import Protocol
 
 from aiohttp import ClientSession, web
 
+from services.identity import Principal
 from services.registry import Services
 from services.unit_of_work import UnitOfWorkFactory
+
+
+class Recogniser(Protocol):
+    """Knows whom access tokens name."""
+
+    async def recognise(self, token: str) -> Principal:
+        """Return whom a token names as things stand; raises CredentialsRefused and its kin."""
 
 
 class RateLimiter(Protocol):
@@ -31,6 +39,7 @@ class RateRules:
     sso_per_user: str
     webhooks_per_ip: str
     user_total: str
+    auth_per_account: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +48,7 @@ class Context:
 
     uow: UnitOfWorkFactory
     services: Services
+    recognition: Recogniser
     limiter: RateLimiter
     rules: RateRules
     readiness: Readiness

@@ -16,6 +16,7 @@ STATUS_OF = {
     ErrorKind.FORBIDDEN: 403,
     ErrorKind.NOT_FOUND: 404,
     ErrorKind.CONFLICT: 409,
+    ErrorKind.GONE: 410,
     ErrorKind.PAYMENT_REQUIRED: 402,
     ErrorKind.TOO_LARGE: 413,
     ErrorKind.RATE_LIMITED: 429,
@@ -28,7 +29,15 @@ CODE_OF_STATUS = {
     404: "NOT_FOUND",
     405: "METHOD_NOT_ALLOWED",
     413: "PAYLOAD_TOO_LARGE",
+    414: "URI_TOO_LONG",
+    415: "UNSUPPORTED_MEDIA_TYPE",
+    417: "EXPECTATION_FAILED",
+    431: "HEADER_TOO_LARGE",
 }
+
+# A body packed in another way is refused with these (RFC 9110, 12.5.3).
+CODING_UNKNOWN = "The request body is packed in an unknown way"
+ACCEPTED_CODINGS = {"Accept-Encoding": "gzip, deflate"}
 
 
 class ErrorDetail(BaseModel):

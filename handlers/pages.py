@@ -1,4 +1,4 @@
-"""The pages for people: API documents, ReDoc and the live dashboard, every byte of them served by us.
+"""The pages for people: API documents, ReDoc, the live dashboard and the new password, every byte of them served by us.
 
 The files lie in `web/`; `web/vendor/README.md` tells where the libraries come from. Everything a page loads has an
 address with the hash of all these files in it, so that browsers may keep it for ever and a new release is seen at once.
@@ -18,7 +18,7 @@ Show = Callable[[web.Request], Awaitable[web.StreamResponse]]
 WEB = Path(__file__).resolve().parent.parent / "web"
 
 # The hosted page of the sandbox has a door of its own (handlers/sandbox.py).
-_FOLDERS = ("dashboard", "docs", "redoc", "vendor")
+_FOLDERS = ("dashboard", "docs", "redoc", "reset-password", "vendor")
 # Named here and not guessed: the tables of the machine differ, and browsers obey `nosniff`.
 _CONTENT_TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -50,6 +50,7 @@ class Page:
     paths: tuple[str, ...]
     file: str
     policy: Mapping[str, str] = field(default_factory=dict)
+    referrer: str = "same-origin"
 
 
 PAGES = (
@@ -66,6 +67,8 @@ PAGES = (
         },
     ),
     Page(paths=("/dashboard", "/dashboard/"), file="dashboard/index.html"),
+    # Its address carries the token of a letter, which must reach nobody else.
+    Page(paths=("/reset-password",), file="reset-password/index.html", referrer="no-referrer"),
 )
 
 
@@ -106,7 +109,7 @@ def _page(page: Page, release: str) -> Show:
             headers={
                 "Cache-Control": _ASK_AGAIN,
                 "Content-Security-Policy": policy.replace("{nonce}", nonce),
-                "Referrer-Policy": "same-origin",
+                "Referrer-Policy": page.referrer,
                 "X-Content-Type-Options": "nosniff",
             },
         )

@@ -20,11 +20,14 @@ from core.errors import DomainError, ErrorKind, InvalidInput, RateLimited
 from core.pagination import Page, PageRequest
 from handlers.context import CLIENT_IP, CONTEXT, REQUEST_ID, Context
 from handlers.envelope import Pagination
-from handlers.errors import FieldError, field_errors
-from services.identity import Actor, NotAuthenticated, require_tenant
-from services.unit_of_work import PlatformScope, RequestTrace, Scope, TenantScope, UnitOfWork
+from handlers.errors import ACCEPTED_CODINGS, CODING_UNKNOWN, FieldError, field_errors
+from services.identity import NotAuthenticated, Principal, require_tenant
+from services.unit_of_work import RequestTrace, Scope, TenantScope, UnitOfWork
 
 Handler = Callable[..., Awaitable[web.StreamResponse]]
+
+# What aiohttp has unpacked by now, or has refused because this machine lacks the codec; anything else it leaves packed.
+_CODINGS = ("", "identity", "gzip", "deflate", "br", "zstd")
 
 
 class Access(StrEnum):
@@ -176,13 +179,13 @@ def _parameters(
 class Call:
     """One request on its way through the door."""
 
-    def __init__(self, request: web.Request, actor: Actor | None) -> None:
+    def __init__(self, request: web.Request, actor: Principal | None) -> None:
         self.request = request
         self.context: Context = request.app[CONTEXT]
         self._actor = actor
 
     @property
-    def actor(self) -> Actor:
+    def actor(self) -> Principal:
         """The signed-in caller; raises NotAuthenticated on a public route without one."""
         if self._actor is None:
             raise NotAuthenticated
@@ -196,6 +199,10 @@ class Call:
     @property
     def trace(self) -> RequestTrace:
         return RequestTrace(request_id=self.request[REQUEST_ID], ip=self.request[CLIENT_IP])
+
+    async def limit(self, rule: str, key: str) -> None:
+        """Count one hit of the rule that is named so in `RateRules`; raises RateLimited."""
+        await _count(self.context, rule, key)
 
     def uow(self, scope: Scope) -> AbstractAsyncContextManager[UnitOfWork]:
         """Open a unit of work whose audit entries name this request."""
@@ -276,37 +283,36 @@ def _path_model(endpoint: Endpoint) -> type[BaseModel] | None:
 
 
 async def _limit(request: web.Request, endpoint: Endpoint) -> None:
-    context = request.app[CONTEXT]
-    rule = getattr(context.rules, endpoint.rule) if endpoint.rule else ""
-    if rule and endpoint.rule:
-        wait_s = await context.limiter.hit(rule, endpoint.rule, request[CLIENT_IP])
-        if wait_s is not None:
-            raise RateLimited(retry_after_s=wait_s)
+    if endpoint.rule:
+        await _count(request.app[CONTEXT], endpoint.rule, request[CLIENT_IP])
 
 
-async def _authenticate(request: web.Request, endpoint: Endpoint) -> Actor:
+async def _count(context: Context, name: str, key: str) -> None:
+    rule = getattr(context.rules, name)
+    wait_s = await context.limiter.hit(rule, name, key) if rule else None
+    if wait_s is not None:
+        raise RateLimited(retry_after_s=wait_s)
+
+
+async def _authenticate(request: web.Request, endpoint: Endpoint) -> Principal:
     context = request.app[CONTEXT]
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise NotAuthenticated
-    async with context.uow(PlatformScope("a token names the user before any tenant is known")) as uow:
-        actor = await context.services.auth.authenticate(uow, token.strip())
+    actor = await context.recognition.recognise(token.strip())
     if endpoint.access is Access.MEMBER:
         require_tenant(actor)
-    if context.rules.user_total:
-        wait_s = await context.limiter.hit(context.rules.user_total, "user_total", str(actor.user_id))
-        if wait_s is not None:
-            raise RateLimited(retry_after_s=wait_s)
+    await _count(context, "user_total", str(actor.user_id))
     return actor
 
 
 async def _read_body(request: web.Request, model: type[BaseModel], *, required: bool) -> BaseModel:
+    if request.headers.get("Content-Encoding", "").lower() not in _CODINGS:
+        raise web.HTTPUnsupportedMediaType(reason=CODING_UNKNOWN, headers=ACCEPTED_CODINGS)
     try:
         text = await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         raise PayloadTooLarge from error
-    except web.RequestPayloadError as error:
-        raise _malformed("body", "the body cannot be unpacked") from error
     if not text.strip() and not required:
         text = b"{}"
     try:

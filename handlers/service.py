@@ -8,6 +8,8 @@ from handlers.rest import Access, Call, Router, raw
 router = Router(tag="service")
 
 NAME = "ERPMax Orchestrator"
+# How long others may keep the keys, in seconds; a new key is to be shown this long before it signs.
+_KEYS_KEPT_S = 300
 
 
 class ServiceView(BaseModel):
@@ -24,6 +26,12 @@ class HealthView(BaseModel):
     status: str
     environment: str
     version: str
+
+
+class KeySetView(BaseModel):
+    """A JSON Web Key Set."""
+
+    keys: list[dict[str, str]]
 
 
 class DetailedHealthView(HealthView):
@@ -60,6 +68,13 @@ async def show_readiness(call: Call) -> web.Response:
     ready = not any(state.startswith("error") for state in checks.values())
     body = {**_health(call), "status": "ready" if ready else "unavailable", "checks": checks}
     return raw(body, status=200 if ready else 503, headers={} if ready else {"Retry-After": "5"})
+
+
+@router.get("/.well-known/jwks.json", answer=KeySetView, access=Access.PUBLIC)
+async def show_keys(call: Call) -> web.Response:
+    """Show the public keys that access tokens are verified with (RFC 7517); none while they are signed by a secret."""
+    body = {"keys": call.context.services.auth.public_keys}
+    return raw(body, headers={"Cache-Control": f"public, max-age={_KEYS_KEPT_S}"})
 
 
 def _health(call: Call) -> dict[str, str]:

@@ -14,8 +14,9 @@ from handlers.rest import Access, Call, PageQuery, Router, WireModel
 from models.tenants import Role
 from services.auth import Newcomer, read_bearer
 from services.auth.errors import CredentialsRefused, EmailTaken
+from services.auth.new_passwords import PasswordBreached
 from services.auth.views import SessionView
-from services.identity import Actor
+from services.identity import Principal
 from services.tenants import TenantChanges
 from services.tenants.errors import (
     AlreadyMember,
@@ -249,7 +250,14 @@ async def revoke_invitation(call: Call, tenant_id: UUID, invitation_id: UUID) ->
     "/invitations/{token}/accept",
     answer=Envelope[SessionView],
     access=Access.PUBLIC,
-    errors=(CredentialsRefused, InvitationNotFound, InvitationForAnother, InvitationClosed, EmailTaken),
+    errors=(
+        CredentialsRefused,
+        InvitationNotFound,
+        InvitationForAnother,
+        InvitationClosed,
+        EmailTaken,
+        PasswordBreached,
+    ),
     rule="auth_per_ip",
     body_required=False,
 )
@@ -262,13 +270,12 @@ async def accept_invitation(call: Call, token: str, body: AcceptBody) -> web.Res
     return call.ok(view)
 
 
-async def _signed_in(call: Call) -> Actor | None:
+async def _signed_in(call: Call) -> Principal | None:
     # A public route asks for no token, but one that is shown must be good.
     shown = call.request.headers.get("Authorization", "")
     if not shown:
         return None
-    async with call.uow(PlatformScope("a token names the user before any tenant is known")) as uow:
-        return await call.context.services.auth.authenticate(uow, read_bearer(shown))
+    return await call.context.recognition.recognise(read_bearer(shown))
 
 
 def _newcomer(call: Call, body: AcceptBody) -> Newcomer:

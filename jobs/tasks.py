@@ -9,8 +9,9 @@ from taskiq import AsyncBroker
 from jobs.doorbell import PROVISIONING_TASK
 from services.registry import Services
 
-# How often each sweep looks for rows whose doorbell or worker was lost, in seconds.
+# How often each sweep looks for rows whose doorbell or worker was lost, and how often the log is pruned, in seconds.
 _SWEEP_INTERVAL_S = 10
+_PRUNE_INTERVAL_S = 600
 # How many provisioning jobs, and how many other tasks, one worker carries out side by side.
 _JOBS_AT_ONCE = 8
 _OTHERS_AT_ONCE = 4
@@ -23,11 +24,12 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
         "billing.apply": services.billing.apply,
         "mail.send": services.mail.send,
     }
-    sweeps: dict[str, Callable[[], Awaitable[object]]] = {
-        "provisioning.sweep": services.provisioning.sweep,
-        "billing.sweep": services.billing.sweep,
-        "mail.sweep": services.mail.sweep,
-        "sso.sweep": services.sso.sweep,
+    sweeps: dict[str, tuple[Callable[[], Awaitable[object]], int]] = {
+        "provisioning.sweep": (services.provisioning.sweep, _SWEEP_INTERVAL_S),
+        "billing.sweep": (services.billing.sweep, _SWEEP_INTERVAL_S),
+        "mail.sweep": (services.mail.sweep, _SWEEP_INTERVAL_S),
+        "sso.sweep": (services.sso.sweep, _SWEEP_INTERVAL_S),
+        "history.prune": (services.history.prune, _PRUNE_INTERVAL_S),
     }
     # In one process nothing else bounds how many tasks run at once, and each may hold a connection.
     jobs, others = asyncio.Semaphore(_JOBS_AT_ONCE), asyncio.Semaphore(_OTHERS_AT_ONCE)
@@ -35,8 +37,8 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
         provisioning = name == PROVISIONING_TASK
         task = _on_row(work, jobs if provisioning else others)
         broker.register_task(task, task_name=name, queue_name=provisioning_queue if provisioning else tasks_queue)
-    for name, sweep in sweeps.items():
-        schedule = [{"interval": _SWEEP_INTERVAL_S, "schedule_id": name}]
+    for name, (sweep, interval_s) in sweeps.items():
+        schedule = [{"interval": interval_s, "schedule_id": name}]
         broker.register_task(_on_schedule(sweep), task_name=name, schedule=schedule, queue_name=tasks_queue)
 
 

@@ -5,7 +5,7 @@ import asyncio
 import getpass
 import os
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 from alembic.util import CommandError
 from pydantic import BaseModel, ConfigDict, EmailStr, Field, ValidationError
@@ -21,7 +21,8 @@ from server.seed import DEMO_ACCOUNTS, seed
 from server.settings import ConfigurationError, Settings, load_settings
 from server.version import VERSION
 from server.wiring import Part, StoreAway, build, open_database
-from services.unit_of_work import PlatformScope
+from services.tenants import TenantService
+from services.unit_of_work import PlatformScope, UnitOfWork
 
 try:
     import uvloop
@@ -84,6 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("create-superuser", _create_superuser, "create a platform administrator")
     sub.add_argument("email")
     sub.add_argument("--full-name", default="Administrator")
+    sub = add("suspend-tenant", _suspend_tenant, "close a tenant to its people, and end their sockets")
+    sub.add_argument("slug")
+    sub.add_argument("--reason", required=True, help="why, for the audit log")
+    sub = add("reinstate-tenant", _reinstate_tenant, "open a suspended tenant again")
+    sub.add_argument("slug")
     add("check-config", _check, "check the settings and reach every store they name")
     sub = add("demo", _demo, "play the main job against a running server")
     sub.add_argument("--url", help="address of the server (PUBLIC_URL)")
@@ -163,6 +169,40 @@ async def _create_superuser(options: argparse.Namespace, settings: Settings) -> 
     except (DomainError, ValidationError) as error:
         print(f"orchestrator: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+async def _suspend_tenant(options: argparse.Namespace, settings: Settings) -> int:
+    async def suspend(tenants: TenantService, uow: UnitOfWork) -> str:
+        changed = await tenants.suspension.suspend(uow, slug=options.slug, reason=options.reason)
+        return "is suspended" if changed else "was suspended already"
+
+    return await _with_tenant(options, settings, suspend)
+
+
+async def _reinstate_tenant(options: argparse.Namespace, settings: Settings) -> int:
+    async def reinstate(tenants: TenantService, uow: UnitOfWork) -> str:
+        changed = await tenants.suspension.reinstate(uow, slug=options.slug)
+        return "is open again" if changed else "is not suspended"
+
+    return await _with_tenant(options, settings, reinstate)
+
+
+async def _with_tenant(
+    options: argparse.Namespace, settings: Settings, deed: Callable[[TenantService, UnitOfWork], Awaitable[str]]
+) -> int:
+    """Do something to the tenant that the command line names, and say how it stands then."""
+    try:
+        async with (
+            open_database(settings) as engine,
+            build(settings, engine, Part()) as house,
+            house.units(PlatformScope("the command line acts for the platform")) as uow,
+        ):
+            outcome = await deed(house.services.tenants, uow)
+    except DomainError as error:
+        print(f"orchestrator: {error}", file=sys.stderr)
+        return 1
+    print(f"{options.slug} {outcome}")
     return 0
 
 

@@ -23,11 +23,16 @@ _RETRY_AFTER_S = "5"
 logger = structlog.get_logger("http")
 
 
+def request_id_of(request: web.BaseRequest) -> str:
+    """Return the id that the client gave when it is a sane one, else a new one."""
+    given = request.headers.get("X-Request-ID", "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+
+
 @web.middleware
 async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the request its id, taken from the client when it is a sane one, and echo it."""
-    given = request.headers.get("X-Request-ID", "")
-    request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+    """Give the request its id and echo it."""
+    request_id = request_id_of(request)
     request[REQUEST_ID] = request_id
     with structlog.contextvars.bound_contextvars(request_id=request_id):
         try:
@@ -96,10 +101,15 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        told = {name: error.headers[name] for name in ("Allow", "Accept-Encoding") if name in error.headers}
         code = CODE_OF_STATUS.get(error.status, "HTTP_ERROR")
-        return error_response(error.status, code=code, message=error.reason, headers=allow)
+        return error_response(error.status, code=code, message=error.reason, headers=told)
     except Exception as error:
+        if error is request.content.exception():
+            # The client broke off or packed wrongly, and no further request can be read on its connection.
+            response = error_response(400, code="BAD_REQUEST", message="The request body cannot be read")
+            response.force_close()
+            return response
         if is_outage(error):
             logger.warning("a store is away", error=repr(error))
             return error_response(

@@ -13,6 +13,7 @@ from taskiq.api import run_receiver_task, run_scheduler_task
 from taskiq.schedule_sources import LabelScheduleSource
 
 from server.database import migrate
+from server.http import Runner
 from server.seed import seed
 from server.settings import Settings
 from server.web import create_app
@@ -20,6 +21,8 @@ from server.wiring import House, Part, build, open_database, run_background
 
 # How many messages one worker takes up: both queues' prefetch, so that one queue cannot hold up the other.
 _WORKER_TASKS = 20
+# How many connections may wait to be accepted: after a crash of another instance its clients all come at once.
+_BACKLOG = 4096
 
 logger = structlog.get_logger(__name__)
 
@@ -66,20 +69,24 @@ async def _run_part(settings: Settings, part: Part) -> None:
 @asynccontextmanager
 async def listening(house: House, host: str, port: int) -> AsyncIterator[int]:
     """Serve a house on an address and yield the port, which is chosen by the system when 0 is asked for."""
-    runner = web.AppRunner(
-        create_app(house), handle_signals=False, shutdown_timeout=house.settings.shutdown_grace_s, access_log=None
-    )
+    runner = Runner(create_app(house), shutdown_timeout=house.settings.shutdown_grace_s)
     async with AsyncExitStack() as stack:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, host, port, reuse_address=True)
+        site = web.TCPSite(runner, host, port, reuse_address=True, backlog=_BACKLOG)
         await site.start()
-        # Sockets are closed before the listener is taken down, or their handlers would be waited for.
-        stack.push_async_callback(house.sockets.close)
+        stack.push_async_callback(_drain, house)
+        house.sockets.start()
         # What start-up made lives as long as the process: the collector need not walk it again and again.
         gc.collect()
         gc.freeze()
         yield runner.addresses[0][1]
+
+
+async def _drain(house: House) -> None:
+    """Send nobody new here, and those who are here elsewhere, while everything still works."""
+    house.readiness.draining = True
+    await house.sockets.close(window_s=house.settings.socket_drain_s)
 
 
 @asynccontextmanager

@@ -13,11 +13,14 @@ class StoreReadiness:
 
     def __init__(self, probes: Mapping[str, Probe | None]) -> None:
         self._probes = probes
+        # Set when the process has been told to stop: it works off what it has and wants nothing new.
+        self.draining = False
 
     async def check(self) -> dict[str, str]:
         """Return the state of each store: `ok`, `not configured` or `error: <kind of fault>`."""
         states = await asyncio.gather(*(self._state(probe) for probe in self._probes.values()))
-        return dict(zip(self._probes, states, strict=True))
+        process = {"process": "error: draining"} if self.draining else {}
+        return {**dict(zip(self._probes, states, strict=True)), **process}
 
     async def _state(self, probe: Probe | None) -> str:
         if probe is None:

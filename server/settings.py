@@ -4,6 +4,7 @@ The names are those of the first ancestor (contract.md) where it had one. Produc
 secrets; development makes a random secret and keeps it in `DATA_DIR`.
 """
 
+import hmac
 import os
 import secrets
 from contextlib import suppress
@@ -15,6 +16,8 @@ from urllib.parse import quote
 from limits import parse
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from core.keys import Algorithm
 
 _ROOT = Path(__file__).resolve().parent.parent
 _DEFAULT_ORIGINS = "http://localhost:3000,http://localhost:8000,http://127.0.0.1:3000,http://localhost:8080"
@@ -39,6 +42,7 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     log_format: Literal["console", "json", ""] = ""
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    metrics_token: SecretStr = SecretStr("")
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024)
     shutdown_grace_s: float = Field(default=10.0, ge=0)
 
@@ -57,15 +61,33 @@ class Settings(BaseSettings):
 
     # Identity
     secret_key: SecretStr = SecretStr("")
-    access_token_expire_minutes: int = Field(default=15, ge=1)
+    secret_key_previous: SecretStr = SecretStr("")
+    jwt_algorithm: Algorithm = "HS256"
+    jwt_private_key_file: str = ""
+    jwt_previous_key_files: Annotated[tuple[Path, ...], NoDecode] = ()
+    # Changes of what tokens say are kept for at least a day (services/standing.py); no token may outlive that.
+    access_token_expire_minutes: int = Field(default=15, ge=1, le=720)
     refresh_token_expire_days: int = Field(default=7, ge=1)
+    breached_passwords_url: str = ""
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = tuple(_DEFAULT_ORIGINS.split(","))
 
     # Limits (contract.md 9.8); `off` switches a rule off
     rate_auth_per_ip: str = "10/minute"
+    rate_auth_per_account: str = "10/minute"
     rate_sso_per_user: str = "10/minute"
     rate_webhooks_per_ip: str = "120/minute"
     rate_user_total: str = "600/minute"
+
+    # Realtime; limits of -1 mean unlimited, and a plan may name its own
+    emitter_channel: str = "socketio"
+    events_keep_hours: int = Field(default=72, ge=24)
+    events_keep_count: int = Field(default=100_000, ge=10_000)
+    sockets_per_tenant: int = Field(default=20_000, ge=-1)
+    socket_connects_per_s: int = Field(default=10_000, ge=-1)
+    socket_events_per_s: int = Field(default=5_000, ge=-1)
+    events_per_socket_per_s: int = Field(default=50, ge=-1)
+    socket_drain_s: float = Field(default=8.0, ge=0)
+    socket_payload_bytes: int = Field(default=64 * 1024, ge=-1)
 
     # Payments
     stripe_secret_key: SecretStr = SecretStr("")
@@ -89,7 +111,7 @@ class Settings(BaseSettings):
     smtp_starttls: bool = True
     mail_from: str = "ERPMax Orchestrator <no-reply@localhost>"
 
-    @field_validator("allowed_origins", "trusted_proxies", mode="before")
+    @field_validator("allowed_origins", "trusted_proxies", "jwt_previous_key_files", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
@@ -106,14 +128,16 @@ class Settings(BaseSettings):
             ip_network(item, strict=False)
         return value
 
-    @field_validator("rate_auth_per_ip", "rate_sso_per_user", "rate_webhooks_per_ip", "rate_user_total")
+    @field_validator(
+        "rate_auth_per_ip", "rate_auth_per_account", "rate_sso_per_user", "rate_webhooks_per_ip", "rate_user_total"
+    )
     @classmethod
     def _is_a_rule(cls, value: str) -> str:
         if value != "off":
             parse(value)
         return value
 
-    @field_validator("public_url", "stripe_api_base")
+    @field_validator("public_url", "stripe_api_base", "breached_passwords_url")
     @classmethod
     def _no_trailing_slash(cls, value: str) -> str:
         return value.rstrip("/")
@@ -137,6 +161,12 @@ class Settings(BaseSettings):
     def _production_is_complete(self) -> Self:
         if self.environment == "production" and (faults := self._faults()):
             raise ValueError("; ".join(faults))
+        return self
+
+    @model_validator(mode="after")
+    def _a_pair_has_its_file(self) -> Self:
+        if self.jwt_algorithm != "HS256" and not self.jwt_private_key_file:
+            raise ValueError(f"JWT_PRIVATE_KEY_FILE is missing, which JWT_ALGORITHM={self.jwt_algorithm} needs")
         return self
 
     def _faults(self) -> list[str]:
@@ -167,6 +197,11 @@ class Settings(BaseSettings):
         return not self.database_url.get_secret_value()
 
     @property
+    def previous_secrets(self) -> tuple[str, ...]:
+        """The values that `SECRET_KEY` had before and that are still believed."""
+        return tuple(item for item in self.secret_key_previous.get_secret_value().split(",") if item)
+
+    @property
     def public_base(self) -> str:
         """The address under which clients reach this server, without a trailing slash."""
         return self.public_url or f"http://localhost:{self.port}"
@@ -194,6 +229,11 @@ def _explain(error: ValueError) -> str:
     return "\n".join([*lines, "See docs/configuration.md."])
 
 
+def derived_key(secret: str, purpose: str) -> bytes:
+    """Return a key of its own for one purpose, 32 bytes, so that what one leaks tells nothing of the others."""
+    return hmac.digest(secret.encode(), f"erpmax {purpose}".encode(), "sha256")
+
+
 def secret_key(settings: Settings) -> str:
     """Return the signing secret; development makes one at first use and keeps it in `DATA_DIR`."""
     given = settings.secret_key.get_secret_value()
@@ -209,3 +249,8 @@ def secret_key(settings: Settings) -> str:
         path.hardlink_to(draft)
     draft.unlink()
     return path.read_text()
+
+
+def all_secrets(settings: Settings) -> tuple[str, ...]:
+    """Return the signing secret and those before it, the newest first."""
+    return (secret_key(settings), *settings.previous_secrets)

@@ -6,18 +6,32 @@ from urllib.parse import urlsplit
 import aiohttp_cors
 from aiohttp import web
 
-from handlers import auth, billing, local_site, notifications, provisioning, sandbox, service, sso, tenants, webhooks
+from handlers import (
+    auth,
+    billing,
+    events,
+    local_site,
+    notifications,
+    provisioning,
+    sandbox,
+    second_factor,
+    service,
+    sso,
+    tenants,
+    webhooks,
+)
 from handlers.context import CONTEXT, Context, RateRules
 from handlers.openapi import build_openapi
 from handlers.pages import mount_pages
 from handlers.rest import Endpoint, raw, serve
 from namespaces.asyncapi import build_asyncapi
+from server.metrics import LoopLag, mount_metrics
 from server.middlewares import answer_errors, identify, locate, log_requests
 from server.settings import Settings
 from server.version import VERSION
 from server.wiring import House
 
-_ALWAYS = (service, auth, tenants, billing, webhooks, provisioning, sso, notifications)
+_ALWAYS = (service, auth, second_factor, tenants, billing, webhooks, provisioning, sso, notifications, events)
 _DEVELOPMENT_ONLY = (sandbox, local_site)
 
 
@@ -39,7 +53,10 @@ def create_app(house: House) -> web.Application:
     _mount(app, served, settings.allowed_origins)
     _mount_documents(app, served, settings)
     mount_pages(app)
-    house.sockets.open(app, units=house.units, services=house.services, seats=house.seats)
+    lag = LoopLag()
+    house.background.append(lag.run)
+    mount_metrics(app, house, lag)
+    house.sockets.attach(app)
     return app
 
 
@@ -48,9 +65,11 @@ def _context(house: House) -> Context:
     return Context(
         uow=house.units,
         services=house.services,
+        recognition=house.recognition,
         limiter=house.limiter,
         rules=RateRules(
             auth_per_ip=_rule(settings.rate_auth_per_ip),
+            auth_per_account=_rule(settings.rate_auth_per_account),
             sso_per_user=_rule(settings.rate_sso_per_user),
             webhooks_per_ip=_rule(settings.rate_webhooks_per_ip),
             user_total=_rule(settings.rate_user_total),

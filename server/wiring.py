@@ -16,13 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from taskiq import AsyncBroker
 
 from core.clock import Clock, SystemClock
+from core.otp import CodeHasher
 from core.passwords import PasswordHasher
-from core.tokens import TokenSigner
+from core.sealing import Sealer
 from jobs.broker import DoorbellBroker, create_broker
 from jobs.ringer import BrokerRinger
 from jobs.tasks import register
-from namespaces.seats import Seats
 from namespaces.server import SocketServer
+from providers.breaches import RangeRegister
 from providers.limiter import WindowRateLimiter
 from providers.mail.contract import MailTransport
 from providers.mail.outbox import OutboxTransport
@@ -32,25 +33,31 @@ from providers.payments.sandbox import SandboxProvider
 from providers.payments.stripe_adapter import StripeProvider
 from providers.provisioning.driver import RecipeDriver
 from providers.provisioning.recipe import load_recipe
-from realtime.bell import Bell, LocalBell, RedisBell
+from realtime.bus import Bus, Deaf, RedisBus
+from realtime.cancellation import keep_cancellations
+from realtime.exchange import Bell, Exchange
 from realtime.follower import Follower
 from realtime.log import EventLog
+from realtime.meter import Meter
+from realtime.redis_board import RedisBoard
 from server.database import check_schema, create_engine, embedded_postgres, normalise_url, ping, plain_url
+from server.keys import token_signer
 from server.readiness import StoreReadiness
-from server.settings import Settings, secret_key
+from server.realtime import build_sockets, follow_platform, head_check_s, open_board, open_bus
+from server.settings import Settings, all_secrets, derived_key, secret_key
 from services.auth import AuthService
+from services.auth.recognition import Recognition
 from services.billing import BillingService
+from services.history import HistoryService
 from services.mail import MailService
 from services.notifications import NotificationService
 from services.provisioning import ProvisioningService
 from services.registry import Services
 from services.sso import SsoService
+from services.standing import Standing
 from services.tenants import TenantService
 from services.unit_of_work import UnitOfWorkFactory, guard_tenants
 
-# How often followers look at the heads, in seconds: rarely when a bell reaches them, often when none does.
-_HEAD_CHECK_S = 1.0
-_HEAD_CHECK_WITHOUT_BELL_S = 0.1
 # How long a store may take to answer at start, in seconds.
 _PATIENCE_S = 6.0
 
@@ -76,11 +83,14 @@ class House:
     engine: AsyncEngine
     units: UnitOfWorkFactory
     services: Services
+    recognition: Recognition
     broker: AsyncBroker
     ringer: BrokerRinger
     follower: Follower
     sockets: SocketServer
-    seats: Seats
+    meter: Meter
+    bus: Bus
+    exchange: Exchange
     limiter: WindowRateLimiter
     readiness: StoreReadiness
     http: ClientSession
@@ -118,42 +128,64 @@ async def build(
         }
         broker = create_broker(settings.rabbitmq_url.get_secret_value(), **queues)
         http = await stack.enter_async_context(ClientSession(timeout=ClientTimeout(total=30)))
-        sockets = SocketServer(redis_url=settings.redis_url.get_secret_value(), origins=settings.allowed_origins)
-        follower = Follower(EventLog(engine), sockets.deliver)
+        clock, meter = clock or SystemClock(), Meter()
+        log = EventLog(engine)
+        follower = Follower(log, meter=meter)
         stack.push_async_callback(follower.close)
-        bell = _bell(settings, part, redis, follower)
+        bus = open_bus(settings, redis, follower, listens=part.web, meter=meter)
+        exchange = Exchange(bus, follower)
         ringer = BrokerRinger(broker)
-        clock = clock or SystemClock()
-        units = _units(engine, clock, bell, ringer)
-        services = _services(settings, engine, units, clock, stack)
+        units = _units(engine, clock, exchange, ringer)
+        services = _services(settings, engine, units, http=http, log=log, clock=clock, stack=stack)
         register(broker, services, **queues)
         await _start_broker(stack, broker, settings, part)
         limiter = WindowRateLimiter(settings.redis_url.get_secret_value())
         stack.push_async_callback(limiter.aclose)
+        standing = Standing(memory=timedelta(minutes=settings.access_token_expire_minutes))
+        recognition = Recognition(units=units, auth=services.auth, standing=standing, follower=follower, clock=clock)
+        presence = open_board(settings, redis, exchange, listens=part.web)
+        sockets = build_sockets(
+            settings,
+            units=units,
+            services=services,
+            recognition=recognition,
+            follower=follower,
+            bus=bus,
+            exchange=exchange,
+            presence=presence,
+            log=log,
+            standing=standing,
+            clock=clock,
+            meter=meter,
+        )
+        if part.web:
+            await follow_platform(follower, log, standing, clock)
         house = House(
             settings=settings,
             engine=engine,
             units=units,
             services=services,
+            recognition=recognition,
             broker=broker,
             ringer=ringer,
             follower=follower,
             sockets=sockets,
-            seats=Seats(follower),
+            meter=meter,
+            bus=bus,
+            exchange=exchange,
             limiter=limiter,
-            readiness=_readiness(engine, redis, broker),
+            readiness=_readiness(engine, redis, broker, bus if part.web else None),
             http=http,
         )
         house.background.append(ringer.run)
-        if isinstance(bell, RedisBell):
-            house.background.append(bell.run)
+        if isinstance(bus, RedisBus):
+            house.background.append(bus.run)
+        if isinstance(presence, RedisBoard):
+            house.background.append(presence.run)
         if part.web:
-            house.background.append(lambda: follower.run(lambda: _head_check_s(bell)))
+            house.background.append(lambda: follower.run(lambda: head_check_s(bus)))
+            house.background.append(sockets.announcer.run)
         yield house
-
-
-def _head_check_s(bell: Bell) -> float:
-    return _HEAD_CHECK_S if bell.healthy else _HEAD_CHECK_WITHOUT_BELL_S
 
 
 async def _reach(store: str, setting: str, address: str, probe: Callable[[], Awaitable[object]]) -> None:
@@ -184,10 +216,11 @@ async def _open_redis(stack: AsyncExitStack, settings: Settings) -> Redis | None
     # No retries inside the client: the bell has its own, and readiness must tell the truth at once.
     try:
         redis = Redis.from_url(
-            url, socket_keepalive=True, socket_connect_timeout=2, health_check_interval=10, retry=Retry(NoBackoff(), 0)
+            url, socket_keepalive=True, socket_connect_timeout=2, socket_timeout=2, retry=Retry(NoBackoff(), 0)
         )
     except ValueError as error:
         raise _no_address("Redis", "REDIS_URL") from error
+    keep_cancellations(redis)
     stack.push_async_callback(redis.aclose)
     await _reach("Redis", "REDIS_URL", _without_password(url), redis.ping)
     return redis
@@ -200,13 +233,6 @@ async def _start_broker(stack: AsyncExitStack, broker: AsyncBroker, settings: Se
     stack.push_async_callback(broker.shutdown)
 
 
-def _bell(settings: Settings, part: Part, redis: Redis | None, follower: Follower) -> Bell:
-    hear = follower.hear if part.web else None
-    if redis is not None:
-        return RedisBell(redis, hear, on_return=follower.look_now)
-    return LocalBell(hear, alone=not settings.rabbitmq_url.get_secret_value())
-
-
 def _units(engine: AsyncEngine, clock: Clock, bell: Bell, ringer: BrokerRinger) -> UnitOfWorkFactory:
     sessions = async_sessionmaker(engine, class_=AsyncSession, expire_on_commit=False, autoflush=False)
     guard_tenants(sessions)
@@ -214,7 +240,14 @@ def _units(engine: AsyncEngine, clock: Clock, bell: Bell, ringer: BrokerRinger) 
 
 
 def _services(
-    settings: Settings, engine: AsyncEngine, units: UnitOfWorkFactory, clock: Clock, stack: AsyncExitStack
+    settings: Settings,
+    engine: AsyncEngine,
+    units: UnitOfWorkFactory,
+    *,
+    http: ClientSession,
+    log: EventLog,
+    clock: Clock,
+    stack: AsyncExitStack,
 ) -> Services:
     hasher = PasswordHasher()
     stack.callback(hasher.close)
@@ -230,10 +263,14 @@ def _services(
     tenants = TenantService(billing=billing, provisioning=provisioning, mail=mail, public_url=settings.public_base)
     auth = AuthService(
         units=units,
-        signer=TokenSigner(secret_key(settings)),
+        signer=token_signer(settings),
         hasher=hasher,
         tenants=tenants,
         mail=mail,
+        notifications=notifications,
+        breaches=_breaches(settings, http),
+        sealer=Sealer([derived_key(secret, "second factors") for secret in all_secrets(settings)]),
+        code_hashers=[CodeHasher(secret) for secret in all_secrets(settings)],
         access_lifetime=timedelta(minutes=settings.access_token_expire_minutes),
         refresh_lifetime=timedelta(days=settings.refresh_token_expire_days),
         public_url=settings.public_base,
@@ -252,6 +289,9 @@ def _services(
         sso=sso,
         notifications=notifications,
         mail=mail,
+        history=HistoryService(
+            log, clock=clock, keep=timedelta(hours=settings.events_keep_hours), keep_count=settings.events_keep_count
+        ),
     )
 
 
@@ -289,6 +329,12 @@ def _driver(settings: Settings, engine: AsyncEngine) -> RecipeDriver:
     )
 
 
+def _breaches(settings: Settings, http: ClientSession) -> RangeRegister | None:
+    if not settings.breached_passwords_url:
+        return None
+    return RangeRegister(http, base_url=settings.breached_passwords_url)
+
+
 def _mail_transport(settings: Settings) -> MailTransport:
     if not settings.smtp_host:
         return OutboxTransport(settings.data_dir / "outbox", sender=settings.mail_from)
@@ -302,7 +348,13 @@ def _mail_transport(settings: Settings) -> MailTransport:
     )
 
 
-def _readiness(engine: AsyncEngine, redis: Redis | None, broker: AsyncBroker) -> StoreReadiness:
+def _readiness(engine: AsyncEngine, redis: Redis | None, broker: AsyncBroker, bus: Bus | None) -> StoreReadiness:
+    async def look_at_redis() -> None:
+        if redis is not None:
+            await redis.ping()
+        if isinstance(bus, RedisBus) and not bus.healthy:
+            raise Deaf("the subscription is silent")
+
     async def look_at_broker() -> None:
         connection = broker.write_conn if isinstance(broker, DoorbellBroker) else None
         if connection is None or not connection.connected.is_set():
@@ -311,7 +363,7 @@ def _readiness(engine: AsyncEngine, redis: Redis | None, broker: AsyncBroker) ->
     return StoreReadiness(
         {
             "database": lambda: ping(engine),
-            "redis": redis.ping if redis is not None else None,
+            "redis": look_at_redis if redis is not None else None,
             "rabbitmq": look_at_broker if isinstance(broker, DoorbellBroker) else None,
         }
     )

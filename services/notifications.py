@@ -14,7 +14,7 @@ from models.notifications import Notification, NotificationType
 from models.tenants import Membership, Role
 from models.users import User
 from services.events import NotificationCreated
-from services.identity import Actor, require_tenant
+from services.identity import Principal, require_tenant
 from services.unit_of_work import UnitOfWork
 
 
@@ -96,7 +96,7 @@ class NotificationService:
         return (await uow.session.scalars(statement)).all()
 
     async def list(
-        self, uow: UnitOfWork, actor: Actor, page: PageRequest, *, unread: bool | None = None
+        self, uow: UnitOfWork, actor: Principal, page: PageRequest, *, unread: bool | None = None
     ) -> Page[NotificationView]:
         """Show the caller's notifications, newest first; `unread` limits them to those waiting, or to those read."""
         wanted = [*_of(actor)]
@@ -112,12 +112,12 @@ class NotificationService:
         )
         return Page(items=[_view(row) for row in rows], total=total or 0, request=page)
 
-    async def unread(self, uow: UnitOfWork, actor: Actor) -> UnreadView:
+    async def unread(self, uow: UnitOfWork, actor: Principal) -> UnreadView:
         """Count what the caller has not read."""
         waiting = select(func.count()).select_from(Notification).where(*_of(actor), Notification.read_at.is_(None))
         return UnreadView(count=await uow.session.scalar(waiting) or 0)
 
-    async def mark_read(self, uow: UnitOfWork, actor: Actor, notification_id: UUID) -> NotificationView:
+    async def mark_read(self, uow: UnitOfWork, actor: Principal, notification_id: UUID) -> NotificationView:
         """Mark one as read; the first reading counts. Raises NotificationNotFound."""
         statement = select(Notification).where(Notification.id == notification_id, *_of(actor)).with_for_update()
         notification = (await uow.session.scalars(statement)).one_or_none()
@@ -126,7 +126,7 @@ class NotificationService:
         notification.mark_read(uow.now)
         return _view(notification)
 
-    async def mark_all_read(self, uow: UnitOfWork, actor: Actor) -> UnreadView:
+    async def mark_all_read(self, uow: UnitOfWork, actor: Principal) -> UnreadView:
         """Mark everything the caller has as read; return how many were waiting."""
         statement = (
             update(Notification)
@@ -138,7 +138,7 @@ class NotificationService:
         return UnreadView(count=len((await uow.session.scalars(statement)).all()))
 
 
-def _of(actor: Actor) -> tuple[ColumnElement[bool], ...]:
+def _of(actor: Principal) -> tuple[ColumnElement[bool], ...]:
     return Notification.user_id == actor.user_id, Notification.tenant_id == require_tenant(actor)
 
 

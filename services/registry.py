@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from services.auth import AuthService
 from services.billing import BillingService
+from services.history import HistoryService
 from services.mail import MailService
 from services.notifications import NotificationService
 from services.provisioning import ProvisioningService
@@ -22,3 +23,4 @@ class Services:
     sso: SsoService
     notifications: NotificationService
     mail: MailService
+    history: HistoryService

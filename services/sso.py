@@ -13,7 +13,7 @@ from core.tokens import new_opaque_token, token_hash
 from models.sso import SsoToken
 from models.tenants import Membership, Role, Tenant
 from models.users import User
-from services.identity import Actor, require_role, require_tenant
+from services.identity import Principal, require_role, require_tenant
 from services.unit_of_work import PlatformScope, UnitOfWork, UnitOfWorkFactory
 
 _PLACE: Final = "{token}"
@@ -118,7 +118,7 @@ class SsoService:
         self._lifetime = lifetime
         self._development = development
 
-    async def issue(self, uow: UnitOfWork, actor: Actor) -> SsoTicketView:
+    async def issue(self, uow: UnitOfWork, actor: Principal) -> SsoTicketView:
         """Issue a token that lets the caller enter the site of their token's tenant once. Raises SiteNotProvisioned."""
         tenant_id = require_tenant(actor)
         require_role(actor.role, *_STAFF)

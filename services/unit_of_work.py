@@ -20,9 +20,9 @@ from core.errors import DomainError, ErrorKind, Unavailable
 from models.audit import AuditEntry
 from models.base import TenantOwned
 from realtime import log
-from realtime.bell import Bell
+from realtime.exchange import Bell, EphemeralEvent
 from realtime.log import PendingEvent
-from services.events import DomainEvent
+from services.events import DomainEvent, EphemeralFact
 from services.outage import is_outage
 
 _SCOPE = "scope"
@@ -90,6 +90,7 @@ class UnitOfWork:
         self.now = now
         self._trace = trace
         self._events: list[PendingEvent] = []
+        self._whispers: list[EphemeralEvent] = []
         self._tasks: list[Task] = []
 
     def record(self, fact: DomainEvent) -> None:
@@ -106,6 +107,10 @@ class UnitOfWork:
                 created_at=self.now,
             )
         )
+
+    def whisper(self, fact: EphemeralFact) -> None:
+        """Tell whoever is listening when the unit of work has committed; nothing of it is kept."""
+        self._whispers.append(fact.told())
 
     def audit(
         self,
@@ -140,6 +145,10 @@ class UnitOfWork:
         return self._events
 
     @property
+    def pending_whispers(self) -> Sequence[EphemeralEvent]:
+        return self._whispers
+
+    @property
     def pending_tasks(self) -> Sequence[Task]:
         return self._tasks
 
@@ -170,6 +179,8 @@ class UnitOfWorkFactory:
                 raise Unavailable(retry_after_s=_RETRY_AFTER_S) from error
             raise
         self._bell.ring(numbered)
+        for whisper in uow.pending_whispers:
+            self._bell.whisper(whisper)
         for task in uow.pending_tasks:
             self._ringer.ring(task)
 

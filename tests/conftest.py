@@ -18,6 +18,9 @@ from tests.support.people import RegisterCompany, company_factory
 from tests.support.running import Orchestrator, Running, open_migrated, start
 from tests.support.stores import StoreMissing, Stores, cluster_stores, free_port, refuse_or_skip
 
+# Fixtures that tests in several folders ask for, and that are a subject of their own.
+pytest_plugins = ("tests.support.node",)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -29,12 +32,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that are marked for the other deployment."""
-    other = "cluster" if config.getoption("--deployment") == "embedded" else "embedded"
-    left_out = [item for item in items if item.get_closest_marker(other) is not None]
+    """Leave out the tests that are marked for the other deployment, and in the cluster those that need no store."""
+    deployment = config.getoption("--deployment")
+    other = "cluster" if deployment == "embedded" else "embedded"
+
+    def belongs(item: pytest.Item) -> bool:
+        # What touches no store is the same in both, and is proved once.
+        both = "stores" in getattr(item, "fixturenames", ())
+        named = item.get_closest_marker(deployment) is not None
+        return item.get_closest_marker(other) is None and (both or named or deployment == "embedded")
+
+    left_out = [item for item in items if not belongs(item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+        items[:] = [item for item in items if belongs(item)]
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -92,6 +103,7 @@ def settings(stores: Stores, data_dir: Path) -> Settings:
         tasks_queue_name=f"test.tasks.{unique}",
         log_level="WARNING",
         rate_auth_per_ip="off",
+        rate_auth_per_account="off",
         rate_sso_per_user="off",
         rate_webhooks_per_ip="off",
         rate_user_total="off",

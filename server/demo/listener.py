@@ -1,23 +1,18 @@
-"""A Socket.IO client that remembers everything it hears, in order."""
+"""Somebody who follows the server with the Python client and remembers everything that is heard, in order."""
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import partial
-from typing import Any
 from uuid import UUID
 
+from erpmax_client import Event, OrchestratorClient, OrchestratorError, Tokens
 from pydantic import BaseModel, ConfigDict, ValidationError
-from socketio import AsyncClient
-from socketio.exceptions import SocketIOError
 
 from server.demo.failure import StepFailed
 
-_ANSWER_S = 5
-
-# Said by the server to a single socket; they are not events of the tenant and carry no number.
-_GREETING = "connected"
+# Said by the server to a single socket; it is no event of the tenant and carries no number.
 _CONFIRMED = "notification_read_confirmed"
 
 
@@ -49,10 +44,10 @@ class Heard:
 
 
 class Listener:
-    """One client: a dashboard or a phone, connected to some namespaces over one connection.
+    """A dashboard or a phone, with a client for each namespace that it follows.
 
-    `on_heard`, when set, is called with each event at once. A connection that breaks makes every wait fail, because
-    what was said meanwhile would be missed.
+    `on_heard`, when set, is called with each event at once. A connection that breaks is no fault, for the client
+    hears afterwards what it missed; one that ends for good makes every wait fail.
     """
 
     def __init__(self, name: str, *, namespaces: Sequence[str], transports: Sequence[str]) -> None:
@@ -61,82 +56,72 @@ class Listener:
         self.heard: list[Heard] = []
         self.confirmed: set[str] = set()
         self.on_heard: Callable[[Heard], None] | None = None
-        self._transports = list(transports)
-        self._greeted: set[str] = set()
+        self._transports = tuple(transports)
+        self._clients: dict[str, OrchestratorClient] = {}
+        self._reading: list[asyncio.Task[None]] = []
+        self._open = AsyncExitStack()
         self._fault: str | None = None
         self._news = asyncio.Event()
-        self._socket = AsyncClient(reconnection=False, handle_sigint=False)
-        for namespace in self.namespaces:
-            self._socket.on("*", partial(self._hear, namespace), namespace=namespace)
-            self._socket.on("connect_error", partial(self._refused, namespace), namespace=namespace)
-            self._socket.on("disconnect", self._lost, namespace=namespace)
 
     async def connect(self, url: str, token: str) -> None:
-        """Connect to every namespace and wait until each has greeted; raises StepFailed."""
-        try:
-            await self._socket.connect(
-                url,
-                auth={"token": token},
-                namespaces=list(self.namespaces),
-                transports=self._transports,
-                wait_timeout=_ANSWER_S,
+        """Connect to every namespace; raises StepFailed."""
+        for namespace in self.namespaces:
+            client = OrchestratorClient(
+                url, tokens=Tokens(token), namespace=namespace, transports=self._transports, connect_timeout_s=5
             )
-        except SocketIOError as error:
-            raise StepFailed(f"{self.name}: {self._fault or error}") from error
-        await self.until(lambda: self._greeted.issuperset(self.namespaces))
+            try:
+                await self._open.enter_async_context(client)
+            except OrchestratorError as error:
+                raise StepFailed(f"{self.name}: {namespace} refused the connection: {error}") from error
+            self._clients[namespace] = client
+            self._reading.append(asyncio.create_task(self._read(namespace, client)))
 
     async def wait_for(self, match: Callable[[Heard], bool]) -> Heard:
-        """Return the first event, past or future, that matches; raises StepFailed when the connection breaks."""
+        """Return the first event, past or future, that matches; raises StepFailed when a client ends."""
         await self.until(lambda: any(map(match, self.heard)))
         return next(filter(match, self.heard))
 
     async def mark_read(self, notification_id: UUID) -> None:
         """Say that the user has read a notification, and wait for the acknowledgement and the confirmation."""
-        namespace = self.namespaces[0]
+        client = self._clients[self.namespaces[0]]
         try:
-            payload = {"notification_id": str(notification_id)}
-            answer = await self._socket.call("notification_read", payload, namespace=namespace, timeout=_ANSWER_S)
-        except SocketIOError as error:
+            await client.call("notification_read", {"notification_id": str(notification_id)})
+        except OrchestratorError as error:
             raise StepFailed(f"{self.name}: notification_read was not acknowledged ({error})") from error
-        if answer != {"ok": True}:
-            raise StepFailed(f"{self.name}: notification_read was answered {answer}")
         await self.until(lambda: str(notification_id) in self.confirmed)
 
     async def close(self) -> None:
         """Leave; a connection that never came to be is left as well."""
-        await self._socket.disconnect()
+        await self._open.aclose()
+        await asyncio.gather(*self._reading)
 
     async def until(self, done: Callable[[], bool]) -> None:
-        """Wait until what was heard makes `done` true; raises StepFailed when the connection breaks."""
+        """Wait until what was heard makes `done` true; raises StepFailed when a client ends."""
         while not done():
             if self._fault:
                 raise StepFailed(f"{self.name}: {self._fault}")
             self._news.clear()
             await self._news.wait()
 
-    async def _hear(self, namespace: str, name: str, payload: Any = None) -> None:
-        self._news.set()
-        if name == _GREETING:
-            self._greeted.add(namespace)
-        elif name == _CONFIRMED:
-            self.confirmed.add(payload["notification_id"])
-        else:
-            self._remember(namespace, name, payload)
-
-    def _remember(self, namespace: str, name: str, payload: object) -> None:
+    async def _read(self, namespace: str, client: OrchestratorClient) -> None:
         try:
-            heard = Heard(namespace, name, Fields.model_validate(payload))
+            async for event in client.events(ephemeral=True):
+                self._hear(namespace, event)
+                self._news.set()
+        except OrchestratorError as error:
+            self._fault = f"{namespace} ended: {error}"
+            self._news.set()
+
+    def _hear(self, namespace: str, event: Event) -> None:
+        if event.name == _CONFIRMED:
+            self.confirmed.add(event.data["notification_id"])
+        if event.seq is None:
+            return
+        try:
+            heard = Heard(namespace, event.name, Fields.model_validate(event.data))
         except ValidationError:
-            self._fault = f"{name} on {namespace} has another shape: {payload}"
+            self._fault = f"{event.name} on {namespace} has another shape: {event.data}"
             return
         self.heard.append(heard)
         if self.on_heard is not None:
             self.on_heard(heard)
-
-    async def _refused(self, namespace: str, reason: object = None) -> None:
-        self._fault = f"{namespace} refused the connection: {reason}"
-        self._news.set()
-
-    async def _lost(self, reason: object = None) -> None:
-        self._fault = self._fault or f"the connection was lost ({reason})"
-        self._news.set()

@@ -8,6 +8,7 @@ from core.pagination import Page, PageRequest
 from models.billing import Subscription
 from models.tenants import Tenant
 from providers.payments import PaymentProvider
+from realtime.limits import SocketLimits
 from services.billing.announcer import Announcer
 from services.billing.apply import FactApplier
 from services.billing.cancellations import Cancellations
@@ -19,7 +20,7 @@ from services.billing.sandbox import SandboxDesk
 from services.billing.subscriptions import Subscriptions
 from services.billing.sweeper import Sweeper
 from services.billing.views import CheckoutView, InvoiceView, PlanView, SubscriptionView
-from services.identity import Actor, require_tenant
+from services.identity import Principal, require_tenant
 from services.notifications import NotificationService
 from services.unit_of_work import RequestTrace, UnitOfWork, UnitOfWorkFactory
 
@@ -74,27 +75,31 @@ class BillingService:
         """Give a tenant in its trial a plan without a payment (demo accounts); harmless when repeated."""
         await self._subscriptions.grant(uow, tenant, plan_slug=plan_slug, until=until)
 
+    async def socket_limits(self, uow: UnitOfWork, tenant_id: UUID, defaults: SocketLimits) -> SocketLimits:
+        """Return what the tenant's sockets may do; what its plan does not name is as in `defaults`."""
+        return await self._subscriptions.socket_limits(uow, tenant_id, defaults)
+
     async def subscription_view(self, uow: UnitOfWork, tenant_id: UUID) -> SubscriptionView | None:
         """Show a tenant's subscription, if it has one; the caller has checked who asks."""
         return await self._subscriptions.view(uow, tenant_id)
 
-    async def subscription(self, uow: UnitOfWork, actor: Actor) -> SubscriptionView:
+    async def subscription(self, uow: UnitOfWork, actor: Principal) -> SubscriptionView:
         """Show the subscription of the caller's tenant; raises SubscriptionNotFound."""
         view = await self._subscriptions.view(uow, require_tenant(actor))
         if view is None:
             raise SubscriptionNotFound
         return view
 
-    async def invoices(self, uow: UnitOfWork, actor: Actor, page: PageRequest) -> Page[InvoiceView]:
+    async def invoices(self, uow: UnitOfWork, actor: Principal, page: PageRequest) -> Page[InvoiceView]:
         """Show the tenant's movements of money, newest first; for owners and admins."""
         return await self._subscriptions.invoices(uow, actor, page)
 
-    async def checkout(self, actor: Actor, order: CheckoutOrder, *, trace: RequestTrace) -> CheckoutView:
+    async def checkout(self, actor: Principal, order: CheckoutOrder, *, trace: RequestTrace) -> CheckoutView:
         """Begin a purchase; see `Checkouts.start`. Opens units of work of its own."""
         return await self._checkouts.start(actor, order, trace=trace)
 
     async def cancel(
-        self, actor: Actor, *, reason: str | None, at_period_end: bool, trace: RequestTrace
+        self, actor: Principal, *, reason: str | None, at_period_end: bool, trace: RequestTrace
     ) -> SubscriptionView:
         """Cancel the subscription; see `Subscriptions.cancel`. Opens units of work of its own."""
         return await self._subscriptions.cancel(actor, reason=reason, at_period_end=at_period_end, trace=trace)

@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from models.billing import BillingPeriod, CheckoutSession, CheckoutState, Plan, Subscription, SubscriptionStatus
 from models.tenants import Role
+from models.users import User
 from providers.payments import (
     CheckoutCreated,
     CheckoutRequest,
@@ -26,7 +27,7 @@ from services.billing.errors import (
 from services.billing.lookup import locked_subscription
 from services.billing.plans import plan_for_sale
 from services.billing.views import CheckoutView
-from services.identity import Actor, require_role, require_tenant
+from services.identity import Principal, require_role, require_tenant
 from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfWorkFactory
 
 _STRIPE = "stripe"
@@ -56,7 +57,7 @@ class Checkouts:
         self._providers = providers
         self._default_provider = default_provider
 
-    async def start(self, actor: Actor, order: CheckoutOrder, *, trace: RequestTrace) -> CheckoutView:
+    async def start(self, actor: Principal, order: CheckoutOrder, *, trace: RequestTrace) -> CheckoutView:
         """Send the payer to the provider; for owners and admins.
 
         Raises:
@@ -93,7 +94,7 @@ class Checkouts:
         return default
 
     async def _record_intent(
-        self, uow: UnitOfWork, actor: Actor, order: CheckoutOrder, *, provider: PaymentProvider, tenant_id: UUID
+        self, uow: UnitOfWork, actor: Principal, order: CheckoutOrder, *, provider: PaymentProvider, tenant_id: UUID
     ) -> CheckoutRequest:
         plan = await plan_for_sale(uow, order.plan_id)
         if plan is None:
@@ -127,6 +128,7 @@ class Checkouts:
             subject=("checkout", checkout.id),
             details={"plan": plan.slug, "billing_period": order.billing_period, "provider": provider.name},
         )
+        email = await uow.session.scalar(select(User.email).where(User.id == actor.user_id))
         known_customer = subscription.payment_provider == provider.name
         return CheckoutRequest(
             checkout_id=checkout.id,
@@ -136,7 +138,7 @@ class Checkouts:
             billing_period=order.billing_period.value,
             amount=checkout.amount,
             currency=checkout.currency,
-            customer_email=actor.email,
+            customer_email=email,
             customer_ref=subscription.external_customer_id if known_customer else None,
             success_url=order.success_url,
             cancel_url=order.cancel_url,

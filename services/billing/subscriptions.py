@@ -1,5 +1,6 @@
 """The tenant's own subscription: its trial, what it shows, and its cancellation (contract.md 4.3, 4.4)."""
 
+from dataclasses import fields, replace
 from datetime import datetime
 from uuid import UUID, uuid4
 
@@ -8,13 +9,14 @@ from sqlalchemy import func, select
 from core.pagination import Page, PageRequest
 from models.billing import PaymentEvent, Plan, Subscription
 from models.tenants import Role, Tenant
+from realtime.limits import SocketLimits
 from services.billing.announcer import Announcer
 from services.billing.cancellations import Cancellations
 from services.billing.errors import SubscriptionNotFound, SubscriptionOver
 from services.billing.lookup import locked_subscription, subscriptions_with_plan
 from services.billing.plans import trial_plan
 from services.billing.views import InvoiceView, SubscriptionView
-from services.identity import Actor, require_role, require_tenant
+from services.identity import Principal, require_role, require_tenant
 from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfWorkFactory
 
 
@@ -52,12 +54,21 @@ class Subscriptions:
                 details={"plan": plan.slug, "until": until.isoformat()},
             )
 
+    async def socket_limits(self, uow: UnitOfWork, tenant_id: UUID, defaults: SocketLimits) -> SocketLimits:
+        """Return what the tenant's sockets may do: what its plan names under `sockets`, and `defaults` for the rest."""
+        subscription = await uow.session.scalar(subscriptions_with_plan(Subscription.tenant_id == tenant_id))
+        named = subscription.plan.limits.get("sockets") if subscription is not None else None
+        known = {field.name for field in fields(SocketLimits)}
+        given = named if isinstance(named, dict) else {}
+        # What an operator wrote into a plan by mistake must not keep the tenant's people out.
+        return replace(defaults, **{name: value for name, value in given.items() if name in known and _is_limit(value)})
+
     async def view(self, uow: UnitOfWork, tenant_id: UUID) -> SubscriptionView | None:
         """Show a tenant's subscription."""
         subscription = await uow.session.scalar(subscriptions_with_plan(Subscription.tenant_id == tenant_id))
         return None if subscription is None else SubscriptionView.of(subscription)
 
-    async def invoices(self, uow: UnitOfWork, actor: Actor, page: PageRequest) -> Page[InvoiceView]:
+    async def invoices(self, uow: UnitOfWork, actor: Principal, page: PageRequest) -> Page[InvoiceView]:
         """Show the tenant's movements of money, newest first; for owners and admins."""
         tenant_id = require_tenant(actor)
         require_role(actor.role, Role.OWNER, Role.ADMIN)
@@ -73,7 +84,7 @@ class Subscriptions:
         return Page(items=[InvoiceView.of(row) for row in rows], total=total or 0, request=page)
 
     async def cancel(
-        self, actor: Actor, *, reason: str | None, at_period_end: bool, trace: RequestTrace
+        self, actor: Principal, *, reason: str | None, at_period_end: bool, trace: RequestTrace
     ) -> SubscriptionView:
         """Cancel the subscription, now or when its period ends; for the owner.
 
@@ -100,7 +111,7 @@ class Subscriptions:
     async def _decide(
         self,
         uow: UnitOfWork,
-        actor: Actor,
+        actor: Principal,
         subscription: Subscription,
         *,
         reason: str | None,
@@ -134,3 +145,7 @@ class Subscriptions:
             subscription_ref=subscription.external_subscription_id,
             at_period_end=at_period_end,
         )
+
+
+def _is_limit(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= -1

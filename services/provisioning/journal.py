@@ -23,11 +23,15 @@ from models.provisioning import (
     progress_percent,
 )
 from providers.provisioning.contract import Stream
+from services.events import JobLog, JobLogLine
 from services.provisioning.claims import Claim, steps_of
 from services.provisioning.outcomes import RUN_TASK, Outcomes, announce
 from services.provisioning.safe_text import safe_text
 from services.provisioning.timing import Timing
 from services.unit_of_work import TenantScope, UnitOfWork, UnitOfWorkFactory
+
+# How many of the lines that were written at once are shown live.
+_LINES_SHOWN = 50
 
 
 class LeaseLost(Exception):
@@ -183,7 +187,10 @@ class Journal:
         async with self._owned() as owned:
             uow, job = owned.uow, owned.job
             if lines:
-                await uow.session.execute(insert(ProvisioningLogLine), [self._row(line, uow) for line in lines])
+                rows = [self._row(line, uow) for line in lines]
+                await uow.session.execute(insert(ProvisioningLogLine), rows)
+                shown = tuple(JobLogLine.model_validate(row) for row in rows[-_LINES_SHOWN:])
+                uow.whisper(JobLog(tenant_id=job.tenant_id, job_id=job.id, lines=shown))
             if fraction is not None and progress_percent(owned.steps, fraction=fraction) > job.progress:
                 owned.say(job.message or "", fraction=fraction)
 

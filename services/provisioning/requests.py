@@ -18,7 +18,7 @@ from models.provisioning import (
 )
 from models.tenants import Role, Tenant
 from providers.provisioning.contract import ProvisioningDriver, UnknownStep
-from services.identity import Actor, require_role, require_tenant
+from services.identity import Principal, require_role, require_tenant
 from services.provisioning.claims import steps_of
 from services.provisioning.errors import JobNotFound, JobNotRetryable, JobTypeUnavailable
 from services.provisioning.outcomes import RUN_TASK, Outcomes, announce
@@ -72,7 +72,7 @@ class JobRequests:
         uow.ring(RUN_TASK, job.id)
         return job
 
-    async def create(self, uow: UnitOfWork, actor: Actor, *, job_type: JobType) -> JobDetailView:
+    async def create(self, uow: UnitOfWork, actor: Principal, *, job_type: JobType) -> JobDetailView:
         """Queue a job for the caller's tenant; for owners and admins. Raises JobTypeUnavailable."""
         tenant_id = require_tenant(actor)
         require_role(actor.role, *_MANAGERS)
@@ -82,7 +82,7 @@ class JobRequests:
         await uow.session.flush()
         return await self._details(uow, job)
 
-    async def list(self, uow: UnitOfWork, actor: Actor, page: PageRequest, *, only: JobFilter) -> Page[JobView]:
+    async def list(self, uow: UnitOfWork, actor: Principal, page: PageRequest, *, only: JobFilter) -> Page[JobView]:
         """Show the jobs of the caller's tenant, newest first."""
         tenant_id = require_tenant(actor)
         wanted = [ProvisioningJob.tenant_id == tenant_id]
@@ -100,11 +100,11 @@ class JobRequests:
         )
         return Page(items=[job_view(job) for job in jobs], total=total or 0, request=page)
 
-    async def show(self, uow: UnitOfWork, actor: Actor, *, job_id: UUID) -> JobDetailView:
+    async def show(self, uow: UnitOfWork, actor: Principal, *, job_id: UUID) -> JobDetailView:
         """Show one job of the caller's tenant with its steps and its last log lines. Raises JobNotFound."""
         return await self._details(uow, await self._job(uow, actor, job_id))
 
-    async def retry(self, uow: UnitOfWork, actor: Actor, *, job_id: UUID) -> JobDetailView:
+    async def retry(self, uow: UnitOfWork, actor: Principal, *, job_id: UUID) -> JobDetailView:
         """Queue a finished job anew; for owners and admins. Raises JobNotFound and JobNotRetryable.
 
         A failed or cancelled job goes on at its first unfinished step; a completed one is done once more as a whole.
@@ -122,7 +122,7 @@ class JobRequests:
         uow.ring(RUN_TASK, job.id)
         return await self._details(uow, job)
 
-    async def cancel(self, uow: UnitOfWork, actor: Actor, *, job_id: UUID) -> JobDetailView:
+    async def cancel(self, uow: UnitOfWork, actor: Principal, *, job_id: UUID) -> JobDetailView:
         """Cancel a job; for owners and admins. Raises JobNotFound.
 
         A job of which nothing was begun is cancelled at once. Otherwise a worker ends the step under way and undoes
@@ -158,7 +158,9 @@ class JobRequests:
             for position, step in enumerate(plan)
         ]
 
-    async def _job(self, uow: UnitOfWork, actor: Actor, job_id: UUID, *, for_change: bool = False) -> ProvisioningJob:
+    async def _job(
+        self, uow: UnitOfWork, actor: Principal, job_id: UUID, *, for_change: bool = False
+    ) -> ProvisioningJob:
         tenant_id = require_tenant(actor)
         statement = select(ProvisioningJob).where(ProvisioningJob.id == job_id, ProvisioningJob.tenant_id == tenant_id)
         if for_change:

@@ -8,18 +8,18 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from realtime.bell import RedisBell
+from realtime.exchange import Exchange
 from realtime.log import NumberedEvent
 from server.cli import main
 
-_real_ring = RedisBell.ring
+_real_ring = Exchange.ring
 
 
-def _die_instead(self: RedisBell, events: Sequence[NumberedEvent]) -> None:
+def _die_instead(self: Exchange, events: Sequence[NumberedEvent]) -> None:
     if events and Path(os.environ["CRASH_WHEN"]).exists():
         os.kill(os.getpid(), signal.SIGKILL)
     _real_ring(self, events)
 
 
-RedisBell.ring = _die_instead  # type: ignore[method-assign]
+Exchange.ring = _die_instead  # type: ignore[method-assign]
 main(["serve"])

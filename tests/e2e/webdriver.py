@@ -66,8 +66,9 @@ class Window:
         await self._post(f"element/{await self._element(css)}/click", {})
 
     async def console(self) -> list[str]:
-        """Return what the console has said since it was last asked."""
-        return [entry["message"] for entry in await self._post("se/log", {"type": "browser"})]
+        """Return what the console has said since it was last asked, but for what the browser's own pages say."""
+        messages = [entry["message"] for entry in await self._post("se/log", {"type": "browser"})]
+        return [message for message in messages if not message.startswith("chrome://")]
 
     async def _element(self, css: str) -> str:
         found = await self._post("element", {"using": "css selector", "value": css})

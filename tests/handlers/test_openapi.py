@@ -22,7 +22,9 @@ from tests.support.running import Orchestrator
 Json = dict[str, Any]
 
 # What the application serves besides REST: pages for people, their files, and the documents themselves.
-NOT_REST = re.compile(r"/(docs|redoc|dashboard|metrics)/?|/assets/.+|/(openapi|asyncapi)\.json|/(ws/)?socket\.io/")
+NOT_REST = re.compile(
+    r"/(docs|redoc|dashboard|metrics|reset-password)/?|/assets/.+|/(openapi|asyncapi)\.json|/(ws/)?socket\.io/"
+)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +136,7 @@ async def test_every_route_of_the_application_is_told_and_every_told_route_exist
             for route in app.router.routes()
             if route.resource is not None and route.method not in ("HEAD", "OPTIONS", "*")
         }
-        await house.sockets.close()
+        await house.sockets.close(window_s=0)
     rest = {(method, path) for method, path in routes if not NOT_REST.fullmatch(path)}
     built = build_openapi(endpoints(development=settings.development), version="", public_url="")
     assert rest == {(method, path) for method, path, _ in operations(built)}

@@ -16,7 +16,9 @@ from handlers.pages import PAGES, WEB, mount_pages
 from services.events import CATALOGUE
 
 PATHS = [path for page in PAGES for path in page.paths]
-OUR_SCRIPTS = sorted(file for folder in ("dashboard", "docs", "redoc") for file in (WEB / folder).glob("*.js"))
+OUR_SCRIPTS = sorted(
+    file for folder in ("dashboard", "docs", "redoc", "reset-password") for file in (WEB / folder).glob("*.js")
+)
 DASHBOARD = WEB / "dashboard"
 
 
@@ -62,7 +64,7 @@ async def test_page_is_served_under_a_strict_policy(http: ClientSession, server:
         assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
         assert answer.headers["Cache-Control"] == "no-cache"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        assert answer.headers["Referrer-Policy"] == "same-origin"
+        assert answer.headers["Referrer-Policy"] == ("no-referrer" if path == "/reset-password" else "same-origin")
         policy = directives(answer.headers["Content-Security-Policy"])
         assert "{" not in await answer.text()
     assert policy["default-src"] == ["'none'"]
@@ -174,3 +176,15 @@ def test_dashboard_has_a_sentence_for_every_event_it_hears() -> None:
     sentences = {key.removeprefix("event.") for key in dict(_languages())["en"] if key.startswith("event.")}
     assert heard == sentences
     assert heard <= {event.event for event in CATALOGUE}
+
+
+def test_the_page_of_the_new_password_has_every_text_in_both_languages() -> None:
+    page = (WEB / "reset-password" / "index.html").read_text(encoding="utf-8")
+    script = (WEB / "reset-password" / "reset.js").read_text(encoding="utf-8")
+    languages = {
+        name: set(re.findall(r'^    (\w+): "', body, re.MULTILINE))
+        for name, body in re.findall(r"^  (\w\w): \{\n(.*?)^  \},", script, re.MULTILINE | re.DOTALL)
+    }
+    used = set(re.findall(r'data-t="(\w+)"', page)) | set(re.findall(r'\b(?:say|t)\("(\w+)"\)', script))
+    assert languages["en"] == languages["ru"] >= used
+    assert {"title", "noToken", "done"} <= used

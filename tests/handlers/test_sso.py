@@ -146,6 +146,7 @@ async def limited(orchestrator: Orchestrator) -> AsyncIterator[TestClient[web.Re
     app[CONTEXT] = Context(
         uow=orchestrator.units,
         services=orchestrator.services,
+        recognition=orchestrator.house.recognition,
         limiter=WindowRateLimiter(""),
         rules=RateRules(auth_per_ip="", sso_per_user="2/minute", webhooks_per_ip="", user_total=""),
         readiness=StoreReadiness({}),

@@ -14,8 +14,8 @@ from taskiq.schedule_sources import LabelScheduleSource
 
 from services.unit_of_work import Task
 from tests.jobs.rabbit import Queues, Work, is_empty, next_of, patient, publish, ringing, teach, until, worker
-from tests.jobs.relay import relay_to
 from tests.jobs.test_doorbell import POISON
+from tests.support.relay import relay_to
 
 pytestmark = pytest.mark.cluster
 

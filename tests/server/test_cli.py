@@ -16,9 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.database import create_engine
 from server.settings import Settings
+from tests.support.spine import new_tenant
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("serve", "worker", "scheduler", "migrate", "seed", "create-superuser", "check-config", "demo")
+COMMANDS = (
+    *("serve", "worker", "scheduler", "migrate", "seed", "create-superuser", "suspend-tenant", "reinstate-tenant"),
+    *("check-config", "demo"),
+)
 SECRETS = {
     "SECRET_KEY": f"key-{uuid4().hex}-{uuid4().hex}",
     "STRIPE_SECRET_KEY": "sk_test_hidden",
@@ -219,3 +223,27 @@ class TestData:
         assert password["SUPERUSER_PASSWORD"] not in said.output + said.errors
         said = await orchestrator(*command, folder=tmp_path, **database, **password)
         assert "already exists" in said.refusal()
+
+    async def test_suspend_and_reinstate_a_tenant(
+        self, tmp_path: Path, addresses: Mapping[str, str], engine: AsyncEngine
+    ) -> None:
+        tenant_id = await new_tenant(engine)
+        slug, database = f"t-{tenant_id.hex}", {"DATABASE_URL": addresses["DATABASE_URL"]}
+
+        async def status() -> str:
+            async with engine.connect() as connection:
+                found = await connection.execute(text("SELECT status FROM tenants WHERE id = :id"), {"id": tenant_id})
+                return str(found.scalar_one())
+
+        said = await orchestrator("suspend-tenant", slug, folder=tmp_path, **database)
+        assert (said.code, "--reason" in said.errors) == (2, True)
+        for command, outcome, after in (
+            (("suspend-tenant", slug, "--reason", "a bill"), "is suspended", "suspended"),
+            (("suspend-tenant", slug, "--reason", "a bill"), "was suspended already", "suspended"),
+            (("reinstate-tenant", slug), "is open again", "active"),
+            (("reinstate-tenant", slug), "is not suspended", "active"),
+        ):
+            said = await orchestrator(*command, folder=tmp_path, **database)
+            assert (said.code, said.output.strip()) == (0, f"{slug} {outcome}"), said
+            assert await status() == after
+        assert "not found" in (await orchestrator("reinstate-tenant", "nobody", folder=tmp_path, **database)).refusal()

@@ -108,6 +108,7 @@ class TestForms:
             ("PORT", "70000"),
             ("ENVIRONMENT", "staging"),
             ("ACCESS_TOKEN_EXPIRE_MINUTES", "0"),
+            ("ACCESS_TOKEN_EXPIRE_MINUTES", "721"),
             ("MAX_BODY_BYTES", "5"),
             ("SMTP_STARTTLS", "perhaps"),
             ("LOG_LEVEL", "LOUD"),

@@ -13,7 +13,7 @@ from server.database import plain_url
 from server.settings import ConfigurationError, Settings, load_settings
 from server.wiring import Part, StoreAway, build, open_database
 from tests.jobs.rabbit import patient
-from tests.jobs.relay import relay_to
+from tests.support.relay import relay_to
 
 
 async def refusal(attempt: Callable[[], Awaitable[None]], *, setting: str) -> None:

@@ -13,14 +13,14 @@ from models.base import Base
 from models.notifications import NotificationType
 from models.tenants import Membership, Role
 from realtime.rooms import member_room
-from services.identity import Actor, NoTenantInToken
+from services.identity import NoTenantInToken, Principal
 from services.notifications import NotificationNotFound, NotificationService
 from services.unit_of_work import PlatformScope, TenantScope, UnitOfWorkFactory
 from tests.support.spine import Ears, new_tenant, spine
 
 PLATFORM = PlatformScope("a test looks at everything")
 service = NotificationService()
-Join = Callable[..., Awaitable[Actor]]
+Join = Callable[..., Awaitable[Principal]]
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def units(engine: AsyncEngine, ears: Ears) -> UnitOfWorkFactory:
 def join(engine: AsyncEngine, units: UnitOfWorkFactory) -> Join:
     """Makes a person and lets them join a tenant."""
 
-    async def join(tenant_id: UUID, role: Role = Role.MEMBER, *, active: bool = True) -> Actor:
+    async def join(tenant_id: UUID, role: Role = Role.MEMBER, *, active: bool = True) -> Principal:
         user_id = uuid4()
         email = f"{user_id.hex}@example.test"
         person = {"id": user_id, "email": email, "full_name": "P", "hashed_password": "-"}
@@ -46,10 +46,8 @@ def join(engine: AsyncEngine, units: UnitOfWorkFactory) -> Join:
             await connection.execute(insert(users).values(**person, is_active=active, is_superuser=False, locale="en"))
         async with units(PLATFORM) as uow:
             uow.session.add(Membership(tenant_id=tenant_id, user_id=user_id, role=role, joined_at=uow.now))
-        return Actor(
+        return Principal(
             user_id=user_id,
-            email=email,
-            full_name="P",
             session_id=uuid4(),
             tenant_id=tenant_id,
             role=role,
@@ -59,7 +57,7 @@ def join(engine: AsyncEngine, units: UnitOfWorkFactory) -> Join:
     return join
 
 
-async def notify(units: UnitOfWorkFactory, tenant_id: UUID, *readers: Actor, title: str = "Title") -> list[UUID]:
+async def notify(units: UnitOfWorkFactory, tenant_id: UUID, *readers: Principal, title: str = "Title") -> list[UUID]:
     async with units(TenantScope(tenant_id)) as uow:
         rows = await service.notify(
             uow,
@@ -183,10 +181,8 @@ async def test_a_token_without_a_tenant_reads_nothing(
     tenant_id = await new_tenant(engine)
     reader = await join(tenant_id)
     [mine] = await notify(units, tenant_id, reader)
-    nowhere = Actor(
+    nowhere = Principal(
         user_id=reader.user_id,
-        email=reader.email,
-        full_name="P",
         session_id=uuid4(),
         tenant_id=None,
         role=None,

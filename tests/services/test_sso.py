@@ -17,7 +17,7 @@ from models.base import Base
 from models.sso import SsoToken
 from models.tenants import Membership, Role, Tenant
 from models.users import User
-from services.identity import Actor, RoleRequired
+from services.identity import Principal, RoleRequired
 from services.sso import (
     SiteNotProvisioned,
     SsoAcceptedView,
@@ -45,7 +45,7 @@ class Desk:
     clock: MovableClock
     service: SsoService
 
-    async def member(self, *, site: str | None = "https://acme.example.test", **settings: Any) -> Actor:
+    async def member(self, *, site: str | None = "https://acme.example.test", **settings: Any) -> Principal:
         """Make a tenant and a member of it."""
         tenant_id, user_id = await new_tenant(self.engine), uuid4()
         async with self.engine.begin() as connection:
@@ -68,17 +68,15 @@ class Desk:
             )
         async with self.units(PLATFORM) as uow:
             uow.session.add(Membership(tenant_id=tenant_id, user_id=user_id, role=Role.MEMBER, joined_at=uow.now))
-        return Actor(
+        return Principal(
             user_id=user_id,
-            email=f"{user_id.hex}@example.test",
-            full_name="Olga Owner",
             session_id=uuid4(),
             tenant_id=tenant_id,
             role=Role.MEMBER,
             is_superuser=False,
         )
 
-    async def issue(self, actor: Actor) -> SsoTicketView:
+    async def issue(self, actor: Principal) -> SsoTicketView:
         assert actor.tenant_id is not None
         async with self.units(TenantScope(actor.tenant_id)) as uow:
             return await self.service.issue(uow, actor)
@@ -87,11 +85,11 @@ class Desk:
         async with self.units(PLATFORM) as uow:
             return await self.service.redeem(uow, token=token, redirect=redirect)
 
-    async def rows(self, actor: Actor) -> list[SsoToken]:
+    async def rows(self, actor: Principal) -> list[SsoToken]:
         async with self.units(PLATFORM) as uow:
             return list(await uow.session.scalars(select(SsoToken).where(SsoToken.user_id == actor.user_id)))
 
-    async def audit(self, actor: Actor) -> list[str]:
+    async def audit(self, actor: Principal) -> list[str]:
         statement = select(AuditEntry.action).where(AuditEntry.tenant_id == actor.tenant_id).order_by(AuditEntry.id)
         async with self.units(PLATFORM) as uow:
             return list(await uow.session.scalars(statement))
@@ -128,16 +126,17 @@ async def test_a_token_opens_the_site_once(desk: Desk) -> None:
     assert ticket.token not in repr(vars(row))
 
     answer = await desk.redeem(ticket.token, "/app/item")
+    email = f"{actor.user_id.hex}@example.test"
     async with desk.units(PLATFORM) as uow:
         tenant = (await uow.session.scalars(select(Tenant).where(Tenant.id == actor.tenant_id))).one()
     assert answer.model_dump(mode="json") == {
         "success": True,
         "data": {
-            "user": {"id": str(actor.user_id), "email": actor.email, "full_name": "Olga Owner"},
+            "user": {"id": str(actor.user_id), "email": email, "full_name": "Olga Owner"},
             "tenant": {"id": str(tenant.id), "name": tenant.name, "slug": tenant.slug},
             "user_id": str(actor.user_id),
             "tenant_id": str(tenant.id),
-            "email": actor.email,
+            "email": email,
             "full_name": "Olga Owner",
         },
         "redirect": "/app/item",
@@ -187,19 +186,19 @@ async def test_looking_at_a_token_does_not_use_it_up(desk: Desk) -> None:
             await desk.service.destination(uow, token="never issued")
 
 
-async def lock_out(desk: Desk, actor: Actor) -> None:
+async def lock_out(desk: Desk, actor: Principal) -> None:
     async with desk.units(PLATFORM) as uow:
         await uow.session.execute(update(User).where(User.id == actor.user_id).values(is_active=False))
 
 
-async def demote(desk: Desk, actor: Actor) -> None:
+async def demote(desk: Desk, actor: Principal) -> None:
     async with desk.units(PLATFORM) as uow:
         statement = update(Membership).where(Membership.user_id == actor.user_id)
         await uow.session.execute(statement.values(role=Role.BUYER))
 
 
 @pytest.mark.parametrize("bar", [lock_out, demote])
-async def test_who_may_no_longer_enter_does_not(desk: Desk, bar: Callable[[Desk, Actor], Awaitable[None]]) -> None:
+async def test_who_may_no_longer_enter_does_not(desk: Desk, bar: Callable[[Desk, Principal], Awaitable[None]]) -> None:
     actor = await desk.member()
     ticket = await desk.issue(actor)
     await bar(desk, actor)

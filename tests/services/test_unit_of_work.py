@@ -75,7 +75,7 @@ async def test_an_exception_leaves_no_trace(engine: AsyncEngine) -> None:
             raise Trouble
 
     assert (ears.events, ears.tasks) == ([], [])
-    assert await EventLog(engine).heads([tenant_id]) == {}
+    assert await EventLog(engine).states([tenant_id]) == {}
     async with units(TenantScope(tenant_id)) as uow:
         assert await uow.session.scalar(select(func.count()).select_from(Invitation)) == 0
         audits = select(func.count()).select_from(AuditEntry).where(AuditEntry.tenant_id == tenant_id)
@@ -95,7 +95,7 @@ async def test_a_failing_commit_tells_nobody(engine: AsyncEngine) -> None:
             uow.record(Said(tenant_id=tenant_id, text="never"))
 
     assert ears.events == []
-    assert await EventLog(engine).heads([tenant_id]) == {}
+    assert await EventLog(engine).states([tenant_id]) == {}
 
 
 async def test_numbers_have_no_holes_and_follow_commit_order_under_contention(engine: AsyncEngine) -> None:
@@ -142,7 +142,8 @@ async def test_two_tenants_in_one_unit_do_not_deadlock(engine: AsyncEngine) -> N
                 uow.record(Said(tenant_id=tenant_id, text="both"))
 
     await asyncio.gather(*(write(*pair) for pair in [(first, second), (second, first)] * 10))
-    assert await EventLog(engine).heads([first, second]) == {first: 20, second: 20}
+    states = await EventLog(engine).states([first, second])
+    assert {tenant_id: state.head for tenant_id, state in states.items()} == {first: 20, second: 20}
 
 
 class TestTenantScope:

@@ -37,7 +37,7 @@ from server.settings import Settings
 from services.billing import BillingService, CheckoutOrder
 from services.billing.sandbox import SandboxAction
 from services.billing.views import CheckoutView, InvoiceView, SubscriptionView
-from services.identity import Actor
+from services.identity import Principal
 from services.notifications import NotificationService
 from services.unit_of_work import PlatformScope, RequestTrace, TenantScope, UnitOfWorkFactory, guard_tenants
 from tests.fakes.stripe_api import FakeStripe
@@ -63,9 +63,9 @@ class Shop:
     """One tenant with its people."""
 
     tenant_id: UUID
-    owner: Actor
-    admin: Actor
-    member: Actor
+    owner: Principal
+    admin: Principal
+    member: Principal
 
 
 @dataclass(slots=True)
@@ -94,7 +94,7 @@ class Till:
     async def shop(self, *, locale: str = "en") -> Shop:
         """Found a tenant with an owner, an admin and a member, on its trial."""
         tenant_id = uuid4()
-        actors: dict[Role, Actor] = {}
+        actors: dict[Role, Principal] = {}
         async with self.units(PLATFORM) as uow:
             tenant = Tenant(
                 id=tenant_id,
@@ -111,7 +111,7 @@ class Till:
             await self.billing.start_trial(uow, tenant)
         return Shop(tenant_id, actors[Role.OWNER], actors[Role.ADMIN], actors[Role.MEMBER])
 
-    async def _person(self, session: AsyncSession, tenant_id: UUID, role: Role, locale: str) -> Actor:
+    async def _person(self, session: AsyncSession, tenant_id: UUID, role: Role, locale: str) -> Principal:
         user = User(
             id=uuid4(),
             email=f"{role.value}-{tenant_id.hex}@example.org",
@@ -124,10 +124,8 @@ class Till:
         session.add(user)
         await session.flush()
         session.add(Membership(id=uuid4(), tenant_id=tenant_id, user_id=user.id, role=role, is_default=True))
-        return Actor(
+        return Principal(
             user_id=user.id,
-            email=user.email,
-            full_name=user.full_name,
             session_id=uuid4(),
             tenant_id=tenant_id,
             role=role,
@@ -143,7 +141,7 @@ class Till:
 
     async def checkout(
         self,
-        actor: Actor,
+        actor: Principal,
         *,
         plan: str = "professional",
         period: BillingPeriod = BillingPeriod.MONTHLY,
@@ -166,14 +164,16 @@ class Till:
         subscription_id: str = self.stripe.sessions[view.session_id]["subscription"]
         return subscription_id
 
-    async def cancel(self, actor: Actor, *, at_period_end: bool = True, reason: str | None = None) -> SubscriptionView:
+    async def cancel(
+        self, actor: Principal, *, at_period_end: bool = True, reason: str | None = None
+    ) -> SubscriptionView:
         return await self.billing.cancel(actor, reason=reason, at_period_end=at_period_end, trace=RequestTrace())
 
-    async def invoices(self, actor: Actor, page: PageRequest | None = None) -> list[InvoiceView]:
+    async def invoices(self, actor: Principal, page: PageRequest | None = None) -> list[InvoiceView]:
         async with self.units(TenantScope(_tenant_of(actor))) as uow:
             return list((await self.billing.invoices(uow, actor, page or PageRequest())).items)
 
-    async def view(self, actor: Actor) -> SubscriptionView:
+    async def view(self, actor: Principal) -> SubscriptionView:
         async with self.units(TenantScope(_tenant_of(actor))) as uow:
             return await self.billing.subscription(uow, actor)
 
@@ -297,7 +297,8 @@ def build_till(engine: AsyncEngine, stripe: FakeStripe, clock: MovableClock, **o
         secret_key=stripe.secret_key,
         webhook_secrets=[stripe.webhook_secret],
         api_base=stripe.base_url,
-        **{"timeout_s": 5.0, "max_network_retries": 0, **options},
+        # So patient that no machine is too slow: who is given up waits for a retry, which few tests are about.
+        **{"timeout_s": 60.0, "max_network_retries": 0, **options},
     )
     providers: dict[str, PaymentProvider] = {"stripe": adapter, "sandbox": sandbox}
     billing = BillingService(
@@ -344,7 +345,7 @@ def _columns(row: Any) -> dict[str, Any]:
     }
 
 
-def _tenant_of(actor: Actor) -> UUID:
+def _tenant_of(actor: Principal) -> UUID:
     assert actor.tenant_id is not None
     return actor.tenant_id
 

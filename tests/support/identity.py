@@ -14,15 +14,19 @@ import jwt
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from core.keys import SigningKey
+from core.otp import CodeHasher
 from core.passwords import PasswordHasher, Verdict
+from core.sealing import Sealer
 from core.tokens import TokenSigner
 from models.mail import OutboundMail
 from models.tenants import Role
 from providers.mail import OutboxTransport
 from services.auth import AuthService, Device, SignUp
 from services.auth.views import SessionView
-from services.identity import Actor
+from services.identity import Principal
 from services.mail import MailService
+from services.notifications import NotificationService
 from services.registry import Services
 from services.tenants import TenantService
 from services.unit_of_work import PlatformScope, UnitOfWorkFactory, guard_tenants
@@ -86,13 +90,14 @@ class Identity:
             company_name=company or f"Company {unique}",
             locale=locale,
         )
-        async with self.units(PLATFORM) as uow:
-            return await self.auth.registration.register(uow, form, device=DEVICE)
+        return await self.auth.registration.register(form, device=DEVICE)
 
     async def login(self, email: str, password: str = PASSWORD) -> SessionView:
-        return await self.auth.sessions.login(email=email, password=password, device=DEVICE)
+        view = await self.auth.sessions.login(email=email, password=password, device=DEVICE)
+        assert isinstance(view, SessionView)
+        return view
 
-    async def actor(self, view: SessionView | str) -> Actor:
+    async def actor(self, view: SessionView | str) -> Principal:
         """Return whoever a sign-in's access token speaks for."""
         token = view if isinstance(view, str) else view.access_token
         async with self.units(PLATFORM) as uow:
@@ -129,7 +134,7 @@ def build_identity(engine: AsyncEngine, services: Services, outbox: Path) -> Ide
     sessions = async_sessionmaker(engine, class_=AsyncSession, expire_on_commit=False, autoflush=False)
     guard_tenants(sessions)
     units = UnitOfWorkFactory(sessions, clock=clock, bell=ears, ringer=ears)
-    hasher, signer = WatchedHasher(), TokenSigner(SECRET)
+    hasher, signer = WatchedHasher(), TokenSigner(SigningKey.shared(SECRET))
     mail = MailService(units=units, transport=OutboxTransport(outbox, sender="Tests <tests@example.org>"))
     tenants = TenantService(
         billing=services.billing, provisioning=services.provisioning, mail=mail, public_url="http://localhost"
@@ -140,6 +145,10 @@ def build_identity(engine: AsyncEngine, services: Services, outbox: Path) -> Ide
         hasher=hasher,
         tenants=tenants,
         mail=mail,
+        notifications=NotificationService(),
+        breaches=None,
+        sealer=Sealer([b"k" * 32]),
+        code_hashers=[CodeHasher(SECRET)],
         access_lifetime=ACCESS,
         refresh_lifetime=REFRESH,
         public_url="http://localhost",

@@ -10,8 +10,8 @@ import socketio
 class Listener:
     """A client on one or more namespaces; `heard` holds (namespace, event, payload) in the order of arrival."""
 
-    def __init__(self) -> None:
-        self.client = socketio.AsyncClient(reconnection=False)
+    def __init__(self, *, reconnection: bool = False) -> None:
+        self.client = socketio.AsyncClient(reconnection=reconnection, reconnection_delay=0.1)
         self.heard: list[tuple[str, str, Any]] = []
 
     async def connect(self, url: str, token: str, *namespaces: str, **options: Any) -> "Listener":
@@ -33,7 +33,7 @@ class Listener:
         return [
             (body["seq"], name)
             for place, name, body in self.heard
-            if place == namespace and isinstance(body, dict) and "seq" in body
+            if place == namespace and isinstance(body, dict) and "event_id" in body
         ]
 
     async def until(self, true: Callable[[], object], seconds: float = 15.0) -> None:

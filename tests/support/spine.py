@@ -10,6 +10,7 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from models.base import Base
+from realtime.exchange import EphemeralEvent
 from realtime.log import NumberedEvent
 from services.events import DomainEvent
 from services.unit_of_work import Task, UnitOfWorkFactory, guard_tenants
@@ -32,7 +33,10 @@ class Ears:
 
     events: list[NumberedEvent] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
-    healthy: bool = True
+    whispers: list[EphemeralEvent] = field(default_factory=list)
+
+    def whisper(self, event: EphemeralEvent) -> None:
+        self.whispers.append(event)
 
     def ring(self, what: Sequence[NumberedEvent] | Task) -> None:
         if isinstance(what, Task):

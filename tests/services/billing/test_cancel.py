@@ -13,6 +13,7 @@ from services.identity import RoleRequired
 from services.unit_of_work import RequestTrace, Scope, UnitOfWork, UnitOfWorkFactory
 from tests.fakes.stripe_api import Fault
 from tests.support.billing import PLATFORM, Shop, Till, press_sandbox
+from tests.support.waiting import until
 
 
 async def test_only_the_owner_cancels(till: Till, shop: Shop) -> None:
@@ -123,14 +124,31 @@ async def test_a_process_that_dies_before_it_can_tell(till: Till, shop: Shop, mo
     assert till.stripe.subscriptions[subscription_id]["status"] == "canceled"
 
 
-async def test_an_order_is_carried_out_by_one_worker_at_a_time(till: Till, shop: Shop) -> None:
-    await till.buy(shop)
+async def test_an_order_is_carried_out_by_one_worker_at_a_time(
+    till: Till, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscription_id = await till.buy(shop)
     till.stripe.faults.append(Fault(status=503, body="{}"))
     await till.cancel(shop.owner)
     till.travel(hours=2)
-    asked = len(till.stripe.requests)
-    await asyncio.gather(*(till.billing.sweep() for _ in range(4)))
-    assert len(till.stripe.requests) == asked + 1
+    cancel = till.providers["stripe"].cancel
+    asking: list[str] = []
+    answered = asyncio.Event()
+
+    async def slow(ref: str, *, at_period_end: bool) -> None:
+        if ref == subscription_id:
+            asking.append(ref)
+            await answered.wait()
+        await cancel(ref, at_period_end=at_period_end)
+
+    monkeypatch.setattr(till.providers["stripe"], "cancel", slow)
+    workers = [asyncio.create_task(till.billing.sweep()) for _ in range(4)]
+    # The provider answers only when each of the others has asked as well, or has found nothing left to do.
+    await until(lambda: sum(worker.done() for worker in workers) + len(asking) == len(workers))
+    answered.set()
+    await asyncio.gather(*workers)
+    assert asking == [subscription_id]
+    assert till.stripe.subscriptions[subscription_id]["cancel_at_period_end"]
 
 
 async def test_a_subscription_that_the_provider_does_not_know(till: Till, shop: Shop) -> None:

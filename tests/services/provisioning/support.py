@@ -28,7 +28,7 @@ from providers.provisioning.contract import ProvisioningDriver
 from providers.provisioning.driver import RecipeDriver
 from providers.provisioning.recipe import load_recipe
 from realtime.log import EventLog, NumberedEvent
-from services.identity import Actor
+from services.identity import Principal
 from services.notifications import NotificationService
 from services.provisioning import ProvisioningService, Timing
 from services.provisioning.views import JobDetailView
@@ -88,8 +88,9 @@ def recipe_driver(folder: Path, jobs: Mapping[str, Sequence[StepSpec]], name: st
 class Person:
     """Somebody in a tenant."""
 
-    actor: Actor
+    actor: Principal
     tenant: Tenant
+    email: str
 
 
 @dataclass(slots=True)
@@ -147,16 +148,14 @@ class Workshop:
             # Flushed because no relationship tells the mapper that the membership needs the user first.
             await uow.session.flush()
             uow.session.add(Membership(tenant_id=tenant.id, user_id=user.id, role=role))
-        actor = Actor(
+        actor = Principal(
             user_id=user.id,
-            email=user.email,
-            full_name=user.full_name,
             session_id=uuid4(),
             tenant_id=tenant.id,
             role=role,
             is_superuser=False,
         )
-        return Person(actor, tenant)
+        return Person(actor, tenant, user.email)
 
     async def subscribe(self, person: Person, *, plan: str, limits: dict[str, Any]) -> None:
         """Give the tenant a plan of its own."""

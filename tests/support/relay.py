@@ -3,15 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from urllib.parse import urlsplit
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 from tests.support.stores import free_port
+
+_PORTS = {"postgresql": 5432, "redis": 6379, "amqp": 5672}
 
 
 class Relay:
     """Stands between a client and a server."""
 
     def __init__(self, host: str, port: int) -> None:
+        """`host` may be a folder: that of the Unix sockets of a PostgreSQL which listens on nothing else."""
         self._target = (host, port)
         self.port = free_port()
         self._server: asyncio.Server | None = None
@@ -44,7 +48,7 @@ class Relay:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        there, back = await asyncio.open_connection(*self._target)
+        there, back = await self._reach()
         ends = {writer, back}
         self._writers |= ends
         try:
@@ -53,6 +57,12 @@ class Relay:
             self._writers -= ends
             for end in ends:
                 end.transport.abort()
+
+    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        host, port = self._target
+        if host.startswith("/"):
+            return await asyncio.open_unix_connection(Path(host) / f".s.PGSQL.{port}")
+        return await asyncio.open_connection(host, port)
 
     async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, held: bool) -> None:
         with suppress(OSError):
@@ -68,12 +78,12 @@ class Relay:
 async def relay_to(url: str) -> AsyncIterator[tuple[Relay, str]]:
     """Yield a relay to the server that `url` names, and the URL by which it is reached."""
     parts = urlsplit(url)
-    assert parts.hostname is not None
-    relay = Relay(parts.hostname, parts.port or 5672)
+    host = parts.hostname or parse_qs(parts.query)["host"][0]
+    relay = Relay(host, parts.port or _PORTS[parts.scheme])
     await relay.restore()
     login = parts.netloc.rpartition("@")[0]
     try:
-        yield relay, parts._replace(netloc=f"{login}@127.0.0.1:{relay.port}".lstrip("@")).geturl()
+        yield relay, parts._replace(netloc=f"{login}@127.0.0.1:{relay.port}".lstrip("@"), query="").geturl()
     finally:
         relay.let_answers_pass()
         await relay.cut()

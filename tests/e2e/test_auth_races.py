@@ -1,0 +1,103 @@
+"""Signing in on two instances at once: what must happen once happens once, and what ended has ended on both."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyotp
+import pytest
+from aiohttp import ClientSession, TCPConnector
+
+from tests.support.people import Answer, Person, address, company_factory, request
+from tests.support.processes import Fleet
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+
+@pytest.fixture
+async def crowd() -> AsyncIterator[ClientSession]:
+    """A client that opens as many connections as it likes."""
+    async with ClientSession(connector=TCPConnector(limit=0)) as session:
+        yield session
+
+
+@pytest.fixture
+async def urls(cluster: Fleet) -> list[str]:
+    """The addresses of two instances on one database and one Redis."""
+    assert await (await cluster.run("migrate")).ended() == 0
+    first = await (await cluster.run("serve")).ready()
+    second = await (await cluster.run("serve")).ready()
+    return [first.url, second.url]
+
+
+async def spread(urls: list[str], http: ClientSession, path: str, bodies: list[dict[str, Any]]) -> list[Answer]:
+    """Post all bodies at once, by turns to each instance."""
+    sent = zip(itertools.cycle(urls), bodies, strict=False)
+    return await asyncio.gather(*(request(http, "POST", address(url, path), json=body) for url, body in sent))
+
+
+async def challenges(person: Person, urls: list[str], count: int) -> list[str]:
+    body = {"email": person.email, "password": person.password}
+    answers = await spread(urls, person.http, "auth/login", [body] * count)
+    return [answer["data"]["challenge_token"] for _, answer in answers]
+
+
+async def test_fifty_refreshes_keep_a_session_and_a_stale_one_ends_it(urls: list[str], crowd: ClientSession) -> None:
+    owner = await company_factory(crowd, urls[0])()
+    body = {"refresh_token": owner.refresh_token}
+
+    answers = await spread(urls, crowd, "auth/refresh", [body] * 50)
+
+    assert {status for status, _ in answers} == {200}
+    latest = []
+    for _, answer in answers:
+        # Of those that were issued at once all but the newest two are stale by now, and showing one would end it all.
+        person = replace(owner, token=answer["data"]["access_token"])
+        latest.append((await person.get("auth/me"))[0])
+    assert set(latest) == {200}
+
+
+async def test_who_is_signed_out_on_one_instance_is_out_on_both(urls: list[str], crowd: ClientSession) -> None:
+    owner = await company_factory(crowd, urls[0])()
+    elsewhere = replace(owner, url=urls[1])
+    assert (await elsewhere.get("auth/me"))[0] == 200
+
+    assert (await owner.post("auth/logout"))[0] == 200
+
+    assert (await owner.get("auth/me"))[0] == 401, "at once, where it was said"
+    async with asyncio.timeout(1):
+        while (await elsewhere.get("auth/me"))[0] != 401:
+            await asyncio.sleep(0.005)
+
+
+async def test_two_hundred_wrong_passwords_on_two_instances_stop_at_one_limit(
+    urls: list[str], crowd: ClientSession
+) -> None:
+    owner = await company_factory(crowd, urls[0])()
+    bodies = [{"email": owner.email, "password": f"guess number {number}"} for number in range(200)]
+
+    statuses = [status for status, _ in await spread(urls, crowd, "auth/login", bodies)]
+
+    assert (statuses.count(401), statuses.count(429)) == (10, 190)
+
+
+async def test_a_recovery_code_and_a_code_of_the_app_work_once_on_two_instances(
+    urls: list[str], crowd: ClientSession
+) -> None:
+    owner = await company_factory(crowd, urls[0])()
+    secret = (await owner.post("auth/2fa/enrol"))[1]["data"]["secret"]
+    app = pyotp.TOTP(secret)
+    # Confirmed by the code of the step before, so that the app's current one is still good.
+    earlier = datetime.now(UTC) - timedelta(seconds=30)
+    _, answer = await owner.post("auth/2fa/confirm", {"code": app.at(earlier)})
+    recovery = answer["data"]["recovery_codes"][0]
+    waiting = await challenges(owner, urls, 9)
+
+    for code, tokens in ((recovery, waiting[:5]), (app.now(), waiting[5:])):
+        bodies = [{"challenge_token": token, "code": code} for token in tokens]
+        statuses = [status for status, _ in await spread(urls, crowd, "auth/verify-2fa", bodies)]
+        assert statuses.count(200) == 1
+        assert set(statuses) <= {200, 400, 429}
