@@ -31,13 +31,6 @@ class Door(Relay):
         self._target = (parts.hostname, parts.port)
         await self.restore()
 
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await super()._connect(reader, writer)
-        except OSError:
-            # Nobody is behind it at present.
-            writer.transport.abort()
-
 
 @asynccontextmanager
 async def door_to(url: str) -> AsyncIterator[Door]:

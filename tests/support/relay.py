@@ -1,6 +1,7 @@
 """A TCP relay to a real server that can be cut, held and restored, so that an outage hurts nobody but the test."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -18,22 +19,29 @@ class Relay:
         """`host` may be a folder: that of the Unix sockets of a PostgreSQL which listens on nothing else."""
         self._target = (host, port)
         self.port = free_port()
-        self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._listener: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._answers = asyncio.Event()
         self._answers.set()
 
     async def restore(self) -> None:
         """Let clients connect, for the first time or again."""
-        self._server = await asyncio.start_server(self._connect, "127.0.0.1", self.port)
+        # Not `asyncio.start_server`: whoever is accepted while that one is being closed is dropped with an open
+        # socket (an assertion in `Server._attach` of Python 3.11), which fails whatever test runs by then.
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._listener.settimeout(0)
+        asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
 
     async def cut(self) -> None:
         """Break every connection and refuse new ones, as a server that has crashed."""
-        if self._server is not None:
-            self._server.close()
-        for writer in list(self._writers):
-            writer.transport.abort()
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+        # Whoever has just been accepted must have begun, or its socket would stay open.
+        await asyncio.sleep(0)
+        for task in list(self._tasks):
+            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def hold_answers(self) -> None:
@@ -43,20 +51,31 @@ class Relay:
     def let_answers_pass(self) -> None:
         self._answers.set()
 
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            # The client has thought better of it.
+            return
+        task = asyncio.create_task(self._connect(connection))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        there, back = await self._reach()
-        ends = {writer, back}
-        self._writers |= ends
+
+    async def _connect(self, connection: socket.socket) -> None:
+        connection.settimeout(0)
+        ends: list[asyncio.StreamWriter] = []
         try:
-            await asyncio.gather(self._copy(reader, back, held=False), self._copy(there, writer, held=True))
+            reader, writer = await asyncio.open_connection(sock=connection)
+            ends.append(writer)
+            with suppress(OSError):
+                there, back = await self._reach()
+                ends.append(back)
+                await asyncio.gather(self._copy(reader, back, held=False), self._copy(there, writer, held=True))
         finally:
-            self._writers -= ends
             for end in ends:
                 end.transport.abort()
+            if not ends:
+                connection.close()
 
     async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         host, port = self._target
