@@ -36,13 +36,18 @@ class Verdict:
 class PasswordHasher:
     """Hashes and verifies passwords in a small thread pool, so that a login storm cannot stall the sockets.
 
-    At most `waiting` wait for one of the `workers`; whoever comes then is refused with Unavailable.
+    At most `waiting` wait for one of the `workers`; whoever comes then is refused with Unavailable. A hash that cost
+    less than `memory_kib` and `rounds` is due for an upgrade. The defaults: RFC 9106, section 4, second choice.
     """
 
-    def __init__(self, *, workers: int = 2, waiting: int = _WAITING) -> None:
+    def __init__(
+        self, *, workers: int = 2, waiting: int = _WAITING, memory_kib: int = 64 * 1024, rounds: int = 3
+    ) -> None:
         self._room = workers + waiting
         self._inside = 0
-        self._context = CryptContext(schemes=["argon2", "bcrypt"], deprecated="auto")
+        self._context = CryptContext(
+            schemes=["argon2", "bcrypt"], deprecated="auto", argon2__memory_cost=memory_kib, argon2__rounds=rounds
+        )
         self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="passwords")
         # Hashed once at start, so that checking an unknown account costs exactly one verification too.
         self._decoy: str = self._context.hash(secrets.token_urlsafe(16))

@@ -22,6 +22,8 @@ from core.keys import Algorithm
 _ROOT = Path(__file__).resolve().parent.parent
 _DEFAULT_ORIGINS = "http://localhost:3000,http://localhost:8000,http://127.0.0.1:3000,http://localhost:8080"
 _MIN_SECRET_LENGTH = 32
+# The least that OWASP's password storage cheat sheet names for argon2id.
+_MIN_HASH_MEMORY_KIB = 19 * 1024
 
 
 class ConfigurationError(Exception):
@@ -69,6 +71,8 @@ class Settings(BaseSettings):
     access_token_expire_minutes: int = Field(default=15, ge=1, le=720)
     refresh_token_expire_days: int = Field(default=7, ge=1)
     breached_passwords_url: str = ""
+    password_hash_memory_kib: int = Field(default=64 * 1024, ge=64, le=4 * 1024 * 1024)
+    password_hash_rounds: int = Field(default=3, ge=1, le=50)
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = tuple(_DEFAULT_ORIGINS.split(","))
 
     # Limits (contract.md 9.8); `off` switches a rule off
@@ -182,6 +186,8 @@ class Settings(BaseSettings):
         faults = [f"{name} is missing" for name, value in needed.items() if not value]
         if needed["SECRET_KEY"] and len(needed["SECRET_KEY"]) < _MIN_SECRET_LENGTH:
             faults.append(f"SECRET_KEY must have at least {_MIN_SECRET_LENGTH} characters")
+        if self.password_hash_memory_kib < _MIN_HASH_MEMORY_KIB:
+            faults.append(f"PASSWORD_HASH_MEMORY_KIB must be at least {_MIN_HASH_MEMORY_KIB}")
         if "*" in self.allowed_origins:
             faults.append("ALLOWED_ORIGINS must name origins, not *")
         return faults

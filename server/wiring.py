@@ -249,7 +249,7 @@ def _services(
     clock: Clock,
     stack: AsyncExitStack,
 ) -> Services:
-    hasher = PasswordHasher()
+    hasher = PasswordHasher(memory_kib=settings.password_hash_memory_kib, rounds=settings.password_hash_rounds)
     stack.callback(hasher.close)
     notifications = NotificationService()
     mail = MailService(units=units, transport=_mail_transport(settings))

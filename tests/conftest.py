@@ -102,6 +102,9 @@ def settings(stores: Stores, data_dir: Path) -> Settings:
         provisioning_queue_name=f"test.provisioning.{unique}",
         tasks_queue_name=f"test.tasks.{unique}",
         log_level="WARNING",
+        # What a password costs to check is proved in tests/core; a suite that registers thousands would do little else.
+        password_hash_memory_kib=64,
+        password_hash_rounds=1,
         rate_auth_per_ip="off",
         rate_auth_per_account="off",
         rate_sso_per_user="off",

@@ -64,6 +64,17 @@ class TestBcrypt:
         assert (await hasher.verify(password, bcrypt_of(password.encode()))).matches
 
 
+async def test_a_hash_that_was_cheaper_is_upgraded(hasher: PasswordHasher) -> None:
+    frugal = PasswordHasher(memory_kib=1024, rounds=1)
+    stored = await frugal.hash("correct horse")
+    frugal.close()
+    verdict = await hasher.verify("correct horse", stored)
+    assert verdict.matches
+    assert verdict.upgraded_hash is not None
+    assert "m=65536,t=3" in verdict.upgraded_hash
+    assert (await hasher.verify("wrong horse", stored)).upgraded_hash is None
+
+
 @pytest.mark.parametrize("stored", ["", "!", "*", "plain text", "$1$old$hash", "$argon2id$broken", "$2b$broken"])
 async def test_a_stored_hash_that_is_none_matches_nothing(hasher: PasswordHasher, stored: str) -> None:
     """An imported or locked account must fail to sign in like any other, not break the sign-in."""

@@ -106,6 +106,8 @@ class TestForms:
         [
             ("PORT", "eighty"),
             ("PORT", "70000"),
+            ("PASSWORD_HASH_MEMORY_KIB", "1"),
+            ("PASSWORD_HASH_ROUNDS", "0"),
             ("ENVIRONMENT", "staging"),
             ("ACCESS_TOKEN_EXPIRE_MINUTES", "0"),
             ("ACCESS_TOKEN_EXPIRE_MINUTES", "721"),
@@ -169,6 +171,11 @@ class TestProduction:
     def test_a_short_secret_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         say(monkeypatch, ENVIRONMENT="production", **{**PRODUCTION, "SECRET_KEY": "s" * 31})
         with pytest.raises(ConfigurationError, match="SECRET_KEY must have at least 32 characters"):
+            load_settings()
+
+    def test_production_wants_passwords_that_are_dear_to_guess(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        say(monkeypatch, **{**PRODUCTION, "ENVIRONMENT": "production", "PASSWORD_HASH_MEMORY_KIB": "19455"})
+        with pytest.raises(ConfigurationError, match="PASSWORD_HASH_MEMORY_KIB must be at least 19456"):
             load_settings()
 
     def test_open_origins_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:

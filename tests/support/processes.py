@@ -82,13 +82,16 @@ class Fleet:
         self._environment = environment
         self._folder = folder
         self._processes: list[Process] = []
+        self._started = 0
 
     async def run(
         self, *arguments: str, port: int | None = None, program: tuple[str, ...] = (), **extra: str
     ) -> Process:
         """Start `orchestrator <arguments>`, or another `program` in its place."""
         port = port or free_port()
-        name = f"{arguments[0] if arguments else 'program'}-{len(self._processes)}"
+        # Counted before anything is waited for, so that processes started side by side write to logs of their own.
+        self._started += 1
+        name = f"{arguments[0] if arguments else 'program'}-{self._started}"
         log = self._folder / f"{name}.log"
         command = program or (sys.executable, "-c", "from server.cli import main; main()", *arguments)
         environment = {
