@@ -26,6 +26,10 @@ from tests.support.people import Person
 from tests.support.running import Orchestrator
 from tests.support.waiting import until
 
+# A client knows the server by its doors only, which are the same in both deployments; what several instances add is
+# proved in tests/e2e and tests/faults.
+pytestmark = pytest.mark.embedded
+
 
 class Ear:
     """Reads a client to its end and remembers what it was handed."""

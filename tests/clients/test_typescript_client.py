@@ -14,7 +14,9 @@ from tests.clients.node_process import Follower, Node, follower
 from tests.support.running import Orchestrator
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.node
+# A client knows the server by its doors only, which are the same in both deployments; what several instances add is
+# proved in tests/e2e and tests/faults.
+pytestmark = [pytest.mark.embedded, pytest.mark.node]
 
 
 @asynccontextmanager

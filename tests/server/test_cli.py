@@ -18,6 +18,9 @@ from server.database import create_engine
 from server.settings import Settings
 from tests.support.spine import new_tenant
 
+# The commands are the same in both deployments; here they meet stores that can be away one by one.
+pytestmark = pytest.mark.cluster
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
     *("serve", "worker", "scheduler", "migrate", "seed", "create-superuser", "suspend-tenant", "reinstate-tenant"),

@@ -21,6 +21,7 @@ async def production(settings: Settings, engine: AsyncEngine) -> AsyncIterator[s
         **settings.model_dump(),
         "environment": "production",
         "port": free_port(),
+        "password_hash_memory_kib": 64 * 1024,
         "database_url": SecretStr(engine.url.render_as_string(hide_password=False)),
         "redis_url": SecretStr(""),
         "rabbitmq_url": SecretStr(""),

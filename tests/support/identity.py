@@ -52,9 +52,8 @@ class WatchedHasher(PasswordHasher):
     """A real hasher that counts its checks and lets a test do something while one is going on."""
 
     def __init__(self) -> None:
-        super().__init__()
         # As cheap as argon2 can be, for what it costs to break these passwords does not matter.
-        self._context.update(argon2__time_cost=1, argon2__memory_cost=64, argon2__parallelism=1)
+        super().__init__(memory_kib=64, rounds=1)
         self.checks: list[bool] = []
         self.meanwhile: Any = None
 
