@@ -11,7 +11,8 @@ from realtime.rooms import user_room
 _CLIENTS = 2_000
 _SLOW_SHARE = 0.1
 _RATE = 25.0
-_PACED_S = 4.0
+# Long enough that the hundredth part of it is more than one event, which chance would decide.
+_PACED_S = 16.0
 _WARM_UP_S = 1.0
 _SLOW_RCVBUF = 4096
 
