@@ -2,32 +2,17 @@
 
 import logging
 import sys
-from collections.abc import Mapping, MutableMapping
-from typing import Any, cast
+from collections.abc import MutableMapping
+from typing import Any
 
 import structlog
 
-# Values under these names never reach a log, however deep a caller put them.
-_SECRET_WORDS = ("password", "secret", "token", "authorization", "cookie", "apikey", "signature")
-_MASK = "[hidden]"
+from core.redaction import redacted
 
 
 def mask_secrets(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Replace the values of keys that name a secret, at any depth."""
-    return cast(MutableMapping[str, Any], _masked(event))
-
-
-def _masked(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {key: _MASK if _names_a_secret(key) else _masked(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_masked(item) for item in value]
-    return value
-
-
-def _names_a_secret(key: object) -> bool:
-    name = str(key).lower().replace("_", "").replace("-", "")
-    return any(word in name for word in _SECRET_WORDS)
+    return redacted(event)
 
 
 def configure_logging(*, level: str, as_json: bool) -> None:

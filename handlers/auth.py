@@ -222,10 +222,7 @@ def account_key(email: str) -> str:
 
 def device_of(call: Call) -> Device:
     """Return where a request comes from, as far as it tells."""
-    agent = call.request.headers.get("User-Agent")
-    # A header may carry bytes that are no text, which the database would refuse.
-    clean = agent.encode("utf-8", "replace").decode() if agent else None
-    return Device(user_agent=clean, ip=call.trace.ip)
+    return Device(user_agent=call.trace.user_agent, ip=call.trace.ip)
 
 
 def locale_of(call: Call) -> str:

@@ -28,6 +28,8 @@ Handler = Callable[..., Awaitable[web.StreamResponse]]
 
 # What aiohttp has unpacked by now, or has refused because this machine lacks the codec; anything else it leaves packed.
 _CODINGS = ("", "identity", "gzip", "deflate", "br", "zstd")
+# As much as sessions and audit entries keep of it.
+_USER_AGENT_LENGTH = 255
 
 
 class Access(StrEnum):
@@ -198,7 +200,12 @@ class Call:
 
     @property
     def trace(self) -> RequestTrace:
-        return RequestTrace(request_id=self.request[REQUEST_ID], ip=self.request[CLIENT_IP])
+        return RequestTrace(
+            source="rest",
+            request_id=self.request[REQUEST_ID],
+            ip=self.request[CLIENT_IP],
+            user_agent=user_agent(self.request),
+        )
 
     async def limit(self, rule: str, key: str) -> None:
         """Count one hit of the rule that is named so in `RateRules`; raises RateLimited."""
@@ -246,6 +253,13 @@ class Call:
         if self.wants_raw:
             return raw(items)
         return raw({"status": "success", "data": items, "error": None, "pagination": pagination})
+
+
+def user_agent(request: web.Request) -> str | None:
+    """Return what the client says it is, short enough to be kept."""
+    agent = request.headers.get("User-Agent")
+    # A header may carry bytes that are no text, which the database would refuse.
+    return agent.encode("utf-8", "replace").decode()[:_USER_AGENT_LENGTH] if agent else None
 
 
 def raw(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -126,7 +126,7 @@ class OrchestratorNamespace(AsyncNamespace):  # type: ignore[misc]
             self._delivery.say(seat, "error", {"message": error.text})
             raise
         scope = TenantScope(require_tenant(seat.principal))
-        async with self._units(scope, trace=RequestTrace(request_id=seat.sid)) as uow:
+        async with self._units(scope, trace=RequestTrace(source="socket", request_id=seat.sid)) as uow:
             await self._services.notifications.mark_read(uow, seat.principal, notification_id)
         self._delivery.say(seat, "notification_read_confirmed", {"notification_id": notification_id})
         return {"ok": True}

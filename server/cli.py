@@ -90,6 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--reason", required=True, help="why, for the audit log")
     sub = add("reinstate-tenant", _reinstate_tenant, "open a suspended tenant again")
     sub.add_argument("slug")
+    add(
+        "verify-audit",
+        _verify_audit,
+        "compute every seal of the audit anew; fails when an entry was changed or removed",
+    )
     add("check-config", _check, "check the settings and reach every store they name")
     sub = add("demo", _demo, "play the main job against a running server")
     sub.add_argument("--url", help="address of the server (PUBLIC_URL)")
@@ -204,6 +209,19 @@ async def _with_tenant(
         return 1
     print(f"{options.slug} {outcome}")
     return 0
+
+
+async def _verify_audit(_: argparse.Namespace, settings: Settings) -> int:
+    async with (
+        open_database(settings) as engine,
+        build(settings, engine, Part()) as house,
+        house.units(PlatformScope("the command line verifies everybody's audit")) as uow,
+    ):
+        verdict = await house.services.audit.verify(uow)
+    for fault in verdict.faults:
+        print(f"orchestrator: {fault}", file=sys.stderr)
+    print(f"{verdict.entries} entries in {verdict.chains} chains, digest {verdict.digest}")
+    return 1 if verdict.faults else 0
 
 
 async def _check(_: argparse.Namespace, settings: Settings) -> int:

@@ -7,6 +7,7 @@ import aiohttp_cors
 from aiohttp import web
 
 from handlers import (
+    audit,
     auth,
     billing,
     events,
@@ -31,7 +32,7 @@ from server.settings import Settings
 from server.version import VERSION
 from server.wiring import House
 
-_ALWAYS = (service, auth, second_factor, tenants, billing, webhooks, provisioning, sso, notifications, events)
+_ALWAYS = (service, audit, auth, second_factor, tenants, billing, webhooks, provisioning, sso, notifications, events)
 _DEVELOPMENT_ONLY = (sandbox, local_site)
 
 

@@ -45,6 +45,7 @@ from server.keys import token_signer
 from server.readiness import StoreReadiness
 from server.realtime import build_sockets, follow_platform, head_check_s, open_board, open_bus
 from server.settings import Settings, all_secrets, derived_key, secret_key
+from services.audit import AuditService
 from services.auth import AuthService
 from services.auth.recognition import Recognition
 from services.billing import BillingService
@@ -282,6 +283,7 @@ def _services(
         development=settings.development,
     )
     return Services(
+        audit=AuditService(),
         auth=auth,
         tenants=tenants,
         billing=billing,

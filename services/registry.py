@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from services.audit import AuditService
 from services.auth import AuthService
 from services.billing import BillingService
 from services.history import HistoryService
@@ -16,6 +17,7 @@ from services.tenants import TenantService
 class Services:
     """One instance of each service; they hold no state of a request."""
 
+    audit: AuditService
     auth: AuthService
     tenants: TenantService
     billing: BillingService

@@ -8,17 +8,18 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from uuid import UUID, uuid4
 
-from sqlalchemy import event
+from sqlalchemy import event, insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
 from core.clock import Clock
 from core.errors import DomainError, ErrorKind, Unavailable
+from core.redaction import redacted
 from models.audit import AuditEntry
-from models.base import TenantOwned
+from models.base import Base, TenantOwned
 from realtime import log
 from realtime.exchange import Bell, EphemeralEvent
 from realtime.log import PendingEvent
@@ -26,6 +27,7 @@ from services.events import DomainEvent, EphemeralFact
 from services.outage import is_outage
 
 _SCOPE = "scope"
+_AUDIT_ENTRIES = Base.metadata.tables[AuditEntry.__tablename__]
 # When to come back while the database is away, in seconds.
 _RETRY_AFTER_S = 5
 
@@ -75,10 +77,12 @@ class TaskRinger(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestTrace:
-    """Where a use case came from, for its audit entries."""
+    """Where a use case came from, for its audit entries: through which door, and who said to be there."""
 
+    source: Literal["rest", "socket", "cli", "system"] = "system"
     request_id: str | None = None
     ip: str | None = None
+    user_agent: str | None = None
 
 
 class UnitOfWork:
@@ -89,6 +93,7 @@ class UnitOfWork:
         self.scope = scope
         self.now = now
         self._trace = trace
+        self._audits: list[dict[str, Any]] = []
         self._events: list[PendingEvent] = []
         self._whispers: list[EphemeralEvent] = []
         self._tasks: list[Task] = []
@@ -121,24 +126,35 @@ class UnitOfWork:
         subject: tuple[str, UUID | str],
         details: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write who did what: `action` is `subject.verb`, `subject` a (type, id) pair; no actor means the system."""
-        self.session.add(
-            AuditEntry(
-                tenant_id=tenant_id,
-                actor_id=actor_id,
-                action=action,
-                subject_type=subject[0],
-                subject_id=str(subject[1]),
-                details=dict(details or {}),
-                request_id=self._trace.request_id,
-                ip=self._trace.ip,
-                created_at=self.now,
-            )
+        """Write who did what: `action` is `subject.verb`, `subject` a (type, id) pair; no actor means the system.
+
+        Of `details` whatever bears the name of a secret is left out.
+        """
+        self._audits.append(
+            {
+                "tenant_id": tenant_id,
+                "actor_id": actor_id,
+                "source": self._trace.source,
+                "action": action,
+                "subject_type": subject[0],
+                "subject_id": str(subject[1]),
+                "details": redacted(details or {}),
+                "request_id": self._trace.request_id,
+                "ip": self._trace.ip,
+                "user_agent": self._trace.user_agent,
+                "created_at": self.now,
+            }
         )
 
     def ring(self, name: str, row_id: UUID) -> None:
         """Ring the worker for a row once it is committed."""
         self._tasks.append(Task(name, row_id))
+
+    async def write_audits(self) -> None:
+        """Write the audit entries: after all other rows, for it locks their chains, always in the same order."""
+        if self._audits:
+            ordered = sorted(self._audits, key=lambda entry: str(entry["tenant_id"] or entry["actor_id"] or ""))
+            await self.session.execute(insert(_AUDIT_ENTRIES), ordered)
 
     @property
     def pending_events(self) -> Sequence[PendingEvent]:
@@ -172,6 +188,7 @@ class UnitOfWorkFactory:
                 yield uow
                 # The rows go first and the numbering last, so that a stream is locked for as short as can be.
                 await session.flush()
+                await uow.write_audits()
                 numbered = await log.append(session, uow.pending_events)
                 await session.commit()
         except Exception as error:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
     *("serve", "worker", "scheduler", "migrate", "seed", "create-superuser", "suspend-tenant", "reinstate-tenant"),
-    *("check-config", "demo"),
+    *("verify-audit", "check-config", "demo"),
 )
 SECRETS = {
     "SECRET_KEY": f"key-{uuid4().hex}-{uuid4().hex}",
@@ -249,4 +249,7 @@ class TestData:
             said = await orchestrator(*command, folder=tmp_path, **database)
             assert (said.code, said.output.strip()) == (0, f"{slug} {outcome}"), said
             assert await status() == after
+        said = await orchestrator("verify-audit", folder=tmp_path, **database)
+        assert said.code == 0, said
+        assert re.fullmatch(r"\d+ entries in \d+ chains, digest [0-9a-f]{64}\n", said.output)
         assert "not found" in (await orchestrator("reinstate-tenant", "nobody", folder=tmp_path, **database)).refusal()
