@@ -55,6 +55,7 @@ class Context:
     environment: str
     version: str
     public_url: str
+    request_timeout_s: float
     http: ClientSession
 
 

@@ -4,6 +4,7 @@ A handler is a coroutine `handler(call, ...)`. Its further parameters are filled
 are pydantic models, any other name is a part of the path (`UUID` or `str`).
 """
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -323,10 +324,7 @@ async def _authenticate(request: web.Request, endpoint: Endpoint) -> Principal:
 async def _read_body(request: web.Request, model: type[BaseModel], *, required: bool) -> BaseModel:
     if request.headers.get("Content-Encoding", "").lower() not in _CODINGS:
         raise web.HTTPUnsupportedMediaType(reason=CODING_UNKNOWN, headers=ACCEPTED_CODINGS)
-    try:
-        text = await request.read()
-    except web.HTTPRequestEntityTooLarge as error:
-        raise PayloadTooLarge from error
+    text = await read_bytes(request)
     if not text.strip() and not required:
         text = b"{}"
     try:
@@ -337,6 +335,17 @@ async def _read_body(request: web.Request, model: type[BaseModel], *, required: 
         value = {}
     body: BaseModel = _validate(TypeAdapter(model), value, "body")
     return body
+
+
+async def read_bytes(request: web.Request) -> bytes:
+    """Return the whole body; raises PayloadTooLarge, and HTTPRequestTimeout when it comes too slowly."""
+    try:
+        async with asyncio.timeout(request.app[CONTEXT].request_timeout_s):
+            return await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise PayloadTooLarge from error
+    except TimeoutError as error:
+        raise web.HTTPRequestTimeout(reason="The request body did not come in time") from error
 
 
 def _malformed(place: str, message: str) -> InvalidInput:

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from core.errors import InvalidInput, Unavailable
 from core.i18n import TEXTS
 from core.json import decimal_text
-from handlers.rest import Access, Call, PayloadTooLarge, Router
+from handlers.rest import Access, Call, PayloadTooLarge, Router, read_bytes
 from models.billing import CheckoutState
 from providers.payments.sandbox import SandboxSessionUnknown
 from services.billing.sandbox import SandboxAction, SandboxEvent, SandboxPage, SandboxSessionClosed
@@ -87,10 +87,7 @@ async def act(call: Call, session_id: str, query: PageAddress) -> web.Response:
 
 async def _action(request: web.Request) -> SandboxAction:
     # Parsed by hand: the form holds one field, and whatever else is sent must lead to the refusal below.
-    try:
-        form = dict(parse_qsl((await request.read()).decode("utf-8", "replace")))
-    except web.HTTPRequestEntityTooLarge as error:
-        raise PayloadTooLarge from error
+    form = dict(parse_qsl((await read_bytes(request)).decode("utf-8", "replace")))
     try:
         return SandboxAction(form.get("action", ""))
     except ValueError as error:

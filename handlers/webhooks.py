@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from handlers.envelope import MessageEnvelope
-from handlers.rest import Access, Call, PayloadTooLarge, Router
+from handlers.rest import Access, Call, PayloadTooLarge, Router, read_bytes
 from providers.payments import BadPayload, BadSignature
 from services.billing.errors import WebhookUnknown
 from services.unit_of_work import PlatformScope
@@ -51,10 +51,7 @@ async def _raw_body(request: web.Request) -> bytes:
     """Return the exact bytes, for nothing else is what was signed; raises PayloadTooLarge."""
     if (request.content_length or 0) > _MAX_BYTES:
         raise PayloadTooLarge
-    try:
-        body = await request.read()
-    except web.HTTPRequestEntityTooLarge as error:
-        raise PayloadTooLarge from error
+    body = await read_bytes(request)
     if len(body) > _MAX_BYTES:
         raise PayloadTooLarge
     return body

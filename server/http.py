@@ -20,6 +20,8 @@ _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 # limit a `LineTooLong` tells which of the two it was.
 _MAX_URL = 8000
 _MAX_HEADER = 8190
+# How long a connection may stand without a whole request on it, in seconds; proxies keep theirs for 60.
+_IDLE_S = 75.0
 
 logger = structlog.get_logger("http")
 
@@ -34,6 +36,7 @@ class Runner(web.AppRunner):
             access_log=None,
             max_line_size=_MAX_URL,
             max_field_size=_MAX_HEADER,
+            keepalive_timeout=_IDLE_S,
         )
 
     async def _make_server(self) -> web.Server:

@@ -101,9 +101,14 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except web.HTTPException as error:
         if error.status < 400:
             raise
+        _log_refused_origin(request, error)
         told = {name: error.headers[name] for name in ("Allow", "Accept-Encoding") if name in error.headers}
         code = CODE_OF_STATUS.get(error.status, "HTTP_ERROR")
-        return error_response(error.status, code=code, message=error.reason, headers=told)
+        response = error_response(error.status, code=code, message=error.reason, headers=told)
+        if error.status == 408:
+            # The rest of the body may still come, and would be taken for the next request.
+            response.force_close()
+        return response
     except Exception as error:
         if error is request.content.exception():
             # The client broke off or packed wrongly, and no further request can be read on its connection.
@@ -121,3 +126,10 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         logger.exception("request failed")
         details = {"request_id": request[REQUEST_ID]}
         return error_response(500, code="INTERNAL", message="Internal server error", details=details)
+
+
+def _log_refused_origin(request: web.Request, error: web.HTTPException) -> None:
+    # aiohttp-cors tells the reason to nobody but the browser, which hides it from the page.
+    if request.method == "OPTIONS" and error.status == 403:
+        origin = request.headers.get("Origin", "")
+        logger.warning("cross-origin request refused", origin=origin, reason=error.text)

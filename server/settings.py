@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     metrics_token: SecretStr = SecretStr("")
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024)
+    request_timeout_s: float = Field(default=30, gt=0)
     shutdown_grace_s: float = Field(default=10.0, ge=0)
 
     # Stores

@@ -26,6 +26,7 @@ from handlers.openapi import build_openapi
 from handlers.pages import mount_pages
 from handlers.rest import Endpoint, raw, serve
 from namespaces.asyncapi import build_asyncapi
+from server.hygiene import protect
 from server.metrics import LoopLag, mount_metrics
 from server.middlewares import answer_errors, identify, locate, log_requests
 from server.settings import Settings
@@ -57,6 +58,7 @@ def create_app(house: House) -> web.Application:
     lag = LoopLag()
     house.background.append(lag.run)
     mount_metrics(app, house, lag)
+    app.on_response_prepare.append(protect(https=settings.public_base.startswith("https://")))
     house.sockets.attach(app)
     return app
 
@@ -79,6 +81,7 @@ def _context(house: House) -> Context:
         environment=settings.environment,
         version=VERSION,
         public_url=settings.public_base,
+        request_timeout_s=settings.request_timeout_s,
         http=house.http,
     )
 

@@ -249,6 +249,7 @@ async def open_door(
             environment="test",
             version="0",
             public_url="http://test",
+            request_timeout_s=30,
             http=http,
         )
         for endpoint in (endpoint for router in routers for endpoint in router.endpoints):
