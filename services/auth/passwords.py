@@ -135,10 +135,10 @@ class Passwords:
         self._mail.enqueue_letter(
             uow,
             "password_reset",
-            recipient=user.email,
+            recipient=user.shown_email,
             locale=user.locale,
             full_name=user.full_name,
-            email=user.email,
+            email=user.shown_email,
             minutes=int(RESET_LIFETIME.total_seconds() // 60),
             link=f"{self._public_url}/reset-password?token={token}",
             token=token,
