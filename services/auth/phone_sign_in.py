@@ -23,7 +23,7 @@ from services.auth.sessions import Sessions
 from services.auth.tokens import Device
 from services.auth.views import ChallengeView
 from services.identity import Principal
-from services.phones.codes import PhoneCodes
+from services.phones.codes import PhoneCodes, ProvenCode
 from services.phones.errors import PhoneBlocked, PhoneTaken
 from services.tenants import TenantService
 from services.tenants.members import home_of, lock_user, memberships_of
@@ -123,8 +123,9 @@ class PhoneSignIn:
         self, *, phone: str, code: str, locale: str, device: Device, trace: RequestTrace | None = None
     ) -> PhoneRegisteredView:
         """Sign up by a code alone. Raises PhoneCodeRefused, PhoneTaken and PhoneBlocked."""
+        proven = await self._codes.prove(phone=phone, code=code, trace=trace)
         newcomer = _Newcomer(phone=phone, locale=locale)
-        return PhoneRegisteredView.of(await self._register(newcomer, code=code, device=device, trace=trace))
+        return PhoneRegisteredView.of(await self._register(newcomer, proven, device=device, trace=trace))
 
     async def register_full(
         self, form: PhoneSignUp, *, device: Device, trace: RequestTrace | None = None
@@ -133,6 +134,8 @@ class PhoneSignIn:
 
         Raises PhoneCodeRefused, PhoneTaken, PhoneBlocked and PasswordBreached.
         """
+        # Hashing is work, which a stranger without a code cannot make us do.
+        proven = await self._codes.prove(phone=form.phone, code=form.code, trace=trace)
         newcomer = _Newcomer(
             phone=form.phone,
             locale=form.locale,
@@ -141,7 +144,7 @@ class PhoneSignIn:
             last_name=form.last_name,
             employment_type=form.employment_type,
         )
-        return await self._register(newcomer, code=form.code, device=device, trace=trace)
+        return await self._register(newcomer, proven, device=device, trace=trace)
 
     async def confirm(
         self, *, phone: str, code: str, locale: str, trace: RequestTrace | None = None
@@ -195,9 +198,8 @@ class PhoneSignIn:
         return ProfileView.of(user, role=actor.role, tenant_id=actor.tenant_id)
 
     async def _register(
-        self, newcomer: _Newcomer, *, code: str, device: Device, trace: RequestTrace | None
+        self, newcomer: _Newcomer, proven: ProvenCode, *, device: Device, trace: RequestTrace | None
     ) -> PhoneSessionView:
-        proven = await self._codes.prove(phone=newcomer.phone, code=code, trace=trace)
         async with self._units(_SCOPE, trace=trace) as uow:
             await self._codes.redeem(uow, proven)
             # Told only now that the phone is proven. The code stays good, for signing in.
