@@ -81,6 +81,9 @@ def _operation(endpoint: Endpoint, refs: dict[tuple[Any, str], Json]) -> Json:
 
 def _operation_id(endpoint: Endpoint) -> str:
     name = re.sub(r"\W+", "_", f"{endpoint.method.lower()}_{endpoint.path.strip('/')}").strip("_")
+    # An alias that is spelled with an underscore would have the name of the path that is spelled with a hyphen.
+    if "_" in _PATH_PART.sub("", endpoint.path):
+        name += "_underscored"
     return f"{name}_slash" if endpoint.path.endswith("/") and endpoint.path != "/" else name
 
 

@@ -23,13 +23,13 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
         PROVISIONING_TASK: services.provisioning.run,
         "billing.apply": services.billing.apply,
         "mail.send": services.mail.send,
-        "messengers.send": services.phones.post.send,
+        "phones.send": services.phones.send,
     }
     sweeps: dict[str, tuple[Callable[[], Awaitable[object]], int]] = {
         "provisioning.sweep": (services.provisioning.sweep, _SWEEP_INTERVAL_S),
         "billing.sweep": (services.billing.sweep, _SWEEP_INTERVAL_S),
         "mail.sweep": (services.mail.sweep, _SWEEP_INTERVAL_S),
-        "messengers.sweep": (services.phones.post.sweep, _SWEEP_INTERVAL_S),
+        "phones.sweep": (services.phones.sweep, _SWEEP_INTERVAL_S),
         "phones.prune": (services.phones.prune, _PRUNE_INTERVAL_S),
         "sso.sweep": (services.sso.sweep, _SWEEP_INTERVAL_S),
         "history.prune": (services.history.prune, _PRUNE_INTERVAL_S),

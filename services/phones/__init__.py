@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from uuid import UUID
 
 from sqlalchemy import delete
 
@@ -23,7 +24,7 @@ _SCOPE = PlatformScope("what is too old goes, whoever it is about")
 
 
 class PhoneService:
-    """Its parts hold the use cases: `codes` those of people, `bots` those of webhooks, `post` those of the worker.
+    """Its parts hold the use cases: `codes` those of people, `bots` those of webhooks, `post` what the worker brings.
 
     Args:
         sealer: encrypts codes for the time that they wait to be sent.
@@ -45,6 +46,14 @@ class PhoneService:
         self.post = Post(units=units, roads=roads, sealer=sealer)
         self.codes = PhoneCodes(units=units, hashers=hashers, roads=roads, post=self.post, paces=paces)
         self.bots = Bots(roads=roads, codes=self.codes, post=self.post)
+
+    async def send(self, message_id: UUID) -> None:
+        """Try to send one message; see `Post.send`."""
+        await self.post.send(message_id)
+
+    async def sweep(self) -> None:
+        """Ring again for messages whose time has come; see `Post.sweep`."""
+        await self.post.sweep()
 
     async def prune(self) -> None:
         """Forget codes, links, updates and messages that are of no use any more."""

@@ -27,7 +27,7 @@ from services.phones.chats import forget_chat
 from services.phones.roads import Roads
 from services.unit_of_work import PlatformScope, UnitOfWork, UnitOfWorkFactory
 
-TASK = "messengers.send"
+TASK = "phones.send"
 
 # Longer than any sender takes, so that a message is not sent by two workers at once.
 _LEASE = timedelta(seconds=45)

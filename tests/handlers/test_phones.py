@@ -147,7 +147,7 @@ async def test_confirming_a_code_answers_the_tenant_in_both_spellings(
     status, confirmed = await client.post(f"{base}/confirm{dash}code", {**body, "code": sent["dev_code"]})
 
     assert (status, confirmed) == (200, {"confirmed": True, "tenant_id": confirmed["tenant_id"]})
-    assert UUID(confirmed["tenant_id"])
+    assert UUID(confirmed["tenant_id"]).version == 4
     status, answer = await client.post(f"{base}/confirm{dash}code", {**body, "code": sent["dev_code"]})
     assert status == 400
     assert refused(answer, "Invalid or expired code", "INVALID_CODE")

@@ -21,7 +21,7 @@ from tests.support.spine import new_tenant
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
     *("serve", "worker", "scheduler", "migrate", "seed", "create-superuser", "suspend-tenant", "reinstate-tenant"),
-    *("check-config", "demo"),
+    *("register-bots", "check-config", "demo"),
 )
 SECRETS = {
     "SECRET_KEY": f"key-{uuid4().hex}-{uuid4().hex}",

@@ -15,9 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from models.audit import AuditEntry
 from models.messengers import MessengerMessage
 from models.phones import PhoneCode
+from providers.messengers import MessengerBot
 from providers.messengers.max_bot import MaxBot
 from providers.messengers.telegram_bot import TelegramBot
 from providers.messengers.telegram_gateway import TelegramGateway
+from services.auth.phone_views import PhoneSessionView
 from services.phones import CodeRequested, Pace, Roads
 from services.phones.post import TASK
 from services.registry import Services
@@ -89,9 +91,8 @@ class World:
     async def sign_in(self, phone: str, code: str) -> UUID:
         """Sign in by a code; returns the user."""
         view = await self.identity.auth.phones.verify(phone=phone, code=code, locale="en", device=DEVICE)
-        assert not hasattr(view, "challenge_token")
-        user_id: UUID = view.user_id  # type: ignore[union-attr] # told apart above
-        return user_id
+        assert isinstance(view, PhoneSessionView)
+        return view.user_id
 
     async def open_code(self, phone: str) -> PhoneCode:
         """Return the row of the code that a phone has."""
@@ -125,7 +126,7 @@ async def phone_world(
     """Build a world in which codes travel by these gateways and bots."""
     async with FakeTelegramGateway() as gateway, FakeTelegram() as telegram, FakeMax() as fake_max:
         known_gateways = {"telegram": TelegramGateway(token=gateway_fake.TOKEN, api_base=gateway.base_url)}
-        known_bots = {
+        known_bots: dict[str, MessengerBot] = {
             "telegram": TelegramBot(
                 token=telegram_fake.TOKEN,
                 username=telegram_fake.USERNAME,
@@ -148,5 +149,4 @@ async def phone_world(
             yield World(identity, gateway, telegram, fake_max)
         finally:
             identity.hasher.close()
-            senders = (*known_gateways.values(), *known_bots.values())
-            await asyncio.gather(*(sender.aclose() for sender in senders))
+            await asyncio.gather(*(sender.aclose() for sender in roads.senders.values()))
