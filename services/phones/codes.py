@@ -221,7 +221,8 @@ class PhoneCodes:
                 moments.where(when > uow.now - pace.within).order_by(when.desc()).offset(pace.codes - 1).limit(1)
             )
             if blocking is not None:
-                wait = blocking + pace.within - uow.now
+                # Whoever waited for the lock may look back at what is younger than they are.
+                wait = min(blocking + pace.within - uow.now, pace.within)
                 raise RateLimited(retry_after_s=max(1, math.ceil(wait.total_seconds())))
 
 
