@@ -12,7 +12,7 @@ from pydantic import BaseModel, RootModel, StringConstraints
 from core.i18n import TEXTS
 from handlers.auth import NewPassword, Password, RefreshBody, account_key, device_of, locale_of
 from handlers.phone_codes import SendCodeBody, send
-from handlers.phone_forms import Phone, worded
+from handlers.phone_forms import Code, Phone, worded
 from handlers.rest import Access, Call, Router, WireModel, raw
 from models.users import EmploymentType
 from services.auth import PhoneSignUp, ProfileChanges
@@ -20,7 +20,7 @@ from services.auth.errors import LoginRefused, RefreshRefused
 from services.auth.new_passwords import PasswordBreached
 from services.auth.phone_views import PhoneKnownView, PhoneSessionView, ProfileView
 from services.auth.views import ChallengeView, TokensView
-from services.phones.errors import ChannelInactive, NoChannel, PhoneBlocked, PhoneCodeRefused, PhoneTaken
+from services.phones.errors import ChannelInactive, NoChannel, PhoneBlocked, PhoneCodeRefused, PhoneTaken, PhoneUnknown
 from services.phones.views import CodeOnItsWayView
 from services.unit_of_work import PlatformScope
 
@@ -56,6 +56,14 @@ class RegisterFullBody(WireModel):
     first_name: Name
     last_name: Name
     employment_type: EmploymentType
+
+
+class ResetPasswordBody(WireModel):
+    """A phone, the code that proves it, and the new password."""
+
+    phone: Phone
+    code: Code
+    new_password: NewPassword
 
 
 class ProfileBody(WireModel):
@@ -149,6 +157,24 @@ async def register_full(call: Call, body: RegisterFullBody) -> web.Response:
     with worded({PhoneCodeRefused: _text(call, "wrong_code")}):
         view = await call.context.services.auth.phones.register_full(form, device=device_of(call), trace=call.trace)
     return _signed_in(call, view)
+
+
+@router.post(
+    "/reset-password",
+    answer=Said,
+    access=Access.PUBLIC,
+    errors=(PhoneCodeRefused, PhoneUnknown, PhoneBlocked, PasswordBreached),
+    aliases=("/api/auth/reset_password",),
+    rule="auth_per_ip",
+)
+async def reset_password(call: Call, body: ResetPasswordBody) -> web.Response:
+    """Set a new password by a phone's code; every session ends."""
+    await call.limit("auth_per_account", account_key(body.phone))
+    with worded({PhoneCodeRefused: _text(call, "wrong_code")}):
+        await call.context.services.auth.phones.reset_password(
+            phone=body.phone, code=body.code, new_password=body.new_password, trace=call.trace
+        )
+    return raw(Said(message="Password has been reset successfully").model_dump())
 
 
 @router.get("/me", answer=ProfileView, access=Access.USER)

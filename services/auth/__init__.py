@@ -73,9 +73,6 @@ class AuthService:
         self.sessions = Sessions(
             units=units, hasher=hasher, desk=self._desk, challenges=self.challenges, notices=notices
         )
-        self.phones = PhoneSignIn(
-            units=units, codes=phones.codes, sessions=self.sessions, new_passwords=new_passwords, tenants=tenants
-        )
         self.devices = Devices()
         self.passwords = Passwords(
             units=units,
@@ -84,6 +81,14 @@ class AuthService:
             mail=mail,
             notices=notices,
             public_url=public_url,
+        )
+        self.phones = PhoneSignIn(
+            units=units,
+            codes=phones.codes,
+            sessions=self.sessions,
+            new_passwords=new_passwords,
+            passwords=self.passwords,
+            tenants=tenants,
         )
 
     async def authenticate(self, uow: UnitOfWork, token: str) -> Principal:

@@ -12,6 +12,7 @@ from sqlalchemy import select
 from models.users import EmploymentType, User
 from services.auth.accounts import full_name_of, insert_phone_user
 from services.auth.new_passwords import NewPasswords
+from services.auth.passwords import Passwords
 from services.auth.phone_views import (
     PhoneConfirmedView,
     PhoneKnownView,
@@ -24,7 +25,7 @@ from services.auth.tokens import Device
 from services.auth.views import ChallengeView
 from services.identity import Principal
 from services.phones.codes import PhoneCodes, ProvenCode
-from services.phones.errors import PhoneBlocked, PhoneTaken
+from services.phones.errors import PhoneBlocked, PhoneTaken, PhoneUnknown
 from services.tenants import TenantService
 from services.tenants.members import home_of, lock_user, memberships_of
 from services.unit_of_work import PlatformScope, RequestTrace, UnitOfWork, UnitOfWorkFactory
@@ -76,12 +77,14 @@ class PhoneSignIn:
         codes: PhoneCodes,
         sessions: Sessions,
         new_passwords: NewPasswords,
+        passwords: Passwords,
         tenants: TenantService,
     ) -> None:
         self._units = units
         self._codes = codes
         self._sessions = sessions
         self._new_passwords = new_passwords
+        self._passwords = passwords
         self._tenants = tenants
 
     async def check(self, uow: UnitOfWork, *, phone: str) -> PhoneKnownView:
@@ -145,6 +148,22 @@ class PhoneSignIn:
             employment_type=form.employment_type,
         )
         return await self._register(newcomer, proven, device=device, trace=trace)
+
+    async def reset_password(
+        self, *, phone: str, code: str, new_password: str, trace: RequestTrace | None = None
+    ) -> None:
+        """Set a new password by a code and end every session; also the first one of whoever had none.
+
+        Raises PhoneCodeRefused, PhoneUnknown, PhoneBlocked and PasswordBreached.
+        """
+        proven = await self._codes.prove(phone=phone, code=code, trace=trace)
+        hashed = await self._new_passwords.hash(new_password)
+        async with self._units(_SCOPE, trace=trace) as uow:
+            await self._codes.redeem(uow, proven)
+            user = await _owner(uow, phone)
+            if user is None:
+                raise PhoneUnknown
+            await self._passwords.replace(uow, user, hashed)
 
     async def confirm(
         self, *, phone: str, code: str, locale: str, trace: RequestTrace | None = None

@@ -18,6 +18,12 @@ class PhoneTaken(DomainError):
     message = "User with this phone already exists"
 
 
+class PhoneUnknown(NotFound):
+    """Nobody has signed up with this phone; told only to whoever has proven that it is theirs."""
+
+    message = "User not found"
+
+
 class PhoneBlocked(PermissionDenied):
     """The phone belongs to an account that has been switched off; told only to whoever has proven the phone."""
 

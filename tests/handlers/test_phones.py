@@ -221,6 +221,27 @@ async def test_a_refused_login_does_not_tell_why(client: Client) -> None:
         assert refused(answer, "Неверный телефон или пароль", "AUTH_ERROR")
 
 
+async def test_a_password_is_reset_by_a_code(client: Client) -> None:
+    phone = new_phone()
+    body = {"phone": phone, "code": await client.code(phone), "new_password": "another horse"}
+    status, answer = await client.post("/api/auth/reset-password", {**body, "code": "x"})
+    assert status == 400
+    assert refused(answer, "Неверный код подтверждения", "INVALID_CODE")
+    status, answer = await client.post("/api/auth/reset-password", body)
+    assert status == 404
+    assert refused(answer, "User not found", "NOT_FOUND")
+    assert (await client.post("/api/v1/auth/verify", body))[0] == 200
+    body["code"] = await client.code(phone)
+
+    assert await client.post("/api/auth/reset-password", body) == (
+        200,
+        {"message": "Password has been reset successfully"},
+    )
+
+    login = {"phone": phone, "password": "another horse"}
+    assert (await client.post("/api/auth/login-password", login))[0] == 200
+
+
 async def test_other_refusals_of_the_second_ancestor(client: Client) -> None:
     phone = new_phone()
     for path in ("verify", "register"):

@@ -19,10 +19,10 @@ from models.tenants import Membership, Role, Tenant
 from models.users import EmploymentType, User, UserSession
 from services.auth import PhoneSignUp, ProfileChanges
 from services.auth.accounts import insert_phone_user
-from services.auth.errors import LoginRefused
+from services.auth.errors import LoginRefused, TokenRevoked
 from services.auth.phone_views import PhoneRegisteredView, PhoneSessionView
 from services.auth.views import ChallengeView, SessionView
-from services.phones.errors import PhoneBlocked, PhoneCodeRefused, PhoneTaken
+from services.phones.errors import PhoneBlocked, PhoneCodeRefused, PhoneTaken, PhoneUnknown
 from services.sso import SsoAcceptedView, SsoService
 from tests.services.auth.support import execute
 from tests.support.identity import DEVICE, PASSWORD, PLATFORM
@@ -217,6 +217,24 @@ async def test_every_way_in_asks_for_the_second_factor(world: World) -> None:
     assert isinstance(view, SessionView)
     # The released clients of other families demand a text here.
     assert view.user.email == ""
+
+
+async def test_a_forgotten_password_is_replaced_by_a_code(world: World) -> None:
+    phone, unknown = world.phone(), world.phone()
+    registered = await register_full(world, phone)
+    phones = world.identity.auth.phones
+    with pytest.raises(PhoneCodeRefused):
+        await phones.reset_password(phone=phone, code="wrong", new_password="another horse")
+    await phones.reset_password(phone=phone, code=await world.code(phone), new_password="another horse")
+
+    with pytest.raises(TokenRevoked):
+        await world.identity.actor(registered.access_token)
+    with pytest.raises(LoginRefused):
+        await phones.login(phone=phone, password=PASSWORD, device=DEVICE)
+    assert isinstance(await phones.login(phone=phone, password="another horse", device=DEVICE), PhoneSessionView)
+    assert await world.audited("password.reset", str(registered.user_id))
+    with pytest.raises(PhoneUnknown):
+        await phones.reset_password(phone=unknown, code=await world.code(unknown), new_password="another horse")
 
 
 async def test_a_blocked_phone_is_told_so_only_by_who_has_it(world: World) -> None:
