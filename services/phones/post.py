@@ -3,6 +3,7 @@
 A message may be delivered twice, when a worker is lost with it in hand; it is the same code then.
 """
 
+import math
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -52,6 +53,7 @@ class _Claimed:
     text: str
     locale: str
     sealed_code: str
+    lifetime_s: int
     attempt: int
 
 
@@ -190,6 +192,7 @@ class Post:
                 text=message.text,
                 locale=message.locale,
                 sealed_code=message.sealed_code,
+                lifetime_s=math.ceil((message.expires_at - uow.now).total_seconds()),
                 attempt=message.attempts,
             )
 
@@ -207,7 +210,7 @@ class Post:
 
     async def _send_code(self, message: _Claimed) -> str:
         code = self._sealer.open(message.sealed_code, subject=_subject(message.id))
-        minutes = int(CODE_LIFETIME.total_seconds() // 60)
+        minutes = math.ceil(message.lifetime_s / 60)
         sent = await self._senders[message.sender].send(
             CodeMessage(
                 id=message.id,
@@ -215,7 +218,7 @@ class Post:
                 address=message.address,
                 code=code,
                 text=TEXTS.text(message.text, message.locale, code=code, minutes=minutes),
-                lifetime_s=int(CODE_LIFETIME.total_seconds()),
+                lifetime_s=message.lifetime_s,
             )
         )
         return sent.reference

@@ -16,6 +16,9 @@ from tests.handlers.frame import Client, open_door, refusal
 from tests.support.phones import HEADERS, World, new_phone, phone_world
 from tests.support.running import Orchestrator
 
+# The cluster has the same database and the same code here, and nothing of it in Redis.
+pytestmark = pytest.mark.embedded
+
 TELEGRAM = "/api/v1/messengers/telegram/webhook"
 RULES = RateRules(auth_per_ip="", sso_per_user="", webhooks_per_ip="3/minute", user_total="")
 

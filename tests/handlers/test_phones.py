@@ -14,6 +14,9 @@ from tests.support.people import Answer, RegisterCompany, request
 from tests.support.phones import new_phone
 from tests.support.running import Orchestrator
 
+# The cluster has the same database and the same code here, and nothing of it in Redis.
+pytestmark = pytest.mark.embedded
+
 PASSWORD = "correct horse"
 
 

@@ -23,6 +23,7 @@ from services.auth.errors import LoginRefused, TokenRevoked
 from services.auth.phone_views import PhoneRegisteredView, PhoneSessionView
 from services.auth.views import ChallengeView, SessionView
 from services.phones.errors import PhoneBlocked, PhoneCodeRefused, PhoneTaken, PhoneUnknown
+from services.provisioning.sites import SiteAddresses, site_target
 from services.sso import SsoAcceptedView, SsoService
 from tests.services.auth.support import execute
 from tests.support.identity import DEVICE, PASSWORD, PLATFORM
@@ -299,7 +300,9 @@ async def test_a_site_knows_a_person_without_an_address_by_one_that_cannot_exist
     async with world.identity.units(PLATFORM) as uow:
         ticket = await sso.issue(uow, actor)
     async with world.identity.units(PLATFORM) as uow:
+        tenant = (await uow.session.scalars(select(Tenant).where(Tenant.id == view.tenant_id))).one()
+        target = await site_target(uow, tenant, SiteAddresses("https://{slug}.example"))
         entered = await sso.redeem(uow, token=ticket.token, redirect="/desk")
 
     assert isinstance(entered, SsoAcceptedView)
-    assert entered.data.email == f"{phone[1:]}@phone.invalid"
+    assert entered.data.email == target.admin_email == f"{phone[1:]}@phone.invalid"

@@ -19,6 +19,9 @@ from tests.fakes.messenger_http import Obj
 from tests.support.identity import PLATFORM
 from tests.support.phones import HEADERS, World, new_phone
 
+# The cluster has the same database and the same code here, and nothing of it in Redis.
+pytestmark = pytest.mark.embedded
+
 MESSENGERS = ["telegram", "max"]
 
 

@@ -12,6 +12,9 @@ from tests.fakes.messenger_http import Fault
 from tests.support.identity import PLATFORM
 from tests.support.phones import World
 
+# The cluster has the same database and the same code here, and nothing of it in Redis.
+pytestmark = pytest.mark.embedded
+
 
 async def bound(world: World, phone: str) -> int:
     """Somebody whose Telegram chat is known to be theirs."""
