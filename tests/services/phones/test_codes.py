@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from core.errors import RateLimited
 from core.phones import mask_phone
 from models.audit import AuditEntry
-from models.messengers import MessageState
+from models.messengers import MessageState, MessengerMessage
 from models.phones import CODE_ATTEMPTS
 from services.phones import Pace
 from services.phones.errors import ChannelInactive, NoChannel, PhoneCodeRefused, PhoneTaken
@@ -171,6 +171,20 @@ async def test_only_messengers_that_are_there_are_used(
     async with phone_world(engine, orchestrator.services, tmp_path, bots=(), gateways=()) as world:
         with pytest.raises(NoChannel):
             await world.request(world.phone())
+
+
+async def test_the_running_worker_brings_it(orchestrator: Orchestrator) -> None:
+    phone = new_phone()
+    async with orchestrator.units(PLATFORM) as uow:
+        requested = await orchestrator.services.phones.codes.request(uow, phone=phone, locale="en")
+    assert requested.dev_code is not None
+
+    state: MessageState | None = None
+    async with asyncio.timeout(30):
+        while state is not MessageState.SENT:
+            await asyncio.sleep(0.02)
+            async with orchestrator.units(PLATFORM) as uow:
+                state = await uow.session.scalar(select(MessengerMessage.state).where(MessengerMessage.phone == phone))
 
 
 async def test_what_is_old_is_forgotten(world: World) -> None:
