@@ -1,15 +1,16 @@
 """Sign-up, sign-in and passwords (contract.md 2.2)."""
 
-from typing import Annotated
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import EmailStr, Field, StringConstraints
+from pydantic import EmailStr, Field, ModelWrapValidatorHandler, RootModel, StringConstraints, model_validator
 
 from core.i18n import TEXTS
 from core.tokens import token_hash
 from handlers.envelope import Envelope, ListEnvelope, MessageEnvelope
-from handlers.rest import Access, Call, Router, WireModel
+from handlers.phone_forms import INVALID_OTP, PhoneRegisterBody, worded
+from handlers.rest import Access, Call, Router, WireModel, raw
 from services.auth import Device, SignUp
 from services.auth.errors import (
     EmailTaken,
@@ -20,7 +21,9 @@ from services.auth.errors import (
     WrongPassword,
 )
 from services.auth.new_passwords import PasswordBreached
+from services.auth.phone_views import PhoneRegisteredView
 from services.auth.views import ChallengeView, DeviceView, MeView, SessionView, SwitchView, TokensView
+from services.phones.errors import PhoneBlocked, PhoneCodeRefused, PhoneTaken
 from services.tenants.errors import NoTenantAccess
 from services.unit_of_work import PlatformScope
 
@@ -41,6 +44,18 @@ class RegisterBody(WireModel):
     password: NewPassword
     full_name: PersonName
     company_name: PersonName
+
+
+class RegisterForm(RootModel[RegisterBody | PhoneRegisterBody]):
+    """The form of either family of clients (contract.md 11): by `email`, or by a `phone` and its code."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _choose(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        # Validated by the one form that is meant, so that a refusal names only fields of that.
+        by_phone = isinstance(value, dict) and "phone" in value and "email" not in value
+        form = PhoneRegisterBody if by_phone else RegisterBody
+        return handler(form.model_validate(value))
 
 
 class LoginBody(WireModel):
@@ -87,17 +102,21 @@ class ChangePasswordBody(WireModel):
     answer=Envelope[SessionView],
     access=Access.PUBLIC,
     status=201,
-    errors=(EmailTaken, PasswordBreached),
+    errors=(EmailTaken, PasswordBreached, PhoneCodeRefused, PhoneTaken, PhoneBlocked),
     aliases=("/api/v1/auth/signup",),
     rule="auth_per_ip",
+    also={200: PhoneRegisteredView},
 )
-async def register(call: Call, body: RegisterBody) -> web.Response:
+async def register(call: Call, body: RegisterForm) -> web.Response:
     """Sign up a company with its owner; its trial and its site begin at once."""
+    given = body.root
+    if isinstance(given, PhoneRegisterBody):
+        return await _register_by_phone(call, given)
     form = SignUp(
-        email=body.email,
-        password=body.password,
-        full_name=body.full_name,
-        company_name=body.company_name,
+        email=given.email,
+        password=given.password,
+        full_name=given.full_name,
+        company_name=given.company_name,
         locale=locale_of(call),
     )
     view = await call.context.services.auth.registration.register(form, device=device_of(call), trace=call.trace)
@@ -215,9 +234,18 @@ async def change_password(call: Call, body: ChangePasswordBody) -> web.Response:
     return call.message("Password has been changed successfully")
 
 
-def account_key(email: str) -> str:
-    """Return what attempts at an account are counted under, whatever the case of its address and whether it exists."""
-    return token_hash(email.lower())
+async def _register_by_phone(call: Call, body: PhoneRegisterBody) -> web.Response:
+    await call.limit("auth_per_account", account_key(body.phone))
+    with worded({PhoneCodeRefused: INVALID_OTP}):
+        view = await call.context.services.auth.phones.register(
+            phone=body.phone, code=body.code, locale=locale_of(call), device=device_of(call), trace=call.trace
+        )
+    return raw(view.model_dump())
+
+
+def account_key(name: str) -> str:
+    """Return what attempts at an account are counted under, whether it exists or not: its address or its phone."""
+    return token_hash(name.lower())
 
 
 def device_of(call: Call) -> Device:

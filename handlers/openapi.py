@@ -51,6 +51,7 @@ def _schemas(endpoints: list[Endpoint]) -> tuple[Json, dict[tuple[Any, str], Jso
     inputs: list[tuple[type[BaseModel], JsonSchemaMode]] = [(ErrorBody, "serialization")]
     for endpoint in endpoints:
         inputs += [(model, "validation") for model in (endpoint.body, endpoint.query) if model is not None]
+        inputs += [(model, "serialization") for model in endpoint.also.values()]
         if _is_model(endpoint.answer):
             inputs.append((endpoint.answer, "serialization"))
     unique = list(dict.fromkeys(inputs))
@@ -80,6 +81,9 @@ def _operation(endpoint: Endpoint, refs: dict[tuple[Any, str], Json]) -> Json:
 
 def _operation_id(endpoint: Endpoint) -> str:
     name = re.sub(r"\W+", "_", f"{endpoint.method.lower()}_{endpoint.path.strip('/')}").strip("_")
+    # An alias that is spelled with an underscore would have the name of the path that is spelled with a hyphen.
+    if "_" in _PATH_PART.sub("", endpoint.path):
+        name += "_underscored"
     return f"{name}_slash" if endpoint.path.endswith("/") and endpoint.path != "/" else name
 
 
@@ -114,6 +118,9 @@ def _responses(endpoint: Endpoint, refs: dict[tuple[Any, str], Json]) -> Json:
     else:
         content = {endpoint.content_type: {"schema": {"type": "string"}}}
     responses: Json = {str(endpoint.status): {"description": "Done", "content": content}}
+    for status, model in endpoint.also.items():
+        schema = refs[model, "serialization"]
+        responses[str(status)] = {"description": "Done", "content": {"application/json": {"schema": schema}}}
     for status, description in sorted(_refusals(endpoint).items()):
         responses[str(status)] = _error(description)
     return responses

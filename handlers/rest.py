@@ -84,6 +84,7 @@ class Endpoint:
     path_params: Mapping[str, type]
     alias_of: str | None = None
     content_type: str = "application/json"
+    also: Mapping[int, type[BaseModel]] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
@@ -101,6 +102,7 @@ class RouteSpec(TypedDict, total=False):
     rule: str
     body_required: bool
     content_type: str
+    also: Mapping[int, type[BaseModel]]
 
 
 @dataclass(slots=True)
@@ -124,11 +126,13 @@ class Router:
         rule: str | None = None,
         body_required: bool = True,
         content_type: str = "application/json",
+        also: Mapping[int, type[BaseModel]] | None = None,
     ) -> Callable[[Handler], Handler]:
         """Declare an endpoint.
 
         `answer` is the model of the body; `aliases` are further paths, whole, for released clients; `rule` names a
-        field of `RateRules`, counted by address; `body_required=False` lets an absent body stand for an empty object.
+        field of `RateRules`, counted by address; `body_required=False` lets an absent body stand for an empty object;
+        `also` names the models of further answers by their status, where one path serves two families of clients.
         """
 
         def declare(handler: Handler) -> Handler:
@@ -151,6 +155,7 @@ class Router:
                         path_params=path_params,
                         alias_of=None if place == self.prefix + path else self.prefix + path,
                         content_type=content_type,
+                        also=also or {},
                     )
                 )
             return handler

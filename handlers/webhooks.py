@@ -41,13 +41,13 @@ async def receive(call: Call, provider: str) -> web.Response:
 
 
 async def _receive(call: Call, provider: str) -> web.Response:
-    body = await _raw_body(call.request)
+    body = await raw_body(call.request)
     async with call.uow(_SCOPE) as uow:
         await call.context.services.billing.receive(uow, provider, body=body, headers=call.request.headers)
     return call.message("Webhook received")
 
 
-async def _raw_body(request: web.Request) -> bytes:
+async def raw_body(request: web.Request) -> bytes:
     """Return the exact bytes, for nothing else is what was signed; raises PayloadTooLarge."""
     if (request.content_length or 0) > _MAX_BYTES:
         raise PayloadTooLarge

@@ -15,6 +15,8 @@ _PRUNE_INTERVAL_S = 600
 # How many provisioning jobs, and how many other tasks, one worker carries out side by side.
 _JOBS_AT_ONCE = 8
 _OTHERS_AT_ONCE = 4
+# Codes that wait for a slow messenger must not hold up payments and mails, nor these them.
+_CODES_AT_ONCE = 8
 
 
 def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str, tasks_queue: str) -> None:
@@ -23,19 +25,26 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
         PROVISIONING_TASK: services.provisioning.run,
         "billing.apply": services.billing.apply,
         "mail.send": services.mail.send,
+        "phones.send": services.phones.send,
     }
     sweeps: dict[str, tuple[Callable[[], Awaitable[object]], int]] = {
         "provisioning.sweep": (services.provisioning.sweep, _SWEEP_INTERVAL_S),
         "billing.sweep": (services.billing.sweep, _SWEEP_INTERVAL_S),
         "mail.sweep": (services.mail.sweep, _SWEEP_INTERVAL_S),
+        "phones.sweep": (services.phones.sweep, _SWEEP_INTERVAL_S),
+        "phones.prune": (services.phones.prune, _PRUNE_INTERVAL_S),
         "sso.sweep": (services.sso.sweep, _SWEEP_INTERVAL_S),
         "history.prune": (services.history.prune, _PRUNE_INTERVAL_S),
     }
     # In one process nothing else bounds how many tasks run at once, and each may hold a connection.
-    jobs, others = asyncio.Semaphore(_JOBS_AT_ONCE), asyncio.Semaphore(_OTHERS_AT_ONCE)
+    others = asyncio.Semaphore(_OTHERS_AT_ONCE)
+    at_once = {
+        PROVISIONING_TASK: asyncio.Semaphore(_JOBS_AT_ONCE),
+        "phones.send": asyncio.Semaphore(_CODES_AT_ONCE),
+    }
     for name, work in rows.items():
         provisioning = name == PROVISIONING_TASK
-        task = _on_row(work, jobs if provisioning else others)
+        task = _on_row(work, at_once.get(name, others))
         broker.register_task(task, task_name=name, queue_name=provisioning_queue if provisioning else tasks_queue)
     for name, (sweep, interval_s) in sweeps.items():
         schedule = [{"interval": interval_s, "schedule_id": name}]

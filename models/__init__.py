@@ -1,6 +1,20 @@
 """Floor 1: tables, enums and pure state transitions. Importing this package registers every table."""
 
-from models import audit, billing, events, inbox, mail, notifications, provisioning, second_factors, sso, tenants, users
+from models import (
+    audit,
+    billing,
+    events,
+    inbox,
+    mail,
+    messengers,
+    notifications,
+    phones,
+    provisioning,
+    second_factors,
+    sso,
+    tenants,
+    users,
+)
 from models.base import Base
 
 __all__ = [
@@ -10,7 +24,9 @@ __all__ = [
     "events",
     "inbox",
     "mail",
+    "messengers",
     "notifications",
+    "phones",
     "provisioning",
     "second_factors",
     "sso",

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, ForeignKey, Index, String, func, text
+from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Identified, Timestamped, enum_column
@@ -13,17 +13,49 @@ from models.base import Base, Identified, Timestamped, enum_column
 REFRESH_GRACE = timedelta(seconds=30)
 
 
+class EmploymentType(StrEnum):
+    """As what somebody works (contract.md 2.5): `ip` is a Russian sole trader, `ooo` a limited company."""
+
+    INDIVIDUAL = "individual"
+    SELF_EMPLOYED = "self_employed"
+    IP = "ip"
+    OOO = "ooo"
+
+
 class User(Identified, Timestamped, Base):
-    """A person; e-mail addresses are unique without regard to case."""
+    """A person, known by an e-mail address, a phone number, or both.
+
+    E-mail addresses are unique without regard to case. A phone number is E.164, was proven by a code, and is unique.
+    Whoever signs in by codes alone has no password.
+    """
 
     __tablename__ = "users"
+    __table_args__ = (CheckConstraint("email IS NOT NULL OR phone IS NOT NULL", name="reachable"),)
 
-    email: Mapped[str] = mapped_column(String(255))
-    hashed_password: Mapped[str] = mapped_column(String(255))
+    email: Mapped[str | None] = mapped_column(String(255))
+    phone: Mapped[str | None] = mapped_column(String(16), unique=True)
+    hashed_password: Mapped[str | None] = mapped_column(String(255))
     full_name: Mapped[str] = mapped_column(String(255))
+    first_name: Mapped[str | None] = mapped_column(String(100))
+    last_name: Mapped[str | None] = mapped_column(String(100))
+    employment_type: Mapped[EmploymentType | None] = mapped_column(enum_column(EmploymentType, name="employment_type"))
     is_active: Mapped[bool] = mapped_column(default=True)
     is_superuser: Mapped[bool] = mapped_column(default=False)
     locale: Mapped[str] = mapped_column(String(8), default="en")
+
+    @property
+    def shown_email(self) -> str:
+        """The address for the wire: released clients demand a text, so whoever has none has an empty one."""
+        return self.email or ""
+
+    @property
+    def site_login(self) -> str:
+        """The address by which a tenant's site knows the person; sites know nobody without one.
+
+        Whoever has only a phone gets an address in a domain that can never exist (RFC 2606), so that no mail of a site
+        goes astray.
+        """
+        return self.email or f"{(self.phone or '').removeprefix('+')}@phone.invalid"
 
     @classmethod
     def has_email(cls, email: str) -> ColumnElement[bool]:

@@ -6,6 +6,7 @@ import getpass
 import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
 
 from alembic.util import CommandError
 from pydantic import BaseModel, ConfigDict, EmailStr, Field, ValidationError
@@ -17,6 +18,7 @@ from server import processes
 from server.check import report
 from server.database import SchemaOutdated, downgrade, migrate
 from server.demo import play
+from server.messengers import open_roads
 from server.seed import DEMO_ACCOUNTS, seed
 from server.settings import ConfigurationError, Settings, load_settings
 from server.version import VERSION
@@ -95,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         _verify_audit,
         "compute every seal of the audit anew; fails when an entry was changed or removed",
     )
+    add("register-bots", _register_bots, "tell the messengers where the webhooks of the bots are (PUBLIC_URL)")
     add("check-config", _check, "check the settings and reach every store they name")
     sub = add("demo", _demo, "play the main job against a running server")
     sub.add_argument("--url", help="address of the server (PUBLIC_URL)")
@@ -222,6 +225,23 @@ async def _verify_audit(_: argparse.Namespace, settings: Settings) -> int:
         print(f"orchestrator: {fault}", file=sys.stderr)
     print(f"{verdict.entries} entries in {verdict.chains} chains, digest {verdict.digest}")
     return 1 if verdict.faults else 0
+
+
+async def _register_bots(_: argparse.Namespace, settings: Settings) -> int:
+    async with AsyncExitStack() as stack:
+        bots = open_roads(settings, stack).bots
+        if not bots:
+            print("orchestrator: no bot is set up; see TELEGRAM_BOT_TOKEN and MAX_BOT_TOKEN", file=sys.stderr)
+            return 1
+        for messenger, bot in bots.items():
+            url = f"{settings.public_base}/api/v1/messengers/{messenger}/webhook"
+            try:
+                await bot.set_webhook(url)
+            except DomainError as error:
+                print(f"orchestrator: {messenger}: {error}", file=sys.stderr)
+                return 1
+            print(f"{messenger}: {url}")
+    return 0
 
 
 async def _check(_: argparse.Namespace, settings: Settings) -> int:

@@ -6,6 +6,7 @@ secrets; development makes a random secret and keeps it in `DATA_DIR`.
 
 import hmac
 import os
+import re
 import secrets
 from contextlib import suppress
 from ipaddress import ip_network
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import quote
 
-from limits import parse
+from limits import parse, parse_many
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -24,6 +25,9 @@ _DEFAULT_ORIGINS = "http://localhost:3000,http://localhost:8000,http://127.0.0.1
 _MIN_SECRET_LENGTH = 32
 # The least that OWASP's password storage cheat sheet names for argon2id.
 _MIN_HASH_MEMORY_KIB = 19 * 1024
+_A_DAY_S = 24 * 60 * 60
+_BOT_NAMES = {"TELEGRAM_BOT": re.compile(r"[A-Za-z0-9_]{1,64}"), "MAX_BOT": re.compile(r"[A-Za-z0-9_-]{1,64}")}
+_WEBHOOK_SECRET = re.compile(r"[A-Za-z0-9_-]{16,256}")
 
 
 class ConfigurationError(Exception):
@@ -82,6 +86,24 @@ class Settings(BaseSettings):
     rate_sso_per_user: str = "10/minute"
     rate_webhooks_per_ip: str = "120/minute"
     rate_user_total: str = "600/minute"
+    rate_phone_codes_per_ip: str = "5/minute"
+    rate_phone_codes_per_phone: str = "3/10 minutes;20/day"
+    rate_phone_codes_total: str = "300/minute"
+    rate_phone_checks_per_ip: str = "5/minute"
+
+    # Messengers that bring codes to phones
+    telegram_gateway_token: SecretStr = SecretStr("")
+    telegram_gateway_api_base: str = "https://gatewayapi.telegram.org"
+    telegram_gateway_sender: str = ""
+    telegram_bot_token: SecretStr = SecretStr("")
+    telegram_bot_username: str = ""
+    telegram_bot_webhook_secret: SecretStr = SecretStr("")
+    telegram_bot_api_base: str = "https://api.telegram.org"
+    max_bot_token: SecretStr = SecretStr("")
+    max_bot_username: str = ""
+    max_bot_webhook_secret: SecretStr = SecretStr("")
+    max_bot_api_base: str = "https://platform-api2.max.ru"
+    max_bot_ca_file: str = ""
 
     # Realtime; limits of -1 mean unlimited, and a plan may name its own
     emitter_channel: str = "socketio"
@@ -134,7 +156,14 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
-        "rate_auth_per_ip", "rate_auth_per_account", "rate_sso_per_user", "rate_webhooks_per_ip", "rate_user_total"
+        "rate_auth_per_ip",
+        "rate_auth_per_account",
+        "rate_sso_per_user",
+        "rate_webhooks_per_ip",
+        "rate_user_total",
+        "rate_phone_codes_per_ip",
+        "rate_phone_codes_total",
+        "rate_phone_checks_per_ip",
     )
     @classmethod
     def _is_a_rule(cls, value: str) -> str:
@@ -142,7 +171,22 @@ class Settings(BaseSettings):
             parse(value)
         return value
 
-    @field_validator("public_url", "stripe_api_base", "breached_passwords_url")
+    @field_validator("rate_phone_codes_per_phone")
+    @classmethod
+    def _are_paces(cls, value: str) -> str:
+        # Counted by rows that are kept for two days (services/phones).
+        if value != "off" and any(rule.get_expiry() > _A_DAY_S for rule in parse_many(value)):
+            raise ValueError("nothing longer than a day is counted")
+        return value
+
+    @field_validator(
+        "public_url",
+        "stripe_api_base",
+        "breached_passwords_url",
+        "telegram_gateway_api_base",
+        "telegram_bot_api_base",
+        "max_bot_api_base",
+    )
     @classmethod
     def _no_trailing_slash(cls, value: str) -> str:
         return value.rstrip("/")
@@ -172,6 +216,17 @@ class Settings(BaseSettings):
     def _a_pair_has_its_file(self) -> Self:
         if self.jwt_algorithm != "HS256" and not self.jwt_private_key_file:
             raise ValueError(f"JWT_PRIVATE_KEY_FILE is missing, which JWT_ALGORITHM={self.jwt_algorithm} needs")
+        return self
+
+    @model_validator(mode="after")
+    def _bots_are_complete(self) -> Self:
+        bots = {
+            "TELEGRAM_BOT": (self.telegram_bot_token, self.telegram_bot_username, self.telegram_bot_webhook_secret),
+            "MAX_BOT": (self.max_bot_token, self.max_bot_username, self.max_bot_webhook_secret),
+        }
+        faults = [fault for name, bot in bots.items() for fault in _bot_faults(name, *bot)]
+        if faults:
+            raise ValueError("; ".join(faults))
         return self
 
     def _faults(self) -> list[str]:
@@ -217,6 +272,18 @@ class Settings(BaseSettings):
     def site_template(self) -> str:
         """The address of a tenant's site, with `{slug}` in it."""
         return self.site_url_template or f"{self.public_base}/sites/{{slug}}"
+
+
+def _bot_faults(name: str, token: SecretStr, username: str, secret: SecretStr) -> list[str]:
+    """Name what a bot lacks; without a token there is no bot, and its webhook is closed."""
+    if not token.get_secret_value():
+        return []
+    faults = []
+    if _BOT_NAMES[name].fullmatch(username) is None:
+        faults.append(f"{name}_USERNAME must be the bot's name, which {name}_TOKEN needs")
+    if _WEBHOOK_SECRET.fullmatch(secret.get_secret_value()) is None:
+        faults.append(f"{name}_WEBHOOK_SECRET must be 16 to 256 of A-Z a-z 0-9 _ -, which {name}_TOKEN needs")
+    return faults
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -12,7 +12,10 @@ from handlers import (
     billing,
     events,
     local_site,
+    messengers,
     notifications,
+    phone_codes,
+    phones,
     provisioning,
     sandbox,
     second_factor,
@@ -33,7 +36,22 @@ from server.settings import Settings
 from server.version import VERSION
 from server.wiring import House
 
-_ALWAYS = (service, audit, auth, second_factor, tenants, billing, webhooks, provisioning, sso, notifications, events)
+_ALWAYS = (
+    service,
+    audit,
+    auth,
+    second_factor,
+    phones,
+    phone_codes,
+    messengers,
+    tenants,
+    billing,
+    webhooks,
+    provisioning,
+    sso,
+    notifications,
+    events,
+)
 _DEVELOPMENT_ONLY = (sandbox, local_site)
 
 
@@ -76,6 +94,9 @@ def _context(house: House) -> Context:
             sso_per_user=_rule(settings.rate_sso_per_user),
             webhooks_per_ip=_rule(settings.rate_webhooks_per_ip),
             user_total=_rule(settings.rate_user_total),
+            phone_codes_per_ip=_rule(settings.rate_phone_codes_per_ip),
+            phone_codes_total=_rule(settings.rate_phone_codes_total),
+            phone_checks_per_ip=_rule(settings.rate_phone_checks_per_ip),
         ),
         readiness=house.readiness,
         environment=settings.environment,

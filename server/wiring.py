@@ -42,6 +42,7 @@ from realtime.meter import Meter
 from realtime.redis_board import RedisBoard
 from server.database import check_schema, create_engine, embedded_postgres, normalise_url, ping, plain_url
 from server.keys import token_signer
+from server.messengers import open_roads, phone_paces
 from server.readiness import StoreReadiness
 from server.realtime import build_sockets, follow_platform, head_check_s, open_board, open_bus
 from server.settings import Settings, all_secrets, derived_key, secret_key
@@ -52,6 +53,7 @@ from services.billing import BillingService
 from services.history import HistoryService
 from services.mail import MailService
 from services.notifications import NotificationService
+from services.phones import PhoneService
 from services.provisioning import ProvisioningService
 from services.registry import Services
 from services.sso import SsoService
@@ -262,6 +264,13 @@ def _services(
         site_url_template=settings.site_template,
     )
     tenants = TenantService(billing=billing, provisioning=provisioning, mail=mail, public_url=settings.public_base)
+    phones = PhoneService(
+        units=units,
+        roads=open_roads(settings, stack),
+        sealer=Sealer([derived_key(secret, "phone codes") for secret in all_secrets(settings)]),
+        hashers=[CodeHasher(secret) for secret in all_secrets(settings)],
+        paces=phone_paces(settings),
+    )
     auth = AuthService(
         units=units,
         signer=token_signer(settings),
@@ -269,6 +278,7 @@ def _services(
         tenants=tenants,
         mail=mail,
         notifications=notifications,
+        phones=phones,
         breaches=_breaches(settings, http),
         sealer=Sealer([derived_key(secret, "second factors") for secret in all_secrets(settings)]),
         code_hashers=[CodeHasher(secret) for secret in all_secrets(settings)],
@@ -291,6 +301,7 @@ def _services(
         sso=sso,
         notifications=notifications,
         mail=mail,
+        phones=phones,
         history=HistoryService(
             log, clock=clock, keep=timedelta(hours=settings.events_keep_hours), keep_count=settings.events_keep_count
         ),

@@ -8,6 +8,7 @@ from services.billing import BillingService
 from services.history import HistoryService
 from services.mail import MailService
 from services.notifications import NotificationService
+from services.phones import PhoneService
 from services.provisioning import ProvisioningService
 from services.sso import SsoService
 from services.tenants import TenantService
@@ -25,4 +26,5 @@ class Services:
     sso: SsoService
     notifications: NotificationService
     mail: MailService
+    phones: PhoneService
     history: HistoryService

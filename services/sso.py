@@ -247,10 +247,10 @@ def _entrant(user_id: UUID, tenant_id: UUID) -> Select[User, Tenant]:
 
 def _identity(user: User, tenant: Tenant) -> SsoIdentityView:
     return SsoIdentityView(
-        user=SsoUserView(id=user.id, email=user.email, full_name=user.full_name),
+        user=SsoUserView(id=user.id, email=user.site_login, full_name=user.full_name),
         tenant=SsoTenantView(id=tenant.id, name=tenant.name, slug=tenant.slug),
         user_id=user.id,
         tenant_id=tenant.id,
-        email=user.email,
+        email=user.site_login,
         full_name=user.full_name,
     )

@@ -21,6 +21,7 @@ from services.auth.errors import CredentialsRefused, EmailTaken, TokenExpired, T
 from services.auth.new_passwords import NewPasswords
 from services.auth.notices import SecurityNotices
 from services.auth.passwords import Passwords
+from services.auth.phone_sign_in import PhoneSignIn, PhoneSignUp, ProfileChanges
 from services.auth.registration import Newcomer, Registration, SignUp
 from services.auth.second_factor import SecondFactors
 from services.auth.sessions import Sessions
@@ -28,11 +29,12 @@ from services.auth.tokens import AccessClaims, Device, TokenDesk, read_bearer
 from services.identity import Principal
 from services.mail import MailService
 from services.notifications import NotificationService
+from services.phones import PhoneService
 from services.tenants import TenantService
 from services.tenants.errors import NoTenantAccess, TenantSuspended
 from services.unit_of_work import UnitOfWork, UnitOfWorkFactory
 
-__all__ = ["AuthService", "Device", "Newcomer", "SignUp", "read_bearer"]
+__all__ = ["AuthService", "Device", "Newcomer", "PhoneSignUp", "ProfileChanges", "SignUp", "read_bearer"]
 
 
 class AuthService:
@@ -52,6 +54,7 @@ class AuthService:
         tenants: TenantService,
         mail: MailService,
         notifications: NotificationService,
+        phones: PhoneService,
         breaches: BreachRegister | None,
         sealer: Sealer,
         code_hashers: Sequence[CodeHasher],
@@ -78,6 +81,14 @@ class AuthService:
             mail=mail,
             notices=notices,
             public_url=public_url,
+        )
+        self.phones = PhoneSignIn(
+            units=units,
+            codes=phones.codes,
+            sessions=self.sessions,
+            new_passwords=new_passwords,
+            passwords=self.passwords,
+            tenants=tenants,
         )
 
     async def authenticate(self, uow: UnitOfWork, token: str) -> Principal:

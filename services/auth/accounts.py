@@ -1,12 +1,15 @@
-"""User rows: one per e-mail address, whatever its case, also when two people sign up at once."""
+"""User rows: one per e-mail address, whatever its case, and one per phone, also when two people sign up at once."""
 
+from collections.abc import Mapping
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import func
 from sqlalchemy.dialects.postgresql import insert
 
-from models.users import User
+from models.users import EmploymentType, User
 from services.auth.errors import EmailTaken
+from services.phones.errors import PhoneTaken
 from services.unit_of_work import UnitOfWork
 
 
@@ -20,23 +23,49 @@ async def insert_user(
     is_superuser: bool = False,
 ) -> User:
     """Write a user; raises EmailTaken, after waiting for whoever is signing up with the address right now."""
-    statement = (
-        insert(User)
-        .values(
-            id=uuid4(),
-            email=email,
-            hashed_password=hashed_password,
-            full_name=full_name,
-            is_active=True,
-            is_superuser=is_superuser,
-            locale=locale,
-            created_at=uow.now,
-            updated_at=uow.now,
-        )
-        .on_conflict_do_nothing(index_elements=[func.lower(User.email)])
-        .returning(User)
-    )
-    user = (await uow.session.scalars(statement)).one_or_none()
+    values = {"email": email, "hashed_password": hashed_password, "full_name": full_name, "is_superuser": is_superuser}
+    user = await _insert(uow, values, locale=locale, unique=func.lower(User.email))
     if user is None:
         raise EmailTaken
     return user
+
+
+async def insert_phone_user(
+    uow: UnitOfWork,
+    *,
+    phone: str,
+    hashed_password: str | None,
+    first_name: str | None,
+    last_name: str | None,
+    employment_type: EmploymentType | None,
+    locale: str,
+) -> User:
+    """Write a user who is known by a proven phone; raises PhoneTaken, after waiting as `insert_user` does."""
+    values = {
+        "phone": phone,
+        "hashed_password": hashed_password,
+        "full_name": full_name_of(first_name, last_name),
+        "first_name": first_name,
+        "last_name": last_name,
+        "employment_type": employment_type,
+        "is_superuser": False,
+    }
+    user = await _insert(uow, values, locale=locale, unique=User.phone)
+    if user is None:
+        raise PhoneTaken
+    return user
+
+
+def full_name_of(first_name: str | None, last_name: str | None) -> str:
+    """Join the names that are known; empty when none is."""
+    return " ".join(name for name in (first_name, last_name) if name)
+
+
+async def _insert(uow: UnitOfWork, values: Mapping[str, Any], *, locale: str, unique: Any) -> User | None:
+    statement = (
+        insert(User)
+        .values(id=uuid4(), is_active=True, locale=locale, created_at=uow.now, updated_at=uow.now, **values)
+        .on_conflict_do_nothing(index_elements=[unique])
+        .returning(User)
+    )
+    return (await uow.session.scalars(statement)).one_or_none()

@@ -24,18 +24,20 @@ class SecurityNotices:
     ) -> None:
         """Send the letter `letters.<notice>`, and the notification `security.<notice>` if there is a tenant to show it.
 
-        Both texts may use `values`, and the letter the user's name and address besides. Needs a PlatformScope.
+        Whoever has no address gets no letter. Both texts may use `values`, and the letter the user's name and address
+        besides. Needs a PlatformScope.
         """
         user = (await uow.session.scalars(select(User).where(User.id == user_id))).one()
-        self._mail.enqueue_letter(
-            uow,
-            notice,
-            recipient=user.email,
-            locale=user.locale,
-            full_name=user.full_name,
-            email=user.email,
-            **values,
-        )
+        if user.email is not None:
+            self._mail.enqueue_letter(
+                uow,
+                notice,
+                recipient=user.email,
+                locale=user.locale,
+                full_name=user.full_name,
+                email=user.email,
+                **values,
+            )
         if tenant_id is not None:
             await self._notifications.notify(
                 uow,

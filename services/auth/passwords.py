@@ -69,11 +69,18 @@ class Passwords:
             user = await uow.session.scalar(select(User).where(User.id == user_id, User.is_active))
             if user is None:
                 raise ResetTokenInvalid
-            await self._replace(uow, user, hashed)
-            await end_sessions(uow, user_id, reason="password_reset")
-            await announce(uow, user_id, "password_reset")
-            await self._notices.warn(uow, user_id, "password_changed", tenant_id=None)
-            uow.audit("password.reset", actor_id=user_id, tenant_id=None, subject=("user", user_id))
+            await self.replace(uow, user, hashed)
+
+    async def replace(self, uow: UnitOfWork, user: User, hashed: str) -> None:
+        """Put another password in the place of one that was forgotten and end every session.
+
+        The user is locked and has proved who they are by other means than a password.
+        """
+        await self._replace(uow, user, hashed)
+        await end_sessions(uow, user.id, reason="password_reset")
+        await announce(uow, user.id, "password_reset")
+        await self._notices.warn(uow, user.id, "password_changed", tenant_id=None)
+        uow.audit("password.reset", actor_id=user.id, tenant_id=None, subject=("user", user.id))
 
     async def change(self, actor: Principal, *, current: str, new: str, trace: RequestTrace | None = None) -> None:
         """Replace the caller's password and end every other session; raises WrongPassword and PasswordBreached."""
@@ -135,10 +142,10 @@ class Passwords:
         self._mail.enqueue_letter(
             uow,
             "password_reset",
-            recipient=user.email,
+            recipient=user.shown_email,
             locale=user.locale,
             full_name=user.full_name,
-            email=user.email,
+            email=user.shown_email,
             minutes=int(RESET_LIFETIME.total_seconds() // 60),
             link=f"{self._public_url}/reset-password?token={token}",
             token=token,

@@ -103,7 +103,7 @@ class Registration:
             return user
         user = (await uow.session.scalars(select(User).where(User.id == guest.user_id))).one()
         # A forwarded letter must not let somebody else in.
-        if user.email.lower() != invitation.email.lower():
+        if user.shown_email.lower() != invitation.email.lower():
             raise InvitationForAnother
         return user
 

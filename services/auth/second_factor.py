@@ -84,9 +84,9 @@ class SecondFactors:
                 failures=0,
             )
         )
-        email = (await uow.session.scalars(select(User.email).where(User.id == actor.user_id))).one()
+        user = (await uow.session.scalars(select(User).where(User.id == actor.user_id))).one()
         uow.audit("second_factor.enrolled", actor_id=actor.user_id, tenant_id=None, subject=("user", actor.user_id))
-        uri = provisioning_uri(secret, account=email, issuer=_ISSUER)
+        uri = provisioning_uri(secret, account=user.email or user.phone or "", issuer=_ISSUER)
         return EnrolmentView(secret=secret, provisioning_uri=uri, qr_svg=qr_svg(uri))
 
     async def confirm(self, actor: Principal, *, code: str, trace: RequestTrace | None = None) -> RecoveryCodesView:

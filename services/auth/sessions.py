@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 
 from core.errors import DomainError
 from core.passwords import PasswordHasher
@@ -41,7 +41,8 @@ _LOGIN_ATTEMPTS = 3
 @dataclass(frozen=True, slots=True)
 class _Stored:
     user_id: UUID
-    hashed_password: str
+    # None for whoever signs in by codes alone.
+    hashed_password: str | None
 
 
 class Sessions:
@@ -70,8 +71,43 @@ class Sessions:
         Whoever has a second factor gets a challenge instead, which `Challenges.answer` finishes. Takes
         the same time for an address that nobody has. Raises LoginRefused, AccountInactive, UserHasNoTenants.
         """
+        return await self._check_password(User.has_email(email), password=password, device=device, trace=trace)
+
+    async def login_by_phone(
+        self, *, phone: str, password: str, device: Device, trace: RequestTrace | None = None
+    ) -> SessionView | ChallengeView:
+        """Do what `login` does, for whoever is known by a phone (E.164)."""
+        return await self._check_password(User.phone == phone, password=password, device=device, trace=trace)
+
+    async def let_in(self, uow: UnitOfWork, user: User, *, device: Device) -> SessionView | ChallengeView:
+        """Open a session for a locked user who has just proved who they are, or ask for their second factor.
+
+        Raises AccountInactive and UserHasNoTenants.
+        """
+        if not user.is_active:
+            raise AccountInactive
+        places = await memberships_of(uow, user.id)
+        place = home_of(places)
+        # The platform's own people may belong to no tenant at all.
+        if place is None and not user.is_superuser:
+            raise UserHasNoTenants
+        challenge = await self._challenges.open_if_needed(uow, user)
+        if challenge is not None:
+            return challenge
+        tokens = self._desk.open(uow, user, place, device=device)
+        return SessionView.build(tokens, user, places, place)
+
+    async def welcome(self, uow: UnitOfWork, user: User, *, device: Device) -> SessionView:
+        """Open the first session of a user made in this unit of work, who cannot have a second factor yet."""
+        places = await memberships_of(uow, user.id)
+        tokens = self._desk.open(uow, user, places[0], device=device)
+        return SessionView.build(tokens, user, places, places[0])
+
+    async def _check_password(
+        self, known_as: ColumnElement[bool], *, password: str, device: Device, trace: RequestTrace | None
+    ) -> SessionView | ChallengeView:
         for _ in range(_LOGIN_ATTEMPTS):
-            stored = await self._look_up(email, trace)
+            stored = await self._look_up(known_as, trace)
             # Outside any unit of work, so that a storm of logins holds no connection while it waits for a hasher.
             verdict = await self._hasher.verify(password, stored.hashed_password if stored else None)
             if stored is None or not verdict.matches:
@@ -140,9 +176,9 @@ class Sessions:
         )
         return SwitchView(**tokens.model_dump(), tenant=TenantView.of(place.tenant))
 
-    async def _look_up(self, email: str, trace: RequestTrace | None) -> _Stored | None:
+    async def _look_up(self, known_as: ColumnElement[bool], trace: RequestTrace | None) -> _Stored | None:
         async with self._units(_SCOPE, trace=trace) as uow:
-            user = await uow.session.scalar(select(User).where(User.has_email(email)))
+            user = await uow.session.scalar(select(User).where(known_as))
             return _Stored(user.id, user.hashed_password) if user is not None else None
 
     async def _still_stored(self, uow: UnitOfWork, stored: _Stored) -> User | None:
@@ -157,21 +193,10 @@ class Sessions:
     async def _sign_in(
         self, uow: UnitOfWork, user: User, upgraded_hash: str | None, device: Device
     ) -> SessionView | ChallengeView:
-        if not user.is_active:
-            raise AccountInactive
-        places = await memberships_of(uow, user.id)
-        place = home_of(places)
-        # The platform's own people may belong to no tenant at all.
-        if place is None and not user.is_superuser:
-            raise UserHasNoTenants
         if upgraded_hash is not None:
             user.hashed_password = upgraded_hash
             user.updated_at = uow.now
-        challenge = await self._challenges.open_if_needed(uow, user)
-        if challenge is not None:
-            return challenge
-        tokens = self._desk.open(uow, user, place, device=device)
-        return SessionView.build(tokens, user, places, place)
+        return await self.let_in(uow, user, device=device)
 
     def _read(self, uow: UnitOfWork, refresh_token: str) -> RefreshClaims:
         try:

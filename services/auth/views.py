@@ -26,7 +26,7 @@ class UserView(View):
     def of(cls, user: User, memberships: Sequence[Membership]) -> Self:
         return cls(
             id=user.id,
-            email=user.email,
+            email=user.shown_email,
             full_name=user.full_name,
             is_active=user.is_active,
             is_superuser=user.is_superuser,

@@ -84,7 +84,7 @@ async def _owner_email(uow: UnitOfWork, tenant: Tenant) -> str | None:
     owners = select(Membership).where(Membership.tenant_id == tenant.id, Membership.role == Role.OWNER)
     oldest = owners.options(joinedload(Membership.user)).order_by(Membership.joined_at, Membership.id).limit(1)
     owner = (await uow.session.scalars(oldest)).one_or_none()
-    return owner.user.email if owner else None
+    return owner.user.site_login if owner else None
 
 
 def _limits(limits: dict[str, object]) -> dict[str, Limit]:

@@ -49,12 +49,13 @@ class TenantService:
         self.invitations = Invitations(mail=mail, public_url=public_url)
         self.suspension = Suspension()
 
-    async def create(self, uow: UnitOfWork, *, name: str, owner: User) -> Tenant:
+    async def create(self, uow: UnitOfWork, *, name: str, owner: User, slug_from: str | None = None) -> Tenant:
         """Found a tenant: its owner's place, its trial and the job that makes its site, all in this transaction.
 
-        Needs a PlatformScope; `owner` must be in the database already.
+        Needs a PlatformScope; `owner` must be in the database already. The slug is made of `slug_from`, else of the
+        name.
         """
-        tenant = await _found(uow, name=name)
+        tenant = await _found(uow, name=name, slug_from=slug_from or name)
         await attach(uow, tenant_id=tenant.id, user_id=owner.id, role=Role.OWNER)
         uow.audit(
             "tenant.created",
@@ -143,9 +144,9 @@ class TenantService:
         return TenantDetailView.seen_by(membership)
 
 
-async def _found(uow: UnitOfWork, *, name: str) -> Tenant:
+async def _found(uow: UnitOfWork, *, name: str, slug_from: str) -> Tenant:
     while True:
-        slug = await free_slug(uow, name)
+        slug = await free_slug(uow, slug_from)
         tenant = await _insert_tenant(uow, name=name, slug=slug, status=TenantStatus.PROVISIONING)
         # Somebody else may have taken the slug between looking and writing; their row is then seen by the next look.
         if tenant is not None:

@@ -121,15 +121,15 @@ class Invitations:
     async def _add(self, uow: UnitOfWork, actor: Principal, host: Membership, user: User, role: Role) -> InvitedView:
         membership, created = await attach(uow, tenant_id=host.tenant_id, user_id=user.id, role=role)
         if not created:
-            raise AlreadyMember(user.email)
-        await self._settle_earlier(uow, host.tenant_id, user.email)
+            raise AlreadyMember(user.shown_email)
+        await self._settle_earlier(uow, host.tenant_id, user.shown_email)
         self._mail.enqueue_letter(
             uow,
             "added_to_tenant",
-            recipient=user.email,
+            recipient=user.shown_email,
             locale=user.locale,
             full_name=user.full_name,
-            email=user.email,
+            email=user.shown_email,
             inviter=(await _user(uow, actor)).full_name,
             tenant=host.tenant.name,
             link=self._public_url,

@@ -107,7 +107,7 @@ class MemberView(View):
     def of(cls, membership: Membership) -> Self:
         return cls(
             user_id=membership.user_id,
-            email=membership.user.email,
+            email=membership.user.shown_email,
             full_name=membership.user.full_name,
             role=membership.role,
             is_default=membership.is_default,

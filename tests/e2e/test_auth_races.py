@@ -12,6 +12,7 @@ import pytest
 from aiohttp import ClientSession, TCPConnector
 
 from tests.support.people import Answer, Person, address, company_factory, request
+from tests.support.phones import new_phone
 from tests.support.processes import Fleet
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -82,6 +83,26 @@ async def test_two_hundred_wrong_passwords_on_two_instances_stop_at_one_limit(
     statuses = [status for status, _ in await spread(urls, crowd, "auth/login", bodies)]
 
     assert (statuses.count(401), statuses.count(429)) == (10, 190)
+
+
+async def test_a_phones_code_bears_five_guesses_and_opens_once_on_two_instances(
+    urls: list[str], crowd: ClientSession
+) -> None:
+    guessed, opened = new_phone(), new_phone()
+    codes = {}
+    for phone in (guessed, opened):
+        _, sent = await request(crowd, "POST", address(urls[0], "auth/send-code"), json={"phone": phone})
+        codes[phone] = sent["dev_code"]
+    wrong = [{"phone": guessed, "code": f"{(int(codes[guessed]) + step) % 10**6:06d}"} for step in range(1, 10)]
+
+    refused = await spread(urls, crowd, "auth/verify", wrong)
+    last = await request(
+        crowd, "POST", address(urls[1], "auth/verify"), json={"phone": guessed, "code": codes[guessed]}
+    )
+    right = await spread(urls, crowd, "auth/verify", [{"phone": opened, "code": codes[opened]}] * 5)
+
+    assert [status for status, _ in (*refused, last)] == [400] * 10, "the limit of ten attempts plays no part yet"
+    assert sorted(status for status, _ in right) == [200, 400, 400, 400, 400]
 
 
 async def test_a_recovery_code_and_a_code_of_the_app_work_once_on_two_instances(

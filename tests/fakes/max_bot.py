@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import itertools
 import re
+import secrets
 import time
 from urllib.parse import parse_qs, urlsplit
 
@@ -37,13 +38,15 @@ class FakeMax(FakeHttpServer):
         self._phones: dict[int, str] = {}
         self._started: set[int] = set()
         self._blocked: set[int] = set()
-        self._ids = itertools.count(1)
+        # Of their own in each instance: tests that share a database share no people and no updates.
+        self._ids = itertools.count(secrets.randbelow(2**40))
+        self._people = itertools.count(54321 + secrets.randbelow(2**40))
 
     # ------------------------------------------------------------------------------------------ people
 
     def person(self, phone: str) -> int:
         """Somebody signs up for MAX; returns their id."""
-        user = 54321 + len(self._phones)
+        user = next(self._people)
         self._phones[user] = phone
         return user
 

@@ -5,6 +5,7 @@ Telegram makes of it; `deliver_update` POSTs one to the webhook.
 """
 
 import itertools
+import secrets
 import time
 from urllib.parse import parse_qs, urlsplit
 
@@ -34,13 +35,15 @@ class FakeTelegram(FakeHttpServer):
         self._phones: dict[int, str] = {}
         self._started: set[int] = set()
         self._blocked: set[int] = set()
-        self._ids = itertools.count(700_000_001)
+        # Of their own in each instance: tests that share a database share no people and no updates.
+        self._ids = itertools.count(secrets.randbelow(2**40))
+        self._people = itertools.count(5_000_000_000 + secrets.randbelow(2**40))
 
     # ------------------------------------------------------------------------------------------ people
 
     def person(self, phone: str) -> int:
         """Somebody signs up for Telegram; returns their id."""
-        user = 5_000_000_000 + len(self._phones)
+        user = next(self._people)
         self._phones[user] = phone
         return user
 

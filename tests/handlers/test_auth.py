@@ -131,8 +131,8 @@ async def test_a_bad_form_names_its_fields(post: Any, change: dict[str, Any], fi
     assert all(error["message"] for error in answer["errors"])
 
 
-async def test_the_phone_form_is_not_taken_yet(post: Any) -> None:
-    status, answer = await post("register", {"phone": "+79990000000", "code": "123456"})
+async def test_a_form_of_neither_family_names_what_the_first_lacks(post: Any) -> None:
+    status, answer = await post("register", {"code": "123456"})
 
     assert status == 422
     assert "body -> email" in [error["field"] for error in answer["errors"]]

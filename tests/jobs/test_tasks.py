@@ -18,8 +18,11 @@ from services.registry import Services
 from services.unit_of_work import Task
 
 QUEUES = {"provisioning_queue": "erpmax.provisioning", "tasks_queue": "erpmax.tasks"}
-ROW_TASKS = {"provisioning.run", "billing.apply", "mail.send"}
-SWEEPS = {"provisioning.sweep", "billing.sweep", "mail.sweep", "sso.sweep", "history.prune"}
+ROW_TASKS = {"provisioning.run", "billing.apply", "mail.send", "phones.send"}
+SWEEPS = {
+    *("provisioning.sweep", "billing.sweep", "mail.sweep", "phones.sweep", "sso.sweep"),
+    *("history.prune", "phones.prune"),
+}
 
 
 class Diary:
@@ -82,7 +85,7 @@ def test_every_task_is_known_with_its_queue_and_its_hours(broker: AsyncBroker) -
     assert queues.pop("provisioning.run") == "erpmax.provisioning"
     assert set(queues.values()) == {"erpmax.tasks"}
     hours = {name: task.labels["schedule"] for name, task in tasks.items() if "schedule" in task.labels}
-    every = {name: 600 if name == "history.prune" else 10 for name in SWEEPS}
+    every = {name: 600 if name.endswith(".prune") else 10 for name in SWEEPS}
     assert hours == {name: [{"interval": every[name], "schedule_id": name}] for name in SWEEPS}
 
 

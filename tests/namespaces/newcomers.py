@@ -22,7 +22,7 @@ async def found_company(server: Orchestrator, http: ClientSession) -> Person:
     async with server.units(PLATFORM) as uow:
         user = await _user(server, uow, unique)
         await server.services.tenants.ensure_tenant(uow, name=f"Company {unique}", slug=f"c-{unique}", owner=user)
-        email = user.email
+        email = user.shown_email
     return await log_in(server, http, email)
 
 
@@ -31,7 +31,7 @@ async def newcomer(server: Orchestrator, owner: Person, role: str = "member") ->
     async with server.units(PLATFORM) as uow:
         user = await _user(server, uow, uuid4().hex[:12])
         await attach(uow, tenant_id=owner.tenant_id, user_id=user.id, role=Role(role))
-        email = user.email
+        email = user.shown_email
     return await log_in(server, owner.http, email)
 
 

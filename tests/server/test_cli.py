@@ -24,7 +24,7 @@ pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
     *("serve", "worker", "scheduler", "migrate", "seed", "create-superuser", "suspend-tenant", "reinstate-tenant"),
-    *("verify-audit", "check-config", "demo"),
+    *("verify-audit", "register-bots", "check-config", "demo"),
 )
 SECRETS = {
     "SECRET_KEY": f"key-{uuid4().hex}-{uuid4().hex}",

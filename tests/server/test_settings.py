@@ -66,6 +66,8 @@ class TestDefaults:
         )
         assert (settings.rate_auth_per_ip, settings.rate_sso_per_user) == ("10/minute", "10/minute")
         assert (settings.rate_webhooks_per_ip, settings.rate_user_total) == ("120/minute", "600/minute")
+        assert settings.rate_phone_codes_per_ip == "5/minute"
+        assert "3/10 minutes" in settings.rate_phone_codes_per_phone.split(";")
 
     def test_an_empty_variable_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         say(monkeypatch, PORT="", DATABASE_URL="", ALLOWED_ORIGINS="", LOG_LEVEL="")
@@ -116,6 +118,8 @@ class TestForms:
             ("LOG_LEVEL", "LOUD"),
             ("LOG_FORMAT", "xml"),
             ("RATE_AUTH_PER_IP", "ten a minute"),
+            ("RATE_PHONE_CODES_PER_PHONE", "3/10 minutes;many"),
+            ("RATE_PHONE_CODES_PER_PHONE", "3/10 minutes;20/month"),
             ("TRUSTED_PROXIES", "the-balancer"),
         ],
     )
@@ -125,6 +129,14 @@ class TestForms:
         with pytest.raises(ConfigurationError, match=name) as caught:
             load_settings()
         assert "docs/configuration.md" in str(caught.value)
+
+    @pytest.mark.parametrize("bot", ["TELEGRAM_BOT", "MAX_BOT"])
+    def test_a_bot_is_whole_or_not_there(self, monkeypatch: pytest.MonkeyPatch, bot: str) -> None:
+        say(monkeypatch, **{f"{bot}_TOKEN": "1:token", f"{bot}_WEBHOOK_SECRET": "too short"})
+        with pytest.raises(ConfigurationError, match=f"{bot}_USERNAME must.*{bot}_WEBHOOK_SECRET must be 16"):
+            load_settings()
+        say(monkeypatch, **{f"{bot}_USERNAME": "a_bot", f"{bot}_WEBHOOK_SECRET": "long-enough-to-be-one"})
+        load_settings()
 
     @pytest.mark.parametrize("level", ["debug", "Info", "WARNING"])
     def test_log_levels_may_be_written_in_any_case(self, monkeypatch: pytest.MonkeyPatch, level: str) -> None:

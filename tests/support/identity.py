@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email import message_from_bytes
@@ -27,6 +28,7 @@ from services.auth.views import SessionView
 from services.identity import Principal
 from services.mail import MailService
 from services.notifications import NotificationService
+from services.phones import Pace, PhoneService, Roads
 from services.registry import Services
 from services.tenants import TenantService
 from services.unit_of_work import PlatformScope, UnitOfWorkFactory, guard_tenants
@@ -78,6 +80,7 @@ class Identity:
     auth: AuthService
     tenants: TenantService
     mail: MailService
+    phones: PhoneService
 
     async def sign_up(self, *, email: str = "", company: str = "", locale: str = "en") -> SessionView:
         """Register a company of its own."""
@@ -127,8 +130,10 @@ class Identity:
         )
 
 
-def build_identity(engine: AsyncEngine, services: Services, outbox: Path) -> Identity:
-    """Build the services over the running server's billing and provisioning."""
+def build_identity(
+    engine: AsyncEngine, services: Services, outbox: Path, *, roads: Roads | None = None, paces: Sequence[Pace] = ()
+) -> Identity:
+    """Build the services over the running server's billing and provisioning; `roads` bring codes, none by default."""
     ears, clock = Ears(), FarClock()
     sessions = async_sessionmaker(engine, class_=AsyncSession, expire_on_commit=False, autoflush=False)
     guard_tenants(sessions)
@@ -138,6 +143,13 @@ def build_identity(engine: AsyncEngine, services: Services, outbox: Path) -> Ide
     tenants = TenantService(
         billing=services.billing, provisioning=services.provisioning, mail=mail, public_url="http://localhost"
     )
+    phones = PhoneService(
+        units=units,
+        roads=roads or Roads(gateways={}, bots={}),
+        sealer=Sealer([b"p" * 32]),
+        hashers=[CodeHasher(SECRET)],
+        paces=paces,
+    )
     auth = AuthService(
         units=units,
         signer=signer,
@@ -145,6 +157,7 @@ def build_identity(engine: AsyncEngine, services: Services, outbox: Path) -> Ide
         tenants=tenants,
         mail=mail,
         notifications=NotificationService(),
+        phones=phones,
         breaches=None,
         sealer=Sealer([b"k" * 32]),
         code_hashers=[CodeHasher(SECRET)],
@@ -153,7 +166,15 @@ def build_identity(engine: AsyncEngine, services: Services, outbox: Path) -> Ide
         public_url="http://localhost",
     )
     return Identity(
-        units=units, clock=clock, ears=ears, hasher=hasher, signer=signer, auth=auth, tenants=tenants, mail=mail
+        units=units,
+        clock=clock,
+        ears=ears,
+        hasher=hasher,
+        signer=signer,
+        auth=auth,
+        tenants=tenants,
+        mail=mail,
+        phones=phones,
     )
 
 

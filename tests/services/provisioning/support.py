@@ -155,7 +155,7 @@ class Workshop:
             role=role,
             is_superuser=False,
         )
-        return Person(actor, tenant, user.email)
+        return Person(actor, tenant, user.shown_email)
 
     async def subscribe(self, person: Person, *, plan: str, limits: dict[str, Any]) -> None:
         """Give the tenant a plan of its own."""
