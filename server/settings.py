@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     access_token_expire_minutes: int = Field(default=15, ge=1, le=720)
     refresh_token_expire_days: int = Field(default=7, ge=1)
     breached_passwords_url: str = ""
+    tenants_per_owner: int = Field(default=10, ge=1)
+    tenant_deletion_grace_days: int = Field(default=30, ge=0)
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = tuple(_DEFAULT_ORIGINS.split(","))
 
     # Limits (contract.md 9.8); `off` switches a rule off

@@ -17,6 +17,7 @@ from handlers import (
     second_factor,
     service,
     sso,
+    tenant_life,
     tenants,
     webhooks,
 )
@@ -31,7 +32,19 @@ from server.settings import Settings
 from server.version import VERSION
 from server.wiring import House
 
-_ALWAYS = (service, auth, second_factor, tenants, billing, webhooks, provisioning, sso, notifications, events)
+_ALWAYS = (
+    service,
+    auth,
+    second_factor,
+    tenants,
+    tenant_life,
+    billing,
+    webhooks,
+    provisioning,
+    sso,
+    notifications,
+    events,
+)
 _DEVELOPMENT_ONLY = (sandbox, local_site)
 
 

@@ -260,7 +260,15 @@ def _services(
         notifications=notifications,
         site_url_template=settings.site_template,
     )
-    tenants = TenantService(billing=billing, provisioning=provisioning, mail=mail, public_url=settings.public_base)
+    tenants = TenantService(
+        units=units,
+        billing=billing,
+        provisioning=provisioning,
+        mail=mail,
+        public_url=settings.public_base,
+        max_owned=settings.tenants_per_owner,
+        deletion_grace=timedelta(days=settings.tenant_deletion_grace_days),
+    )
     auth = AuthService(
         units=units,
         signer=token_signer(settings),
