@@ -2,6 +2,9 @@
 
 from models import audit, billing, events, inbox, mail, notifications, provisioning, second_factors, sso, tenants, users
 from models.base import Base
+from models.isolation import protect
+
+protect()
 
 __all__ = [
     "Base",

@@ -11,14 +11,15 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, with_loader_criteria
 
 from core.clock import Clock
 from core.errors import DomainError, ErrorKind, Unavailable
 from models.audit import AuditEntry
 from models.base import TenantOwned
+from models.isolation import enter
 from realtime import log
 from realtime.exchange import Bell, EphemeralEvent
 from realtime.log import PendingEvent
@@ -191,6 +192,7 @@ def guard_tenants(sessions: async_sessionmaker[AsyncSession]) -> None:
     sessions.configure(sync_session_class=sync_class)
     event.listen(sync_class, "do_orm_execute", _limit_to_tenant)
     event.listen(sync_class, "before_flush", _refuse_foreign_rows)
+    event.listen(sync_class, "after_begin", bind_transaction)
 
 
 def _scope_of(session: Session) -> Scope:
@@ -198,6 +200,13 @@ def _scope_of(session: Session) -> Scope:
     if scope is None:
         raise TenantScopeMissing("open a unit of work: this session has no scope")
     return scope
+
+
+def bind_transaction(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    """Raise the second wall: what the criterion does not reach, PostgreSQL hides (models/isolation.py)."""
+    if not transaction.nested:
+        scope = _scope_of(session)
+        enter(connection, scope.tenant_id if isinstance(scope, TenantScope) else None)
 
 
 def _limit_to_tenant(state: ORMExecuteState) -> None:
