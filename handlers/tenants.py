@@ -44,7 +44,8 @@ _SETTINGS_DEPTH = 16
 _LARGEST_NUMBER = 2**53
 
 
-def _role_name(value: object) -> object:
+def role_name(value: object) -> object:
+    """Return the role that a client means: any case is taken, and the third ancestor's name for an owner."""
     if not isinstance(value, str):
         return value
     name = value.strip().lower()
@@ -52,7 +53,7 @@ def _role_name(value: object) -> object:
 
 
 # Any case is taken, and the name that the third ancestor has for an owner (contract.md 2.7).
-RoleInput = Annotated[Role, BeforeValidator(_role_name)]
+RoleInput = Annotated[Role, BeforeValidator(role_name)]
 
 
 class UpdateTenantBody(WireModel):

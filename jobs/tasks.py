@@ -12,6 +12,7 @@ from services.registry import Services
 # How often each sweep looks for rows whose doorbell or worker was lost, and how often the log is pruned, in seconds.
 _SWEEP_INTERVAL_S = 10
 _PRUNE_INTERVAL_S = 600
+_TENANTS_INTERVAL_S = 60
 # How many provisioning jobs, and how many other tasks, one worker carries out side by side.
 _JOBS_AT_ONCE = 8
 _OTHERS_AT_ONCE = 4
@@ -34,6 +35,7 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
         "phones.sweep": (services.phones.sweep, _SWEEP_INTERVAL_S),
         "phones.prune": (services.phones.prune, _PRUNE_INTERVAL_S),
         "sso.sweep": (services.sso.sweep, _SWEEP_INTERVAL_S),
+        "tenants.sweep": (services.tenants.deletion.sweep, _TENANTS_INTERVAL_S),
         "history.prune": (services.history.prune, _PRUNE_INTERVAL_S),
     }
     # In one process nothing else bounds how many tasks run at once, and each may hold a connection.

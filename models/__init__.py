@@ -16,6 +16,9 @@ from models import (
     users,
 )
 from models.base import Base
+from models.isolation import protect
+
+protect()
 
 __all__ = [
     "Base",

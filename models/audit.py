@@ -30,7 +30,7 @@ class AuditEntry(Base):
     """One deed. `action` follows `subject.verb`; `actor_id` is empty when the system itself acted.
 
     `tenant_id` and `actor_id` point nowhere: an entry outlives both, word for word. `seq` counts from 1 within the
-    chain; `hash` is the SHA-256 of the hash before it and the entry's own text.
+    chain; `seal` is the SHA-256 of the seal before it and the entry's own text.
     """
 
     __tablename__ = "audit_entries"
@@ -53,11 +53,11 @@ class AuditEntry(Base):
     created_at: Mapped[datetime]
     chain_id: Mapped[UUID]
     seq: Mapped[int] = mapped_column(BigInteger)
-    hash: Mapped[bytes] = mapped_column(LargeBinary)
+    seal: Mapped[bytes] = mapped_column(LargeBinary)
 
     @classmethod
     def sealed_text(cls) -> ColumnElement[str]:
-        """Return the SQL expression of what an entry's hash covers besides the hash before it, as `SEAL` has it."""
+        """Return the SQL expression of what an entry's seal covers besides the seal before it, as `SEAL` has it."""
         microseconds = cast(extract("epoch", cls.created_at) * 1_000_000, BigInteger)
         parts = (
             *(cls.chain_id, cls.seq, cls.tenant_id, cls.actor_id, cls.source, cls.action, cls.subject_type),
@@ -67,7 +67,7 @@ class AuditEntry(Base):
 
 
 class AuditChain(Base):
-    """How long a chain is and the hash of its last entry: whoever cuts entries off its end is found out."""
+    """How long a chain is and the seal of its last entry: whoever cuts entries off its end is found out."""
 
     __tablename__ = "audit_chains"
 
@@ -86,11 +86,11 @@ BEGIN
     INSERT INTO audit_chains AS chain (chain_id, length, head) VALUES (NEW.chain_id, 1, '')
         ON CONFLICT (chain_id) DO UPDATE SET length = chain.length + 1
         RETURNING chain.length, chain.head INTO NEW.seq, previous;
-    NEW.hash := sha256(previous || convert_to(jsonb_build_array(
+    NEW.seal := sha256(previous || convert_to(jsonb_build_array(
         NEW.chain_id, NEW.seq, NEW.tenant_id, NEW.actor_id, NEW.source, NEW.action, NEW.subject_type,
         NEW.subject_id, NEW.details, NEW.request_id, NEW.ip, NEW.user_agent,
         (extract(epoch FROM NEW.created_at) * 1000000)::bigint)::text, 'UTF8'));
-    UPDATE audit_chains SET head = NEW.hash WHERE audit_chains.chain_id = NEW.chain_id;
+    UPDATE audit_chains SET head = NEW.seal WHERE audit_chains.chain_id = NEW.chain_id;
     RETURN NEW;
 END $$
 """

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, func, text
+from sqlalchemy import DDL, ForeignKey, Index, String, UniqueConstraint, event, func, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from models.base import Base, Identified, JsonObject, TenantOwned, Timestamped, enum_column
@@ -41,6 +41,21 @@ class Tenant(Identified, Timestamped, Base):
     status: Mapped[TenantStatus] = mapped_column(enum_column(TenantStatus, name="status"), default=TenantStatus.PENDING)
     erpnext_site_url: Mapped[str | None] = mapped_column(String(500))
     settings: Mapped[JsonObject] = mapped_column(default=dict)
+    # When an owner has asked for its end: from this moment it is closed for good and taken away.
+    deletion_due_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("ix_tenants_deletion_due_at", "deletion_due_at", postgresql_where=text("deletion_due_at IS NOT NULL")),
+    )
+
+    @property
+    def shown_status(self) -> TenantStatus:
+        """The status as people should see it: what is to be deleted is cancelled."""
+        return self.status if self.deletion_due_at is None else TenantStatus.CANCELLED
+
+    def is_restorable(self, now: datetime) -> bool:
+        """Tell whether the tenant is to be deleted and its owner may still think better of it."""
+        return self.deletion_due_at is not None and now < self.deletion_due_at
 
 
 class Membership(Identified, TenantOwned, Base):
@@ -60,6 +75,28 @@ class Membership(Identified, TenantOwned, Base):
 
     user: Mapped[User] = relationship(lazy="raise")
     tenant: Mapped[Tenant] = relationship(lazy="raise")
+
+
+# The last owner stays, whoever races (docs/adr/0015). Whoever takes an owner's place away takes the tenant's row first,
+# so that two who would do it at once come one after the other, and the second sees what the first has left. A tenant
+# that is deleted as a whole has no row any more, and its places go with it.
+KEEP_OWNER_FUNCTION = """
+CREATE FUNCTION keep_an_owner() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM 1 FROM tenants WHERE id = OLD.tenant_id FOR NO KEY UPDATE;
+    IF FOUND AND NOT EXISTS (SELECT 1 FROM user_tenants WHERE tenant_id = OLD.tenant_id AND role = 'owner') THEN
+        RAISE EXCEPTION 'tenant % would have no owner', OLD.tenant_id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'ck_user_tenants_owner_left', TABLE = 'user_tenants';
+    END IF;
+    RETURN NULL;
+END $$
+"""
+KEEP_OWNER_TRIGGER = """
+CREATE CONSTRAINT TRIGGER keep_an_owner AFTER DELETE OR UPDATE OF role, tenant_id ON user_tenants
+DEFERRABLE INITIALLY IMMEDIATE FOR EACH ROW WHEN (OLD.role = 'owner') EXECUTE FUNCTION keep_an_owner()
+"""
+for _statement in (KEEP_OWNER_FUNCTION, KEEP_OWNER_TRIGGER):
+    event.listen(Membership.__table__, "after_create", DDL(_statement.replace("%", "%%")))  # type: ignore[no-untyped-call]
 
 
 class InvitationState(StrEnum):

@@ -18,7 +18,7 @@ from realtime.rooms import managers_room
 from services.auth.recognition import Recognition
 from services.identity import Principal
 from services.standing import AuthorityChanged, Standing
-from services.tenants.errors import TenantSuspended
+from services.tenants.errors import TenantDeleted, TenantSuspended
 
 logger = structlog.get_logger(__name__)
 
@@ -46,7 +46,7 @@ class TokenMismatch(PermissionDenied):
 
 
 _ENDINGS: dict[str, type[DomainError]] = {
-    ending.code: ending for ending in (SessionRevoked, TenantAccessRevoked, TenantSuspended)
+    ending.code: ending for ending in (SessionRevoked, TenantAccessRevoked, TenantSuspended, TenantDeleted)
 }
 
 

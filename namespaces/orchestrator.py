@@ -24,6 +24,7 @@ from realtime.position import Position
 from realtime.presence import PresenceBoard
 from services.history import MAX_PAGE
 from services.identity import NotAuthenticated, require_tenant
+from services.permissions import Permission
 from services.registry import Services
 from services.unit_of_work import RequestTrace, TenantScope, UnitOfWorkFactory
 
@@ -140,7 +141,7 @@ class OrchestratorNamespace(AsyncNamespace):  # type: ignore[misc]
 
     async def _who_is_online(self, seat: Seat, _: object) -> Ack:
         online = await self._presence.online(require_tenant(seat.principal))
-        users = {"users": sorted(map(str, online))} if seat.principal.manages else {}
+        users = {"users": sorted(map(str, online))} if seat.principal.may(Permission.PRESENCE_READ) else {}
         return {"ok": True, "online": len(online), **users}
 
     async def _refresh(self, seat: Seat, payload: object) -> Ack:

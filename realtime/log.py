@@ -4,7 +4,8 @@ Appending takes the tenant's stream row as the transaction's last statement, so 
 number order is commit order, without holes, and a rolled-back use case leaves no trace (realtime.md 3.4, way A).
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -28,10 +29,11 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from models.base import Base
 from models.events import EventStream, LoggedEvent, new_epoch
+from models.isolation import enter
 
 _STREAMS = Base.metadata.tables[EventStream.__tablename__]
 _EVENTS = Base.metadata.tables[LoggedEvent.__tablename__]
@@ -178,9 +180,17 @@ class EventLog:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
+    @asynccontextmanager
+    async def _connected(self, tenant_id: UUID | None) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection to the rows of one tenant, or with None of all."""
+        async with self._engine.connect() as connection:
+            if connection.sync_connection is not None:
+                enter(connection.sync_connection, tenant_id)
+            yield connection
+
     async def states(self, tenant_ids: Collection[UUID]) -> dict[UUID, StreamState]:
         """Return where each stream stands that has any events; one index query for all of them."""
-        async with self._engine.connect() as connection:
+        async with self._connected(None) as connection:
             rows = (await connection.execute(_STATES, {"tenant_ids": list(tenant_ids)})).all()
         return {row.tenant_id: StreamState(epoch=row.epoch, floor=row.floor, head=row.head) for row in rows}
 
@@ -192,7 +202,7 @@ class EventLog:
             "floors": [state.floor for state in known.values()],
             "cursors": [state.head for state in known.values()],
         }
-        async with self._engine.connect() as connection:
+        async with self._connected(None) as connection:
             rows = (await connection.execute(_MOVED, arrays)).all()
         return {row.tenant_id: StreamState(epoch=row.epoch, floor=row.floor, head=row.head) for row in rows}
 
@@ -204,7 +214,7 @@ class EventLog:
             .order_by(_EVENTS.c.seq)
             .limit(limit)
         )
-        async with self._engine.connect() as connection:
+        async with self._connected(tenant_id) as connection:
             rows = (await connection.execute(statement)).mappings().all()
         return [NumberedEvent(**row) for row in rows]
 
@@ -215,7 +225,7 @@ class EventLog:
             .where(_EVENTS.c.tenant_id == tenant_id, _EVENTS.c.created_at > since)
             .order_by(_EVENTS.c.seq)
         )
-        async with self._engine.connect() as connection:
+        async with self._connected(tenant_id) as connection:
             rows = (await connection.execute(statement)).mappings().all()
         return [NumberedEvent(**row) for row in rows]
 
@@ -246,7 +256,7 @@ class EventLog:
         stream = state.subquery("stream")
         # One statement, one snapshot: what a pruner takes away meanwhile is either wholly there or told by the floor.
         statement = select(stream, events).select_from(stream.outerjoin(events, true())).order_by(events.c.seq)
-        async with self._engine.connect() as connection:
+        async with self._connected(tenant_id) as connection:
             rows = (await connection.execute(statement)).mappings().all()
         if not rows:
             return Tail(state=NO_EVENTS, events=())
@@ -265,7 +275,7 @@ class EventLog:
         )
         if namespace is not None:
             owed = owed.where(_EVENTS.c.namespace == namespace)
-        async with self._engine.connect() as connection:
+        async with self._connected(tenant_id) as connection:
             count = await connection.scalar(select(func.count()).select_from(owed.limit(limit).subquery()))
         return count or 0
 
@@ -275,7 +285,7 @@ class EventLog:
         A stream is pruned in small steps, each of which holds its numbering only for a moment. The floor rises in the
         same transaction, so that a reader never mistakes what is left for the whole.
         """
-        async with self._engine.connect() as connection:
+        async with self._connected(None) as connection:
             floors = (await connection.execute(_FLOORS, {"before": before, "keep_count": keep_count})).all()
         return sum([await self._raise_floor(row.tenant_id, row.floor, row.wanted) for row in floors])
 
@@ -283,7 +293,7 @@ class EventLog:
         removed = 0
         while floor < wanted:
             floor = min(wanted, floor + _PRUNE_STEP)
-            async with self._engine.begin() as connection:
+            async with self._connected(tenant_id) as connection, connection.begin():
                 stream_is = _STREAMS.c.tenant_id == tenant_id
                 await connection.execute(
                     update(_STREAMS).where(stream_is).values(floor=func.greatest(_STREAMS.c.floor, floor))

@@ -18,6 +18,8 @@ from sqlalchemy import Connection, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from core import json
+from models.isolation import ROLE
+from server.isolation import as_owner, connect
 
 
 class SchemaOutdated(Exception):
@@ -95,6 +97,7 @@ def create_engine(url: str, *, pool_size: int) -> AsyncEngine:
         json_serializer=json.dumps_text,
         json_deserializer=json.loads_exact,
         connect_args={
+            "async_creator_fn": connect,
             "timeout": 5,
             "server_settings": {
                 "timezone": "UTC",
@@ -108,13 +111,15 @@ def create_engine(url: str, *, pool_size: int) -> AsyncEngine:
 
 async def migrate(engine: AsyncEngine, revision: str = "head") -> None:
     """Upgrade the schema to `revision`; processes that do so at once wait for each other."""
-    async with engine.connect() as connection:
+    async with as_owner(engine) as connection:
         await connection.run_sync(_upgrade, revision)
+    # Connections that were opened before there was a role to step down to would never do so.
+    await engine.dispose()
 
 
 async def check_schema(engine: AsyncEngine) -> None:
-    """Raise SchemaOutdated unless the schema is the one that this software was written for."""
-    async with engine.connect() as connection:
+    """Raise SchemaOutdated unless the schema is the one this software was written for, and its policies bind us."""
+    async with as_owner(engine) as connection:
         found = await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
         wanted = await connection.run_sync(lambda sync: ScriptDirectory.from_config(_config(sync)).get_current_head())
     if found != wanted:
@@ -122,11 +127,15 @@ async def check_schema(engine: AsyncEngine) -> None:
             f"The database is at revision {found or 'none'} and this software needs {wanted}: "
             "run `orchestrator migrate`."
         )
+    async with engine.connect() as connection:
+        bound = await connection.scalar(text("SELECT row_security_active('tenants')"))
+    if not bound:
+        raise SchemaOutdated(f"The role {ROLE} is not there to keep tenants apart: run `orchestrator migrate`.")
 
 
 async def downgrade(engine: AsyncEngine, revision: str) -> None:
     """Take the schema back to `revision` (`base` removes everything)."""
-    async with engine.connect() as connection:
+    async with as_owner(engine) as connection:
         await connection.run_sync(lambda sync: alembic.command.downgrade(_config(sync), revision))
 
 

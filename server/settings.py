@@ -78,6 +78,8 @@ class Settings(BaseSettings):
     breached_passwords_url: str = ""
     password_hash_memory_kib: int = Field(default=64 * 1024, ge=64, le=4 * 1024 * 1024)
     password_hash_rounds: int = Field(default=3, ge=1, le=50)
+    tenants_per_owner: int = Field(default=10, ge=1)
+    tenant_deletion_grace_days: int = Field(default=30, ge=0)
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = tuple(_DEFAULT_ORIGINS.split(","))
 
     # Limits (contract.md 9.8); `off` switches a rule off

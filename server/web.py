@@ -21,6 +21,7 @@ from handlers import (
     second_factor,
     service,
     sso,
+    tenant_life,
     tenants,
     webhooks,
 )
@@ -45,6 +46,7 @@ _ALWAYS = (
     phone_codes,
     messengers,
     tenants,
+    tenant_life,
     billing,
     webhooks,
     provisioning,

@@ -263,13 +263,21 @@ def _services(
         notifications=notifications,
         site_url_template=settings.site_template,
     )
-    tenants = TenantService(billing=billing, provisioning=provisioning, mail=mail, public_url=settings.public_base)
     phones = PhoneService(
         units=units,
         roads=open_roads(settings, stack),
         sealer=Sealer([derived_key(secret, "phone codes") for secret in all_secrets(settings)]),
         hashers=[CodeHasher(secret) for secret in all_secrets(settings)],
         paces=phone_paces(settings),
+    )
+    tenants = TenantService(
+        units=units,
+        billing=billing,
+        provisioning=provisioning,
+        mail=mail,
+        public_url=settings.public_base,
+        max_owned=settings.tenants_per_owner,
+        deletion_grace=timedelta(days=settings.tenant_deletion_grace_days),
     )
     auth = AuthService(
         units=units,

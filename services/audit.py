@@ -11,8 +11,8 @@ from sqlalchemy import ColumnElement, LargeBinary, Select, and_, func, literal, 
 
 from core.pagination import Page, PageRequest
 from models.audit import AuditChain, AuditEntry
-from models.tenants import Role
-from services.identity import Principal, require_role, require_superuser, require_tenant
+from services.identity import Principal, require_permission, require_superuser, require_tenant
+from services.permissions import Permission
 from services.unit_of_work import UnitOfWork
 
 # How many broken places one look reports; the first is what matters.
@@ -20,7 +20,7 @@ _REPORTED = 20
 
 
 class AuditEntryView(BaseModel):
-    """One deed. `event` is `source.subject.verb`; `hash` seals this entry and all before it in its chain."""
+    """One deed. `event` is `source.subject.verb`; `seal` is that of this entry and all before it in its chain."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,7 +38,7 @@ class AuditEntryView(BaseModel):
     request_id: str | None
     created_at: datetime
     seq: int
-    hash: str
+    seal: str
 
     @classmethod
     def of(cls, entry: AuditEntry) -> Self:
@@ -57,7 +57,7 @@ class AuditEntryView(BaseModel):
             request_id=entry.request_id,
             created_at=entry.created_at,
             seq=entry.seq,
-            hash=entry.hash.hex(),
+            seal=entry.seal.hex(),
         )
 
 
@@ -109,7 +109,7 @@ class AuditService:
     ) -> Page[AuditEntryView]:
         """Show the tenant's entries to its owner or an admin, the newest first; raises RoleRequired."""
         tenant_id = require_tenant(actor)
-        require_role(actor.role, Role.OWNER, Role.ADMIN)
+        require_permission(actor.role, Permission.AUDIT_READ)
         return await _page(uow, [AuditEntry.tenant_id == tenant_id, *wanted.conditions()], page)
 
     async def list_all(
@@ -150,14 +150,14 @@ async def _page(
 
 
 def _broken_seals() -> Select[UUID, int]:
-    before = func.lag(AuditEntry.hash).over(partition_by=AuditEntry.chain_id, order_by=AuditEntry.seq)
+    before = func.lag(AuditEntry.seal).over(partition_by=AuditEntry.chain_id, order_by=AuditEntry.seq)
     place = func.row_number().over(partition_by=AuditEntry.chain_id, order_by=AuditEntry.seq)
     previous = func.coalesce(before, literal(b"", LargeBinary))
     sealed = func.sha256(previous.op("||")(func.convert_to(AuditEntry.sealed_text(), "UTF8")))
     entries = select(
         AuditEntry.chain_id,
         AuditEntry.seq,
-        and_(AuditEntry.hash == sealed, AuditEntry.seq == place).label("fits"),
+        and_(AuditEntry.seal == sealed, AuditEntry.seq == place).label("fits"),
     ).subquery()
     return (
         select(entries.c.chain_id, entries.c.seq)

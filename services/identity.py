@@ -5,6 +5,7 @@ from uuid import UUID
 
 from core.errors import DomainError, ErrorKind, PermissionDenied
 from models.tenants import Role
+from services.permissions import HOLDERS, Permission, allows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +24,12 @@ class Principal:
 
     @property
     def manages(self) -> bool:
-        """Whether the principal runs the tenant, as its owner or an admin."""
-        return self.role in (Role.OWNER, Role.ADMIN)
+        """Whether the principal hears what concerns only those who run the tenant."""
+        return self.may(Permission.MANAGERS_HEAR)
+
+    def may(self, permission: Permission) -> bool:
+        """Tell whether the principal may do something in the tenant of the token."""
+        return allows(self.role, permission)
 
 
 class NotAuthenticated(DomainError):
@@ -64,10 +69,10 @@ def require_tenant(actor: Principal) -> UUID:
     return actor.tenant_id
 
 
-def require_role(role: Role | None, *allowed: Role) -> None:
-    """Raise RoleRequired unless `role` is one of `allowed`."""
-    if role not in allowed:
-        raise RoleRequired(*allowed)
+def require_permission(role: Role | None, permission: Permission) -> None:
+    """Raise RoleRequired unless somebody of this role may do it."""
+    if not allows(role, permission):
+        raise RoleRequired(*HOLDERS[permission])
 
 
 def require_superuser(actor: Principal) -> None:

@@ -11,9 +11,10 @@ from sqlalchemy import Select, delete, select, update
 from core.errors import DomainError, ErrorKind, NotFound
 from core.tokens import new_opaque_token, token_hash
 from models.sso import SsoToken
-from models.tenants import Membership, Role, Tenant
+from models.tenants import Membership, Tenant
 from models.users import User
-from services.identity import Principal, require_role, require_tenant
+from services.identity import Principal, require_permission, require_tenant
+from services.permissions import HOLDERS, Permission
 from services.unit_of_work import PlatformScope, UnitOfWork, UnitOfWorkFactory
 
 _PLACE: Final = "{token}"
@@ -21,7 +22,6 @@ _HOME: Final = "/desk"
 _MAX_REDIRECT: Final = 2000
 # Long enough to look into what went wrong yesterday; the audit trail stays.
 _KEEP_EXPIRED: Final = timedelta(days=1)
-_STAFF: Final = (Role.OWNER, Role.ADMIN, Role.USER, Role.MEMBER)
 
 
 class SiteNotProvisioned(DomainError):
@@ -121,7 +121,7 @@ class SsoService:
     async def issue(self, uow: UnitOfWork, actor: Principal) -> SsoTicketView:
         """Issue a token that lets the caller enter the site of their token's tenant once. Raises SiteNotProvisioned."""
         tenant_id = require_tenant(actor)
-        require_role(actor.role, *_STAFF)
+        require_permission(actor.role, Permission.SITE_ENTER)
         tenant = (await uow.session.scalars(select(Tenant).where(Tenant.id == tenant_id))).one()
         site = self._site_of(tenant)
         token = new_opaque_token()
@@ -241,7 +241,12 @@ def _entrant(user_id: UUID, tenant_id: UUID) -> Select[User, Tenant]:
         select(User, Tenant)
         .join(Membership, Membership.user_id == User.id)
         .join(Tenant, Tenant.id == Membership.tenant_id)
-        .where(User.id == user_id, Tenant.id == tenant_id, User.is_active, Membership.role.in_(_STAFF))
+        .where(
+            User.id == user_id,
+            Tenant.id == tenant_id,
+            User.is_active,
+            Membership.role.in_(HOLDERS[Permission.SITE_ENTER]),
+        )
     )
 
 

@@ -11,15 +11,16 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 from uuid import UUID, uuid4
 
-from sqlalchemy import event, insert
+from sqlalchemy import Connection, event, insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, with_loader_criteria
 
 from core.clock import Clock
 from core.errors import DomainError, ErrorKind, Unavailable
 from core.redaction import redacted
 from models.audit import AuditEntry
 from models.base import Base, TenantOwned
+from models.isolation import enter
 from realtime import log
 from realtime.exchange import Bell, EphemeralEvent
 from realtime.log import PendingEvent
@@ -208,6 +209,7 @@ def guard_tenants(sessions: async_sessionmaker[AsyncSession]) -> None:
     sessions.configure(sync_session_class=sync_class)
     event.listen(sync_class, "do_orm_execute", _limit_to_tenant)
     event.listen(sync_class, "before_flush", _refuse_foreign_rows)
+    event.listen(sync_class, "after_begin", bind_transaction)
 
 
 def _scope_of(session: Session) -> Scope:
@@ -215,6 +217,13 @@ def _scope_of(session: Session) -> Scope:
     if scope is None:
         raise TenantScopeMissing("open a unit of work: this session has no scope")
     return scope
+
+
+def bind_transaction(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    """Raise the second wall: what the criterion does not reach, PostgreSQL hides (models/isolation.py)."""
+    if not transaction.nested:
+        scope = _scope_of(session)
+        enter(connection, scope.tenant_id if isinstance(scope, TenantScope) else None)
 
 
 def _limit_to_tenant(state: ORMExecuteState) -> None:

@@ -1,6 +1,6 @@
 """Audit entries form chains, are never changed, and outlive whom they name.
 
-Revision: 0007, after 0004.
+Revision: 0007, after 0005b.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision: str = "0007"
-down_revision: str | None = "0004"
+down_revision: str | None = "0005b"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
@@ -23,11 +23,11 @@ BEGIN
     INSERT INTO audit_chains AS chain (chain_id, length, head) VALUES (NEW.chain_id, 1, '')
         ON CONFLICT (chain_id) DO UPDATE SET length = chain.length + 1
         RETURNING chain.length, chain.head INTO NEW.seq, previous;
-    NEW.hash := sha256(previous || convert_to(jsonb_build_array(
+    NEW.seal := sha256(previous || convert_to(jsonb_build_array(
         NEW.chain_id, NEW.seq, NEW.tenant_id, NEW.actor_id, NEW.source, NEW.action, NEW.subject_type,
         NEW.subject_id, NEW.details, NEW.request_id, NEW.ip, NEW.user_agent,
         (extract(epoch FROM NEW.created_at) * 1000000)::bigint)::text, 'UTF8'));
-    UPDATE audit_chains SET head = NEW.hash WHERE audit_chains.chain_id = NEW.chain_id;
+    UPDATE audit_chains SET head = NEW.seal WHERE audit_chains.chain_id = NEW.chain_id;
     RETURN NEW;
 END $$
 """
@@ -41,6 +41,8 @@ END $$
 
 def upgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
+    # Its policy binds the owner of the table too (0005b).
+    op.execute("SET LOCAL app.scope = 'platform'")
     op.create_table(
         "audit_chains",
         sa.Column("chain_id", sa.Uuid(), nullable=False),
@@ -53,12 +55,12 @@ def upgrade() -> None:
     op.add_column("audit_entries", sa.Column("source", sa.String(20), server_default="system", nullable=False))
     op.add_column("audit_entries", sa.Column("user_agent", sa.String(255), nullable=True))
     op.alter_column("audit_entries", "created_at", server_default=None)
-    for name, kind in (("chain_id", sa.Uuid()), ("seq", sa.BigInteger()), ("hash", sa.LargeBinary())):
+    for name, kind in (("chain_id", sa.Uuid()), ("seq", sa.BigInteger()), ("seal", sa.LargeBinary())):
         op.add_column("audit_entries", sa.Column(name, kind, nullable=True))
     op.execute(_SEAL)
     op.execute(_KEEP)
     _seal_what_is_there()
-    for name in ("chain_id", "seq", "hash"):
+    for name in ("chain_id", "seq", "seal"):
         op.alter_column("audit_entries", name, nullable=False)
     op.create_index("uq_audit_entries_chain_id_seq", "audit_entries", ["chain_id", "seq"], unique=True)
     op.execute("CREATE TRIGGER seal BEFORE INSERT ON audit_entries FOR EACH ROW EXECUTE FUNCTION audit_entry_seal()")
@@ -88,6 +90,8 @@ def _seal_what_is_there() -> None:
 
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
+    # Its policy binds the owner of the table too (0005b).
+    op.execute("SET LOCAL app.scope = 'platform'")
     for trigger in ("seal", "keep", "keep_all"):
         op.execute(f"DROP TRIGGER {trigger} ON audit_entries")
     op.execute("DROP FUNCTION audit_entry_seal")
@@ -101,7 +105,7 @@ def downgrade() -> None:
         "UPDATE audit_entries a SET actor_id = NULL WHERE NOT EXISTS (SELECT FROM users u WHERE u.id = a.actor_id)"
     )
     op.drop_index("uq_audit_entries_chain_id_seq", table_name="audit_entries")
-    for name in ("hash", "seq", "chain_id", "user_agent", "source"):
+    for name in ("seal", "seq", "chain_id", "user_agent", "source"):
         op.drop_column("audit_entries", name)
     op.alter_column("audit_entries", "created_at", server_default=sa.text("now()"))
     op.create_foreign_key(

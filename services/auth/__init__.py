@@ -31,7 +31,7 @@ from services.mail import MailService
 from services.notifications import NotificationService
 from services.phones import PhoneService
 from services.tenants import TenantService
-from services.tenants.errors import NoTenantAccess, TenantSuspended
+from services.tenants.errors import NoTenantAccess, TenantDeleted, TenantSuspended
 from services.unit_of_work import UnitOfWork, UnitOfWorkFactory
 
 __all__ = ["AuthService", "Device", "Newcomer", "PhoneSignUp", "ProfileChanges", "SignUp", "read_bearer"]
@@ -149,11 +149,13 @@ class AuthService:
         return self._signer.public_keys
 
     async def require_open_tenant(self, uow: UnitOfWork, tenant_id: UUID | None) -> None:
-        """Raise TenantSuspended when a tenant is closed to its people."""
+        """Raise TenantSuspended or TenantDeleted when a tenant is closed to its people."""
         if tenant_id is None:
             return
-        status = await uow.session.scalar(select(Tenant.status).where(Tenant.id == tenant_id))
-        if status is TenantStatus.SUSPENDED:
+        tenant = await uow.session.scalar(select(Tenant).where(Tenant.id == tenant_id))
+        if tenant is not None and tenant.deletion_due_at is not None:
+            raise TenantDeleted
+        if tenant is not None and tenant.status is TenantStatus.SUSPENDED:
             raise TenantSuspended
 
     async def create_superuser(self, uow: UnitOfWork, *, email: str, password: str, full_name: str) -> User:

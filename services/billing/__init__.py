@@ -20,6 +20,7 @@ from services.billing.sandbox import SandboxDesk
 from services.billing.subscriptions import Subscriptions
 from services.billing.sweeper import Sweeper
 from services.billing.views import CheckoutView, InvoiceView, PlanView, SubscriptionView
+from services.billing.winding_up import WindingUp
 from services.identity import Principal, require_tenant
 from services.notifications import NotificationService
 from services.unit_of_work import RequestTrace, UnitOfWork, UnitOfWorkFactory
@@ -57,6 +58,7 @@ class BillingService:
             cancellations=self._cancellations,
         )
         self._sweeper = Sweeper(units, providers=providers, announcer=announcer)
+        self.winding_up = WindingUp(announcer=announcer, cancellations=self._cancellations)
         self.sandbox = SandboxDesk(providers)
 
     async def plans(self, uow: UnitOfWork) -> list[PlanView]:

@@ -7,7 +7,6 @@ from uuid import UUID, uuid4
 from sqlalchemy import select
 
 from models.billing import BillingPeriod, CheckoutSession, CheckoutState, Plan, Subscription, SubscriptionStatus
-from models.tenants import Role
 from models.users import User
 from providers.payments import (
     CheckoutCreated,
@@ -27,7 +26,8 @@ from services.billing.errors import (
 from services.billing.lookup import locked_subscription
 from services.billing.plans import plan_for_sale
 from services.billing.views import CheckoutView
-from services.identity import Principal, require_role, require_tenant
+from services.identity import Principal, require_permission, require_tenant
+from services.permissions import Permission
 from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfWorkFactory
 
 _STRIPE = "stripe"
@@ -67,7 +67,7 @@ class Checkouts:
             ProviderRejected, ProviderUnavailable: the provider did not open a checkout.
         """
         tenant_id = require_tenant(actor)
-        require_role(actor.role, Role.OWNER, Role.ADMIN)
+        require_permission(actor.role, Permission.PLAN_BUY)
         provider = self._choose(order.provider)
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
             request = await self._record_intent(uow, actor, order, provider=provider, tenant_id=tenant_id)

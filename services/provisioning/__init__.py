@@ -11,6 +11,7 @@ from services.notifications import NotificationService
 from services.provisioning.claims import Claims
 from services.provisioning.errors import JobNotFound, JobNotRetryable, JobTypeUnavailable, SiteNotFound
 from services.provisioning.outcomes import Outcomes
+from services.provisioning.removal import SiteRemoval
 from services.provisioning.requests import JobFilter, JobRequests
 from services.provisioning.runner import JobRunner
 from services.provisioning.sites import SiteAddresses, site_view
@@ -50,6 +51,7 @@ class ProvisioningService(JobRequests):
         claims = Claims(units, outcomes, addresses=SiteAddresses(site_url_template), timing=timing)
         self._runner = JobRunner(units, driver, claims=claims, outcomes=outcomes, timing=timing)
         self._sweep = Sweep(units, timing=timing)
+        self.removal = SiteRemoval(self)
 
     async def run(self, job_id: UUID) -> None:
         """Run a job if it is its turn; may be called again, and elsewhere, for the same job at any time."""

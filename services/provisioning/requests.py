@@ -16,17 +16,17 @@ from models.provisioning import (
     ProvisioningStep,
     StepState,
 )
-from models.tenants import Role, Tenant
+from models.tenants import Tenant
 from providers.provisioning.contract import ProvisioningDriver, UnknownStep
-from services.identity import Principal, require_role, require_tenant
+from services.identity import Principal, require_permission, require_tenant
+from services.permissions import Permission
 from services.provisioning.claims import steps_of
-from services.provisioning.errors import JobNotFound, JobNotRetryable, JobTypeUnavailable
+from services.provisioning.errors import JobNotFound, JobNotRetryable, JobTypeUnavailable, TenantEnding
 from services.provisioning.outcomes import RUN_TASK, Outcomes, announce
 from services.provisioning.views import JobDetailView, JobView, job_detail_view, job_view
 from services.unit_of_work import UnitOfWork
 
 _LOG_LINES: Final = 200
-_MANAGERS: Final = (Role.OWNER, Role.ADMIN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +73,10 @@ class JobRequests:
         return job
 
     async def create(self, uow: UnitOfWork, actor: Principal, *, job_type: JobType) -> JobDetailView:
-        """Queue a job for the caller's tenant; for owners and admins. Raises JobTypeUnavailable."""
+        """Queue a job for the caller's tenant; for owners and admins. Raises JobTypeUnavailable and TenantEnding."""
         tenant_id = require_tenant(actor)
-        require_role(actor.role, *_MANAGERS)
-        tenant = (await uow.session.scalars(select(Tenant).where(Tenant.id == tenant_id))).one()
+        require_permission(actor.role, Permission.JOBS_MANAGE)
+        tenant = await _lasting_tenant(uow, tenant_id)
         job = await self.enqueue(uow, tenant, job_type, requested_by=actor.user_id)
         # Flushed so that the steps just added can be read back in their order.
         await uow.session.flush()
@@ -105,11 +105,12 @@ class JobRequests:
         return await self._details(uow, await self._job(uow, actor, job_id))
 
     async def retry(self, uow: UnitOfWork, actor: Principal, *, job_id: UUID) -> JobDetailView:
-        """Queue a finished job anew; for owners and admins. Raises JobNotFound and JobNotRetryable.
+        """Queue a finished job anew; for owners and admins. Raises JobNotFound, JobNotRetryable and TenantEnding.
 
         A failed or cancelled job goes on at its first unfinished step; a completed one is done once more as a whole.
         """
         job = await self._job(uow, actor, job_id, for_change=True)
+        await _lasting_tenant(uow, job.tenant_id)
         done_before = job.state is JobState.SUCCEEDED
         if not job.retry(uow.now):
             raise JobNotRetryable
@@ -129,16 +130,19 @@ class JobRequests:
         the others first. A finished job is returned as it is.
         """
         job = await self._job(uow, actor, job_id, for_change=True)
-        if job.is_finished:
-            return await self._details(uow, job)
-        self._audit(uow, job, "cancel_requested", actor_id=actor.user_id)
+        if not job.is_finished:
+            await self.cancel_job(uow, job, actor_id=actor.user_id)
+        return await self._details(uow, job)
+
+    async def cancel_job(self, uow: UnitOfWork, job: ProvisioningJob, *, actor_id: UUID | None) -> None:
+        """Cancel a locked, unfinished job; whoever calls has checked who asks."""
+        self._audit(uow, job, "cancel_requested", actor_id=actor_id)
         if job.can_cancel_at_once(await steps_of(uow, job.id)):
             await self._outcomes.cancelled(uow, job)
         else:
             job.request_cancel(uow.now)
             announce(uow, job)
             uow.ring(RUN_TASK, job.id)
-        return await self._details(uow, job)
 
     def _steps(self, job: ProvisioningJob) -> Sequence[ProvisioningStep]:
         try:
@@ -164,7 +168,7 @@ class JobRequests:
         tenant_id = require_tenant(actor)
         statement = select(ProvisioningJob).where(ProvisioningJob.id == job_id, ProvisioningJob.tenant_id == tenant_id)
         if for_change:
-            require_role(actor.role, *_MANAGERS)
+            require_permission(actor.role, Permission.JOBS_MANAGE)
             # Locked, so that a worker's claim comes either before this change or after it.
             statement = statement.with_for_update(key_share=True)
         job = (await uow.session.scalars(statement)).one_or_none()
@@ -185,3 +189,12 @@ class JobRequests:
             subject=("provisioning_job", job.id),
             details={"job_type": job.job_type.value},
         )
+
+
+async def _lasting_tenant(uow: UnitOfWork, tenant_id: UUID) -> Tenant:
+    # Locked, so that whoever asks for the tenant's deletion at this moment finds the job, or is found here.
+    statement = select(Tenant).where(Tenant.id == tenant_id).with_for_update(read=True)
+    tenant = (await uow.session.scalars(statement)).one()
+    if tenant.deletion_due_at is not None:
+        raise TenantEnding
+    return tenant

@@ -1,6 +1,7 @@
 """Tenants: the companies that are billed, provisioned and watched."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,13 +16,18 @@ from models.users import User
 from services.billing import BillingService
 from services.identity import Principal, require_tenant
 from services.mail import MailService
+from services.permissions import Permission
 from services.provisioning import ProvisioningService
+from services.tenants.deletion import Deletion
+from services.tenants.errors import TooManyTenants
+from services.tenants.export import Export
 from services.tenants.invitations import Invitations
-from services.tenants.members import Members, attach, membership_of
+from services.tenants.members import Members, attach, lock_user, membership_of
+from services.tenants.ownership import Ownership
 from services.tenants.slugs import free_slug
 from services.tenants.suspension import Suspension
 from services.tenants.views import CurrentTenantView, TenantDetailView, TenantStatusView
-from services.unit_of_work import UnitOfWork
+from services.unit_of_work import UnitOfWork, UnitOfWorkFactory
 
 __all__ = ["TenantChanges", "TenantService"]
 
@@ -37,17 +43,41 @@ class TenantChanges:
 class TenantService:
     """Founding, showing and changing tenants; `members` and `invitations` hold the use cases about people.
 
-    `suspension` holds those of the platform's operators.
+    `ownership` holds those about owners, `deletion` and `export` those about a tenant's end, and `suspension` those of
+    the platform's operators.
+
+    Args:
+        max_owned: how many tenants one person may own by founding them.
+        deletion_grace: how long a tenant that is to be deleted can be restored.
     """
 
     def __init__(
-        self, *, billing: BillingService, provisioning: ProvisioningService, mail: MailService, public_url: str
+        self,
+        *,
+        units: UnitOfWorkFactory,
+        billing: BillingService,
+        provisioning: ProvisioningService,
+        mail: MailService,
+        public_url: str,
+        max_owned: int,
+        deletion_grace: timedelta,
     ) -> None:
         self._billing = billing
         self._provisioning = provisioning
         self.members = Members()
         self.invitations = Invitations(mail=mail, public_url=public_url)
         self.suspension = Suspension()
+        self.ownership = Ownership()
+        self.export = Export(units)
+        self.deletion = Deletion(
+            units=units,
+            billing=billing,
+            provisioning=provisioning,
+            mail=mail,
+            public_url=public_url,
+            grace=deletion_grace,
+        )
+        self._max_owned = max_owned
 
     async def create(self, uow: UnitOfWork, *, name: str, owner: User, slug_from: str | None = None) -> Tenant:
         """Found a tenant: its owner's place, its trial and the job that makes its site, all in this transaction.
@@ -67,6 +97,24 @@ class TenantService:
         await self._billing.start_trial(uow, tenant)
         await self._provisioning.enqueue(uow, tenant, JobType.CREATE_SITE, requested_by=owner.id)
         return tenant
+
+    async def create_further(self, uow: UnitOfWork, actor: Principal, *, name: str) -> TenantDetailView:
+        """Found one more tenant for somebody who has signed up; it is not their default. Needs a PlatformScope.
+
+        Raises TooManyTenants.
+        """
+        # Held, so that two requests at once cannot both be the last that is allowed.
+        await lock_user(uow, actor.user_id)
+        owned = await uow.session.scalar(
+            select(func.count())
+            .select_from(Membership)
+            .where(Membership.user_id == actor.user_id, Membership.role == Role.OWNER)
+        )
+        if (owned or 0) >= self._max_owned:
+            raise TooManyTenants
+        owner = (await uow.session.scalars(select(User).where(User.id == actor.user_id))).one()
+        tenant = await self.create(uow, name=name, owner=owner)
+        return TenantDetailView.seen_by(await membership_of(uow, actor, tenant.id))
 
     async def ensure_tenant(self, uow: UnitOfWork, *, name: str, slug: str, owner: User) -> Tenant:
         """Return the tenant of this slug, founded as `active` with a trial when there is none (demo accounts).
@@ -117,7 +165,7 @@ class TenantService:
         tenant = (await membership_of(uow, actor, tenant_id)).tenant
         return TenantStatusView(
             tenant_id=tenant.id,
-            status=tenant.status,
+            status=tenant.shown_status,
             erpnext_site_url=tenant.erpnext_site_url,
             updated_at=tenant.updated_at,
         )
@@ -126,7 +174,7 @@ class TenantService:
         self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, changes: TenantChanges
     ) -> TenantDetailView:
         """Change the name or replace the settings; for owners and admins."""
-        membership = await membership_of(uow, actor, tenant_id, Role.OWNER, Role.ADMIN)
+        membership = await membership_of(uow, actor, tenant_id, Permission.TENANT_CHANGE)
         tenant = membership.tenant
         given = {"name": changes.name, "settings": changes.settings}
         changed = {field: value for field, value in given.items() if value is not None}

@@ -87,3 +87,50 @@ class TenantSuspended(PermissionDenied):
 
     code = "TENANT_SUSPENDED"
     message = "This tenant is suspended"
+
+
+class LastOwner(DomainError):
+    """The tenant would be left without an owner; the database refuses that, whoever races (docs/adr/0015)."""
+
+    kind = ErrorKind.CONFLICT
+    code = "LAST_OWNER"
+    message = "A tenant needs at least one owner; transfer the ownership first"
+
+
+class OwnershipNotTransferable(DomainError):
+    """Whoever is to own the tenant cannot: it is the caller, or somebody whose account is switched off."""
+
+    kind = ErrorKind.CONFLICT
+    code = "TENANT_ERROR"
+    message = "Ownership cannot be transferred to this user"
+
+
+class TooManyTenants(DomainError):
+    """The caller owns as many tenants as one person may."""
+
+    kind = ErrorKind.CONFLICT
+    code = "TENANT_LIMIT"
+    message = "You own as many tenants as you may"
+
+
+class TenantDeleted(PermissionDenied):
+    """The tenant is to be deleted and closed to its people; an owner may still restore it."""
+
+    code = "TENANT_DELETED"
+    message = "This tenant is to be deleted"
+
+
+class DeletionNotRequested(DomainError):
+    """There is nothing to restore: nobody has asked for the tenant's end."""
+
+    kind = ErrorKind.CONFLICT
+    code = "CONFLICT"
+    message = "This tenant is not to be deleted"
+
+
+class DeletionUnderWay(DomainError):
+    """The time in which the tenant could be restored is over."""
+
+    kind = ErrorKind.GONE
+    code = "TENANT_DELETED"
+    message = "This tenant can no longer be restored"

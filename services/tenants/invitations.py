@@ -12,6 +12,7 @@ from models.tenants import Invitation, InvitationState, Membership, Role
 from models.users import User
 from services.identity import Principal
 from services.mail import MailService
+from services.permissions import Permission
 from services.tenants.errors import (
     AlreadyMember,
     InvitationClosed,
@@ -41,7 +42,7 @@ class Invitations:
         Inviting an address again renews its invitation, whose earlier token is void.
         Raises AlreadyMember and OwnerRoleNotGrantable.
         """
-        host = await membership_of(uow, actor, tenant_id, Role.OWNER, Role.ADMIN)
+        host = await membership_of(uow, actor, tenant_id, Permission.MEMBERS_INVITE)
         if role is Role.OWNER:
             raise OwnerRoleNotGrantable
         user = await uow.session.scalar(select(User).where(User.has_email(email)))
@@ -53,7 +54,7 @@ class Invitations:
         self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, page: PageRequest
     ) -> Page[InvitationView]:
         """Show the invitations, newest first; for owners and admins."""
-        await membership_of(uow, actor, tenant_id, Role.OWNER, Role.ADMIN)
+        await membership_of(uow, actor, tenant_id, Permission.MEMBERS_INVITE)
         total = await uow.session.scalar(
             select(func.count()).select_from(Invitation).where(Invitation.tenant_id == tenant_id)
         )
@@ -69,7 +70,7 @@ class Invitations:
 
     async def revoke(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, invitation_id: UUID) -> None:
         """Take an offer back; for owners and admins. Raises InvitationNotFound and InvitationClosed."""
-        await membership_of(uow, actor, tenant_id, Role.OWNER, Role.ADMIN)
+        await membership_of(uow, actor, tenant_id, Permission.MEMBERS_INVITE)
         invitation = await uow.session.scalar(
             select(Invitation)
             .where(Invitation.id == invitation_id, Invitation.tenant_id == tenant_id)

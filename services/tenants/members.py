@@ -10,9 +10,11 @@ from sqlalchemy.orm import joinedload
 from core.pagination import Page, PageRequest
 from models.tenants import Membership, Role
 from models.users import User
-from services.identity import Principal, require_role
+from services.identity import Principal, require_permission
+from services.permissions import Permission
 from services.standing import place_changed
 from services.tenants.errors import (
+    LastOwner,
     MemberNotFound,
     NoTenantAccess,
     OwnerNotRemovable,
@@ -20,15 +22,18 @@ from services.tenants.errors import (
     OwnerRoleNotGrantable,
     SelfNotRemovable,
 )
+from services.tenants.last_owner import has_other_owner, hold_places, role_of, write_places
 from services.tenants.views import MemberView
 from services.unit_of_work import UnitOfWork
 
 
-async def membership_of(uow: UnitOfWork, actor: Principal, tenant_id: UUID, *allowed: Role) -> Membership:
+async def membership_of(
+    uow: UnitOfWork, actor: Principal, tenant_id: UUID, permission: Permission | None = None
+) -> Membership:
     """Return the caller's place in a tenant, its `tenant` loaded; the token's own tenant plays no part.
 
-    Raises NoTenantAccess for a tenant that is foreign or does not exist, and RoleRequired when `allowed` names roles
-    and the caller's is none of them.
+    Raises NoTenantAccess for a tenant that is foreign or does not exist, and RoleRequired when a `permission` is
+    asked for that the caller's role does not give.
     """
     membership = await uow.session.scalar(
         select(Membership)
@@ -37,8 +42,8 @@ async def membership_of(uow: UnitOfWork, actor: Principal, tenant_id: UUID, *all
     )
     if membership is None:
         raise NoTenantAccess
-    if allowed:
-        require_role(membership.role, *allowed)
+    if permission is not None:
+        require_permission(membership.role, permission)
     return membership
 
 
@@ -100,7 +105,7 @@ class Members:
 
     async def list(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, page: PageRequest) -> Page[MemberView]:
         """Show the users, newest first; for owners and admins."""
-        await membership_of(uow, actor, tenant_id, Role.OWNER, Role.ADMIN)
+        await membership_of(uow, actor, tenant_id, Permission.MEMBERS_READ)
         total = await uow.session.scalar(
             select(func.count()).select_from(Membership).where(Membership.tenant_id == tenant_id)
         )
@@ -117,17 +122,22 @@ class Members:
     async def change_role(
         self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, user_id: UUID, role: Role
     ) -> None:
-        """Give a member another role; for the owner only.
+        """Give a member another role; for owners only. Where there are several owners, one may demote another.
 
-        Raises MemberNotFound, OwnerRoleFixed and OwnerRoleNotGrantable.
+        Raises MemberNotFound, OwnerRoleFixed, OwnerRoleNotGrantable and LastOwner.
         """
-        await membership_of(uow, actor, tenant_id, Role.OWNER)
+        await membership_of(uow, actor, tenant_id, Permission.MEMBERS_CHANGE_ROLE)
+        await hold_places(uow, tenant_id)
         membership = await self._locked(uow, tenant_id, user_id)
-        if membership.role is Role.OWNER:
-            raise OwnerRoleFixed
+        if membership.role is Role.OWNER and not await has_other_owner(uow, tenant_id, user_id):
+            # Whoever asks is an owner, or was one until a moment ago, when the other was faster.
+            raise OwnerRoleFixed if user_id == actor.user_id else LastOwner
+        # Asked again under the lock: the caller may have lost the right while waiting for it.
+        require_permission(await role_of(uow, tenant_id, actor.user_id), Permission.MEMBERS_CHANGE_ROLE)
         if role is Role.OWNER:
-            raise OwnerRoleNotGrantable
+            raise OwnerRoleFixed if membership.role is Role.OWNER else OwnerRoleNotGrantable
         previous, membership.role = membership.role, role
+        await write_places(uow)
         uow.record(place_changed(tenant_id, user_id, role))
         uow.audit(
             "member.role_changed",
@@ -140,15 +150,26 @@ class Members:
     async def remove(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, user_id: UUID) -> None:
         """Take a member's place away; for owners and admins. The user's tokens for the tenant are void at once.
 
-        Raises SelfNotRemovable, MemberNotFound and OwnerNotRemovable.
+        An owner is removed by another owner only. Raises SelfNotRemovable, MemberNotFound, OwnerNotRemovable and
+        LastOwner.
         """
-        await membership_of(uow, actor, tenant_id, Role.OWNER, Role.ADMIN)
+        own = await membership_of(uow, actor, tenant_id, Permission.MEMBERS_REMOVE)
         if user_id == actor.user_id:
             raise SelfNotRemovable
+        await hold_places(uow, tenant_id)
         membership = await self._locked(uow, tenant_id, user_id)
         if membership.role is Role.OWNER:
-            raise OwnerNotRemovable
+            if own.role is not Role.OWNER:
+                raise OwnerNotRemovable
+            if not await has_other_owner(uow, tenant_id, user_id):
+                raise LastOwner
+        # Asked again under the lock: the caller may have lost the right while waiting for it.
+        own_role = await role_of(uow, tenant_id, actor.user_id)
+        require_permission(own_role, Permission.MEMBERS_REMOVE)
+        if membership.role is Role.OWNER:
+            require_permission(own_role, Permission.MEMBERS_CHANGE_ROLE)
         await uow.session.delete(membership)
+        await write_places(uow)
         uow.record(place_changed(tenant_id, user_id, None))
         uow.audit(
             "member.removed",

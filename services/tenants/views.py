@@ -33,7 +33,7 @@ class TenantView(View):
             id=tenant.id,
             name=tenant.name,
             slug=tenant.slug,
-            status=tenant.status,
+            status=tenant.shown_status,
             erpnext_site_url=tenant.erpnext_site_url,
             created_at=tenant.created_at,
             updated_at=tenant.updated_at,
@@ -73,6 +73,13 @@ class TenantStatusView(View):
     status: TenantStatus
     erpnext_site_url: str | None
     updated_at: datetime
+
+
+class DeletionView(View):
+    """A tenant that is to be deleted: until `due_at` its owner can restore it."""
+
+    tenant_id: UUID
+    due_at: datetime
 
 
 class UserTenantView(View):

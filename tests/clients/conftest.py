@@ -24,6 +24,7 @@ from tests.support.listeners import Listener
 from tests.support.people import Person, address, company_factory, request
 from tests.support.relay import Relay, relay_to
 from tests.support.running import Orchestrator, Running, start
+from tests.support.spine import everything
 from tests.support.stores import free_port
 
 
@@ -53,7 +54,7 @@ class Log:
             )
             .order_by(LoggedEvent.seq)
         )
-        async with self._engine.connect() as connection:
+        async with everything(self._engine) as connection:
             return [(row.seq, row.name) for row in await connection.execute(chosen)]
 
     async def write(self, count: int, *, batch: int = 500) -> int:

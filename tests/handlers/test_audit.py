@@ -38,7 +38,7 @@ async def test_the_owner_sees_who_did_what(company: RegisterCompany) -> None:
     newest = entries[0]
     assert set(newest) == {
         *("id", "event", "source", "action", "tenant_id", "actor_id", "subject_type", "subject_id", "details"),
-        *("ip", "user_agent", "request_id", "created_at", "seq", "hash"),
+        *("ip", "user_agent", "request_id", "created_at", "seq", "seal"),
     }
     assert (newest["event"], newest["actor_id"]) == ("rest.tenant.updated", str(owner.user_id))
     assert (newest["user_agent"], newest["ip"]) == ("Tests/1", "127.0.0.1")

@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.database import downgrade, migrate
+from server.isolation import as_owner
 from services.audit import AuditService
 from services.unit_of_work import PlatformScope
 from tests.migrations.test_migrations import own_database
@@ -24,7 +25,7 @@ async def earlier(engine: AsyncEngine) -> AsyncIterator[AsyncEngine]:
 
 async def test_earlier_entries_are_sealed_in_their_order(earlier: AsyncEngine) -> None:
     actor_id = uuid4()
-    async with earlier.begin() as connection:
+    async with as_owner(earlier) as connection:
         await connection.execute(
             text(
                 "INSERT INTO users (id, email, full_name, hashed_password, is_active, is_superuser, locale) "
@@ -40,6 +41,7 @@ async def test_earlier_entries_are_sealed_in_their_order(earlier: AsyncEngine) -
                 ),
                 {"actor": actor_id, "subject": str(number)},
             )
+        await connection.commit()
     await migrate(earlier)
     async with spine(earlier, Ears())(PlatformScope("tests look at everything")) as uow:
         verdict = await AuditService().verify(uow)
@@ -50,6 +52,6 @@ async def test_earlier_entries_are_sealed_in_their_order(earlier: AsyncEngine) -
     assert (verdict.faults, verdict.entries) == ([], 3)
     assert found == [(number + 1, str(number), actor_id) for number in range(3)]
     await downgrade(earlier, "0003")
-    async with earlier.connect() as connection:
+    async with as_owner(earlier) as connection:
         kept = await connection.execute(text("SELECT subject_id, actor_id FROM audit_entries ORDER BY id"))
         assert kept.all() == [(str(number), actor_id) for number in range(3)]

@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from models import Base
 from server.database import create_engine, downgrade, migrate
+from server.isolation import as_owner
 
 ROOT = Path(__file__).resolve().parents[2]
 # The advisory lock of migrations/env.py, which cannot be imported outside a migration.
@@ -48,6 +49,10 @@ CATALOGUE = {
     """,
     "functions": "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
     "policies": "SELECT tablename, policyname, qual, with_check FROM pg_policies WHERE schemaname = 'public'",
+    "row security": """
+        SELECT relname, relrowsecurity, relforcerowsecurity FROM pg_class
+        WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'alembic_version'
+    """,
     "triggers": "SELECT tgrelid::regclass::text, tgname FROM pg_trigger WHERE NOT tgisinternal",
 }
 
@@ -75,7 +80,7 @@ async def empty(engine: AsyncEngine) -> AsyncIterator[AsyncEngine]:
 
 
 async def schema(engine: AsyncEngine) -> dict[str, list[str]]:
-    async with engine.connect() as connection:
+    async with as_owner(engine) as connection:
         return {
             part: sorted(repr(tuple(row)) for row in await connection.execute(text(statement)))
             for part, statement in CATALOGUE.items()
@@ -83,7 +88,7 @@ async def schema(engine: AsyncEngine) -> dict[str, list[str]]:
 
 
 async def revision(engine: AsyncEngine) -> list[str]:
-    async with engine.connect() as connection:
+    async with as_owner(engine) as connection:
         return list((await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars())
 
 
@@ -100,10 +105,10 @@ def check(connection: Connection) -> None:
 async def test_up_from_nothing_gives_what_the_models_say(engine: AsyncEngine, empty: AsyncEngine) -> None:
     await migrate(empty)
     assert await revision(empty) == scripts().get_heads()
-    async with empty.connect() as connection:
+    async with as_owner(empty) as connection:
         await connection.run_sync(check)
     async with own_database(engine) as modelled:
-        async with modelled.begin() as connection:
+        async with as_owner(modelled) as connection, connection.begin():
             await connection.run_sync(Base.metadata.create_all)
         expected = await schema(modelled)
     found = await schema(empty)
@@ -114,9 +119,9 @@ async def test_up_from_nothing_gives_what_the_models_say(engine: AsyncEngine, em
 
 async def test_a_difference_would_be_found(empty: AsyncEngine) -> None:
     await migrate(empty)
-    async with empty.begin() as connection:
+    async with as_owner(empty) as connection, connection.begin():
         await connection.execute(text("ALTER TABLE users DROP COLUMN locale"))
-    async with empty.connect() as connection:
+    async with as_owner(empty) as connection:
         with pytest.raises(CommandError, match="locale"):
             await connection.run_sync(check)
 
@@ -179,7 +184,7 @@ async def test_processes_that_migrate_at_once_wait_for_each_other(empty: AsyncEn
 async def test_the_wait_for_another_migration_outlasts_the_lock_timeout(empty: AsyncEngine) -> None:
     """A migration may run for minutes; an instance that starts meanwhile must not give up after the lock timeout."""
     impatient = create_async_engine(empty.url, connect_args={"server_settings": {"lock_timeout": "200ms"}})
-    async with empty.connect() as other:
+    async with as_owner(empty) as other:
         await other.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
         waiting = asyncio.create_task(migrate(impatient))
         await asyncio.sleep(0.5)
@@ -191,11 +196,11 @@ async def test_the_wait_for_another_migration_outlasts_the_lock_timeout(empty: A
 
 
 async def test_a_failed_migration_frees_the_lock(empty: AsyncEngine) -> None:
-    async with empty.begin() as connection:
+    async with as_owner(empty) as connection, connection.begin():
         await connection.execute(text("CREATE TABLE users (in_the_way int)"))
     with pytest.raises(Exception, match="users"):
         await migrate(empty)
-    async with empty.begin() as connection:
+    async with as_owner(empty) as connection, connection.begin():
         await connection.execute(text("DROP TABLE users"))
     await migrate(empty)
     assert await revision(empty) == scripts().get_heads()

@@ -14,6 +14,7 @@ from realtime.rooms import tenant_room
 from tests.namespaces.test_delivery import payment, record
 from tests.support.relay import Relay
 from tests.support.running import Orchestrator
+from tests.support.spine import everything
 
 
 class Door(Relay):
@@ -83,7 +84,7 @@ async def fill(
     size: int = 10,
 ) -> None:
     """Write many events into a tenant's stream at once, and wait until the server has delivered them."""
-    async with orchestrator.house.engine.begin() as connection:
+    async with everything(orchestrator.house.engine) as connection:
         head = await connection.scalar(
             text("UPDATE event_streams SET head = head + :count WHERE tenant_id = :tenant_id RETURNING head"),
             {"count": count, "tenant_id": tenant_id},
@@ -109,7 +110,7 @@ async def fill(
 
 async def forget(engine: AsyncEngine, tenant_id: UUID, upto: int) -> None:
     """Prune one tenant's stream."""
-    async with engine.begin() as connection:
+    async with everything(engine) as connection:
         values = {"tenant_id": tenant_id, "upto": upto}
         await connection.execute(text("UPDATE event_streams SET floor = :upto WHERE tenant_id = :tenant_id"), values)
         await connection.execute(text("DELETE FROM events WHERE tenant_id = :tenant_id AND seq <= :upto"), values)
@@ -117,7 +118,7 @@ async def forget(engine: AsyncEngine, tenant_id: UUID, upto: int) -> None:
 
 async def rename_epoch(engine: AsyncEngine, tenant_id: UUID) -> None:
     """Make a stream look as if it came from a backup."""
-    async with engine.begin() as connection:
+    async with everything(engine) as connection:
         await connection.execute(
             text("UPDATE event_streams SET epoch = :epoch WHERE tenant_id = :tenant_id"),
             {"epoch": uuid4().hex[:8], "tenant_id": tenant_id},

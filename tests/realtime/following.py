@@ -11,7 +11,7 @@ from realtime.follower import Follower
 from realtime.log import EventLog, NumberedEvent
 from realtime.meter import Meter
 from services.unit_of_work import TenantScope
-from tests.support.spine import Ears, Said, spine
+from tests.support.spine import Ears, Said, everything, spine
 from tests.support.waiting import until
 
 
@@ -71,7 +71,7 @@ async def write(engine: AsyncEngine, tenant_id: UUID, count: int) -> list[Number
 
 async def restore(engine: AsyncEngine, tenant_id: UUID, head: int, *, same_epoch: bool = False) -> str:
     """Put the stream where a backup would have left it, under another epoch unless told otherwise; returns that."""
-    async with engine.begin() as connection:
+    async with everything(engine) as connection:
         values = {"tenant_id": tenant_id, "head": head}
         await connection.execute(text("DELETE FROM events WHERE tenant_id = :tenant_id AND seq > :head"), values)
         await connection.execute(text("UPDATE event_streams SET head = :head WHERE tenant_id = :tenant_id"), values)

@@ -10,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from realtime import log as log_module
 from realtime.log import NO_EVENTS, EventLog, StreamState
+from server.isolation import as_owner
 from tests.realtime.following import write
-from tests.support.spine import new_tenant
+from tests.support.spine import everything, new_tenant
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -45,7 +46,7 @@ async def test_the_epoch_is_that_of_this_database_and_this_row(engine: AsyncEngi
     await write(engine, tenant_id, 1)
     before = (await log.states([tenant_id]))[tenant_id].epoch
     assert (await log.states([tenant_id]))[tenant_id].epoch == before
-    async with engine.begin() as connection:
+    async with everything(engine) as connection:
         await connection.execute(
             text("UPDATE event_streams SET epoch = 'restored' WHERE tenant_id = :id"), {"id": tenant_id}
         )
@@ -76,7 +77,7 @@ async def test_a_reader_of_other_rooms_or_namespaces_gets_nothing_but_the_state(
 
 
 async def test_an_ordinary_role_may_read_what_the_epoch_is_made_of(engine: AsyncEngine) -> None:
-    async with engine.begin() as connection:
+    async with as_owner(engine) as connection, connection.begin():
         await connection.execute(text("CREATE ROLE log_reader_test NOSUPERUSER"))
         await connection.execute(text("SET LOCAL ROLE log_reader_test"))
         statement = "SELECT system_identifier, pg_walfile_name(pg_current_wal_lsn()) FROM pg_control_system()"
@@ -150,7 +151,7 @@ class TestPruning:
         """Numbers are given in the order of commits, not of clocks; what is left has no hole."""
         tenant_id = await new_tenant(engine)
         await write(engine, tenant_id, 4)
-        async with engine.begin() as connection:
+        async with everything(engine) as connection:
             await connection.execute(
                 text("UPDATE events SET created_at = :at WHERE tenant_id = :id AND seq = 3"),
                 {"at": LONG_AGO, "id": tenant_id},
@@ -190,7 +191,7 @@ class TestPruning:
 
 async def age(engine: AsyncEngine, tenant_id: UUID, upto: int) -> None:
     """Make the first events of a stream old."""
-    async with engine.begin() as connection:
+    async with everything(engine) as connection:
         await connection.execute(
             text("UPDATE events SET created_at = :at WHERE tenant_id = :id AND seq <= :upto"),
             {"at": LONG_AGO, "id": tenant_id, "upto": upto},

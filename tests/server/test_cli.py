@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.database import create_engine
 from server.settings import Settings
-from tests.support.spine import new_tenant
+from tests.support.spine import everything, new_tenant
 
 # The commands are the same in both deployments; here they meet stores that can be away one by one.
 pytestmark = pytest.mark.cluster
@@ -103,7 +103,7 @@ async def new_database(engine: AsyncEngine) -> AsyncIterator[AsyncEngine]:
 
 
 async def count(engine: AsyncEngine, table: str) -> int:
-    async with engine.connect() as connection:
+    async with everything(engine) as connection:
         return int((await connection.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one())  # noqa: S608
 
 
@@ -234,7 +234,7 @@ class TestData:
         slug, database = f"t-{tenant_id.hex}", {"DATABASE_URL": addresses["DATABASE_URL"]}
 
         async def status() -> str:
-            async with engine.connect() as connection:
+            async with everything(engine) as connection:
                 found = await connection.execute(text("SELECT status FROM tenants WHERE id = :id"), {"id": tenant_id})
                 return str(found.scalar_one())
 

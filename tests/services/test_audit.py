@@ -10,11 +10,12 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from models.audit import AuditChain, AuditEntry
+from server.isolation import as_owner
 from services.audit import AuditService, Verdict
-from services.unit_of_work import PlatformScope, RequestTrace, TenantScope, UnitOfWork, guard_tenants
+from services.unit_of_work import PlatformScope, RequestTrace, TenantScope, UnitOfWork
 from tests.support.spine import Ears, new_tenant, spine
 
 PLATFORM = PlatformScope("tests look at everything")
@@ -27,7 +28,7 @@ async def deed(engine: AsyncEngine, tenant_id: UUID | None, *, actor_id: UUID | 
 
 
 async def entries(engine: AsyncEngine, chain_id: UUID) -> list[AuditEntry]:
-    async with AsyncSession(engine) as session:
+    async with as_owner(engine) as connection, AsyncSession(connection) as session:
         return list(
             await session.scalars(select(AuditEntry).where(AuditEntry.chain_id == chain_id).order_by(AuditEntry.seq))
         )
@@ -36,9 +37,7 @@ async def entries(engine: AsyncEngine, chain_id: UUID) -> list[AuditEntry]:
 @asynccontextmanager
 async def tampering(engine: AsyncEngine) -> AsyncIterator[UnitOfWork]:
     """A session in which the database's own guard is asleep, as for its administrator; nothing of it stays."""
-    sessions = async_sessionmaker(engine)
-    guard_tenants(sessions)
-    async with sessions(info={"scope": PLATFORM}) as session:
+    async with as_owner(engine) as connection, AsyncSession(connection) as session:
         await session.execute(text("SET LOCAL session_replication_role = replica"))
         yield UnitOfWork(session, PLATFORM, now=datetime.now(UTC), trace=RequestTrace())
         await session.rollback()
@@ -54,11 +53,11 @@ async def test_entries_of_a_tenant_are_numbered_and_sealed(engine: AsyncEngine) 
         await deed(engine, tenant_id, number=number)
     found = await entries(engine, tenant_id)
     assert [entry.seq for entry in found] == [1, 2, 3]
-    assert len({entry.hash for entry in found}) == 3
+    assert len({entry.seal for entry in found}) == 3
     assert {(entry.source, entry.ip, entry.user_agent) for entry in found} == {("cli", "192.0.2.1", "ü")}
     async with AsyncSession(engine) as session:
         chain = await session.get_one(AuditChain, tenant_id)
-    assert (chain.length, chain.head) == (3, found[-1].hash)
+    assert (chain.length, chain.head) == (3, found[-1].seal)
 
 
 async def test_outside_a_tenant_everybody_has_a_chain(engine: AsyncEngine) -> None:
@@ -117,7 +116,7 @@ async def test_the_database_refuses_changes(engine: AsyncEngine, deed_sql: str) 
     tenant_id = await new_tenant(engine)
     await deed(engine, tenant_id)
     with pytest.raises(DBAPIError, match="never changed"):
-        async with engine.begin() as connection:
+        async with as_owner(engine) as connection:
             await connection.execute(text(deed_sql), {"id": tenant_id})
     assert len(await entries(engine, tenant_id)) == 1
 
@@ -125,8 +124,9 @@ async def test_the_database_refuses_changes(engine: AsyncEngine, deed_sql: str) 
 async def test_entries_outlive_their_tenant(engine: AsyncEngine) -> None:
     tenant_id = await new_tenant(engine)
     await deed(engine, tenant_id)
-    async with engine.begin() as connection:
+    async with as_owner(engine) as connection:
         await connection.execute(text("DELETE FROM tenants WHERE id = :id"), {"id": tenant_id})
+        await connection.commit()
     assert len(await entries(engine, tenant_id)) == 1
 
 

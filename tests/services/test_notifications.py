@@ -16,7 +16,7 @@ from realtime.rooms import member_room
 from services.identity import NoTenantInToken, Principal
 from services.notifications import NotificationNotFound, NotificationService
 from services.unit_of_work import PlatformScope, TenantScope, UnitOfWorkFactory
-from tests.support.spine import Ears, new_tenant, spine
+from tests.support.spine import Ears, everything, new_tenant, spine
 
 PLATFORM = PlatformScope("a test looks at everything")
 service = NotificationService()
@@ -41,7 +41,7 @@ def join(engine: AsyncEngine, units: UnitOfWorkFactory) -> Join:
         user_id = uuid4()
         email = f"{user_id.hex}@example.test"
         person = {"id": user_id, "email": email, "full_name": "P", "hashed_password": "-"}
-        async with engine.begin() as connection:
+        async with everything(engine) as connection:
             users = Base.metadata.tables["users"]
             await connection.execute(insert(users).values(**person, is_active=active, is_superuser=False, locale="en"))
         async with units(PLATFORM) as uow:

@@ -29,7 +29,7 @@ from services.sso import (
 )
 from services.unit_of_work import PlatformScope, TenantScope, UnitOfWorkFactory
 from tests.support.clock import MovableClock
-from tests.support.spine import Ears, new_tenant, spine
+from tests.support.spine import Ears, everything, new_tenant, spine
 
 PLATFORM = PlatformScope("a test looks at everything")
 TEMPLATE = "{site}/api/method/erpmax.sso.login?token={token}"
@@ -48,7 +48,7 @@ class Desk:
     async def member(self, *, site: str | None = "https://acme.example.test", **settings: Any) -> Principal:
         """Make a tenant and a member of it."""
         tenant_id, user_id = await new_tenant(self.engine), uuid4()
-        async with self.engine.begin() as connection:
+        async with everything(self.engine) as connection:
             tables = Base.metadata.tables
             await connection.execute(
                 update(tables["tenants"])

@@ -41,6 +41,8 @@ SECRET = "a secret for tests that is long enough to sign with"
 DEVICE = Device(user_agent="test", ip="127.0.0.1")
 ACCESS = timedelta(minutes=15)
 REFRESH = timedelta(days=7)
+GRACE = timedelta(days=30)
+MAX_OWNED = 3
 
 
 class FarClock(MovableClock):
@@ -141,7 +143,13 @@ def build_identity(
     hasher, signer = WatchedHasher(), TokenSigner(SigningKey.shared(SECRET))
     mail = MailService(units=units, transport=OutboxTransport(outbox, sender="Tests <tests@example.org>"))
     tenants = TenantService(
-        billing=services.billing, provisioning=services.provisioning, mail=mail, public_url="http://localhost"
+        units=units,
+        billing=services.billing,
+        provisioning=services.provisioning,
+        mail=mail,
+        public_url="http://localhost",
+        max_owned=MAX_OWNED,
+        deletion_grace=GRACE,
     )
     phones = PhoneService(
         units=units,

@@ -1,15 +1,17 @@
 """The spine alone: units of work on a real database, with ears instead of doors."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import ClassVar, Literal
 from uuid import UUID, uuid4
 
 from sqlalchemy import insert
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
 from models.base import Base
+from models.isolation import enter
 from realtime.exchange import EphemeralEvent
 from realtime.log import NumberedEvent
 from services.events import DomainEvent
@@ -52,10 +54,20 @@ def spine(engine: AsyncEngine, ears: Ears) -> UnitOfWorkFactory:
     return UnitOfWorkFactory(sessions, clock=MovableClock(), bell=ears, ringer=ears)
 
 
+@asynccontextmanager
+async def everything(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Yield a connection in a transaction to which no tenant's rows are hidden."""
+    async with engine.connect() as connection:
+        assert connection.sync_connection is not None
+        enter(connection.sync_connection, None)
+        async with connection.begin():
+            yield connection
+
+
 async def new_tenant(engine: AsyncEngine) -> UUID:
     """Insert a bare tenant."""
     tenant_id = uuid4()
-    async with engine.begin() as connection:
+    async with everything(engine) as connection:
         tenants = Base.metadata.tables["tenants"]
         await connection.execute(
             insert(tenants).values(id=tenant_id, name="T", slug=f"t-{tenant_id.hex}", status="active", settings={})

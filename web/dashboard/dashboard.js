@@ -11,7 +11,7 @@ const LOG_LENGTH = 200;
 const DRAW_MS = 50;
 const UNFINISHED = new Set(["queued", "running", "retrying"]);
 const MANAGERS = new Set(["owner", "admin"]);
-const REVOKED = { TENANT_ACCESS_REVOKED: "accessRevoked", TENANT_SUSPENDED: "tenantSuspended" };
+const REVOKED = { TENANT_ACCESS_REVOKED: "accessRevoked", TENANT_SUSPENDED: "tenantSuspended", TENANT_DELETED: "tenantDeleted" };
 
 const nothing = () => ({
   me: null,

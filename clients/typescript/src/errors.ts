@@ -19,7 +19,7 @@ export class ConnectRefused extends OrchestratorError {}
 
 /**
  * The right to listen has ended while connected; `code` says why: SESSION_REVOKED, USER_INACTIVE,
- * TENANT_ACCESS_REVOKED or TENANT_SUSPENDED.
+ * TENANT_ACCESS_REVOKED, TENANT_SUSPENDED or TENANT_DELETED.
  */
 export class AccessRevoked extends OrchestratorError {}
 

@@ -8,7 +8,7 @@ from passlib.hash import bcrypt
 from sqlalchemy import delete, select, update
 
 from core.errors import DomainError
-from models.tenants import Membership
+from models.tenants import Membership, Tenant
 from models.users import User
 from services.auth.errors import (
     AccountInactive,
@@ -82,7 +82,7 @@ async def test_an_inactive_account_is_told_so_only_with_its_password(identity: I
 
 async def test_who_belongs_nowhere_cannot_sign_in(identity: Identity) -> None:
     view = await identity.sign_up()
-    await execute(identity, delete(Membership).where(Membership.user_id == view.user.id))
+    await execute(identity, delete(Tenant).where(Tenant.id == tenant_of(view)))
 
     with pytest.raises(UserHasNoTenants, match="User has no tenants"):
         await identity.login(view.user.email)

@@ -8,7 +8,7 @@ import jwt
 import pytest
 from sqlalchemy import delete, select
 
-from models.tenants import Role
+from models.tenants import Role, Tenant
 from models.users import REFRESH_GRACE, User, UserSession
 from services.auth.errors import (
     CredentialsRefused,
@@ -198,6 +198,8 @@ async def test_a_token_of_the_second_ancestor_names_its_tenant_shortly(identity:
 
 async def test_a_deleted_user_is_gone(identity: Identity) -> None:
     view = await identity.sign_up()
+    # Somebody who owns a tenant alone cannot be deleted before it.
+    await execute(identity, delete(Tenant).where(Tenant.id == tenant_of(view)))
     await execute(identity, delete(User).where(User.id == view.user.id))
 
     with pytest.raises(UserGone, match="User not found"):

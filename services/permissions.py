@@ -1,0 +1,61 @@
+"""Who may do what in a tenant: the one table that REST, sockets and jobs share (contract.md 2.7, 3.2)."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+from models.tenants import Role
+
+
+class Permission(StrEnum):
+    """Something that a tenant's people may be allowed to do: `noun.verb`."""
+
+    TENANT_CHANGE = "tenant.change"
+    TENANT_TRANSFER = "tenant.transfer"
+    TENANT_DELETE = "tenant.delete"
+    TENANT_EXPORT = "tenant.export"
+    MEMBERS_READ = "members.read"
+    MEMBERS_INVITE = "members.invite"
+    MEMBERS_REMOVE = "members.remove"
+    MEMBERS_CHANGE_ROLE = "members.change_role"
+    INVOICES_READ = "invoices.read"
+    PLAN_BUY = "plan.buy"
+    PLAN_CANCEL = "plan.cancel"
+    JOBS_MANAGE = "jobs.manage"
+    SITE_ENTER = "site.enter"
+    PRESENCE_READ = "presence.read"
+    AUDIT_READ = "audit.read"
+    MANAGERS_HEAR = "managers.hear"
+
+
+_OWNER = (Role.OWNER,)
+_MANAGERS = (Role.OWNER, Role.ADMIN)
+_STAFF = (Role.OWNER, Role.ADMIN, Role.USER, Role.MEMBER)
+
+# The order of the roles is that in which a refusal names them. What is not here, such as seeing the tenant, its jobs
+# and its subscription, is open to everybody who belongs to it.
+HOLDERS: Mapping[Permission, tuple[Role, ...]] = MappingProxyType(
+    {
+        Permission.TENANT_CHANGE: _MANAGERS,
+        Permission.TENANT_TRANSFER: _OWNER,
+        Permission.TENANT_DELETE: _OWNER,
+        Permission.TENANT_EXPORT: _OWNER,
+        Permission.MEMBERS_READ: _MANAGERS,
+        Permission.MEMBERS_INVITE: _MANAGERS,
+        Permission.MEMBERS_REMOVE: _MANAGERS,
+        Permission.MEMBERS_CHANGE_ROLE: _OWNER,
+        Permission.INVOICES_READ: _MANAGERS,
+        Permission.PLAN_BUY: _MANAGERS,
+        Permission.PLAN_CANCEL: _OWNER,
+        Permission.JOBS_MANAGE: _MANAGERS,
+        Permission.SITE_ENTER: _STAFF,
+        Permission.PRESENCE_READ: _MANAGERS,
+        Permission.AUDIT_READ: _MANAGERS,
+        Permission.MANAGERS_HEAR: _MANAGERS,
+    }
+)
+
+
+def allows(role: Role | None, permission: Permission) -> bool:
+    """Tell whether somebody of this role, or of none, may do it."""
+    return role in HOLDERS[permission]
