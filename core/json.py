@@ -59,6 +59,42 @@ def loads(raw: bytes | str) -> Any:
     return value
 
 
+def loads_any(raw: bytes | str) -> Any:
+    """Decode whatever JavaScript's `JSON.stringify` writes; raises ValueError when malformed or nested beyond reason.
+
+    U+0000 stays, and half of a surrogate pair, which is no character, becomes U+FFFD.
+    """
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        value = _whole(standard_json.loads(raw, parse_constant=_refuse_constant))
+    _refuse_depth(value)
+    return value
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_whole(key): _whole(item) for key, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list) else value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _refuse_depth(value: object, *, depth: int = 0) -> None:
+    if depth > _MAX_DEPTH:
+        raise ValueError("nested too deeply")
+    if isinstance(value, dict):
+        for item in value.values():
+            _refuse_depth(item, depth=depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_depth(item, depth=depth + 1)
+
+
 def refuse_nul(value: object, *, depth: int = 0) -> None:
     """Raise ValueError when any text within `value` holds U+0000, or when it is nested beyond `_MAX_DEPTH`."""
     # PostgreSQL cannot store U+0000 in text or jsonb, so it is refused at the door rather than deep in a query.

@@ -182,11 +182,11 @@ def _notification_id(payload: object) -> UUID:
 def _position(payload: object) -> tuple[Position, int]:
     """Read the payload of `sync`: where the client is, and how many events it wants at most."""
     given = payload if isinstance(payload, Mapping) else {}
-    after, epoch, limit = given.get("after_seq"), given.get("epoch") or "", given.get("limit", _SYNC_PAGE)
+    after, epoch, limit = given.get("after_seq"), given.get("epoch"), given.get("limit", _SYNC_PAGE)
     if isinstance(after, bool) or not isinstance(after, int) or not 0 <= after < 2**63:
         raise InvalidInput("after_seq must be a number of the stream, or 0")
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
         raise InvalidInput(f"limit must be between 1 and {MAX_PAGE}")
-    if not isinstance(epoch, str):
+    if epoch is not None and not isinstance(epoch, str):
         raise InvalidInput("epoch must be text")
-    return Position(epoch, after), limit
+    return Position(epoch or "", after), limit

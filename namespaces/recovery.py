@@ -200,7 +200,7 @@ def _entitlement(seat: Seat, tenant_id: UUID) -> tuple[tuple[str, ...], str | No
 def _read_last_seq(auth: Mapping[str, Any]) -> Resumption:
     if auth.get("last_seq") is None:
         return Resumption()
-    seq, epoch = auth["last_seq"], auth.get("epoch") or ""
+    seq, epoch = auth["last_seq"], "" if auth.get("epoch") is None else auth["epoch"]
     if isinstance(seq, bool) or not isinstance(seq, int) or seq < 0 or not isinstance(epoch, str):
         return Resumption(fault="invalid")
     return Resumption(after=Position(epoch, seq))

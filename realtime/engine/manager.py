@@ -54,13 +54,14 @@ class Client:
     """What is kept with a connection: its sockets by namespace, and a packet whose attachments are still to come.
 
     `admitted` tells whether any namespace has ever let it in, `refused` whether it has broken the protocol: what it
-    said after that is not heard.
+    said after that is not heard. `refusals` counts how often in a row it was let into no namespace.
     """
 
-    __slots__ = ("admitted", "members", "partial", "refused")
+    __slots__ = ("admitted", "members", "partial", "refusals", "refused")
 
     def __init__(self) -> None:
         self.admitted = False
+        self.refusals = 0
         self.refused = False
         self.members: dict[str, Member] = {}
         self.partial: Packet | None = None
@@ -203,7 +204,8 @@ class Broadcaster(socketio.AsyncManager):  # type: ignore[misc]
         member = self.member(sid, namespace)
         if member is None:
             return None
-        client_of(member.session).admitted = True
+        client = client_of(member.session)
+        client.admitted, client.refusals = True, 0
         member.admit()
         return sid
 

@@ -17,6 +17,8 @@ from realtime.engine.packets import Data, PacketError
 _PAYLOAD_PACKETS = 16
 # How many messages of a client may wait for their turn before the server stops reading from it.
 _INBOX_LIMIT = 64
+# How many of them are worked off before others get their turn.
+_IN_A_ROW = 16
 
 # A polling client with more than this many bytes to fetch is spared ephemeral packets.
 _LATEST_LIMIT = 64 * 1024
@@ -295,6 +297,7 @@ class Session:
             self._relief = None
 
     async def _work(self, inbox: deque[Any]) -> None:
+        worked = 0
         while inbox:
             item = inbox.popleft()
             if self._choked and len(inbox) <= _INBOX_LIMIT // 2:
@@ -304,6 +307,10 @@ class Session:
                     await self._host.listener.on_close(self, item)
                 else:
                     await self._host.listener.on_message(self, item)
+                worked += 1
+                if worked % _IN_A_ROW == 0:
+                    # Messages that nothing is waited for would keep everybody else from theirs.
+                    await asyncio.sleep(0)
             except (asyncio.CancelledError, Exception):
                 if stopping():
                     raise

@@ -25,6 +25,8 @@ from realtime.engine.session import Reason, Session
 
 # The attachments of one packet may together be this many times as big as the biggest message.
 _ATTACHMENTS_SIZE = 10
+# How often in a row a connection may ask for a namespace in vain: every refusal costs the look at a token.
+_MAX_REFUSALS = 20
 
 logger = structlog.get_logger(__name__)
 
@@ -213,7 +215,7 @@ class SocketIoServer(socketio.AsyncServer):  # type: ignore[misc]
 
     async def _enter(self, session: Session, namespace: str, auth: Any) -> None:
         if not self._knows(namespace):
-            self._say(session, sio.CONNECT_ERROR, namespace, {"message": "Invalid namespace"})
+            self._turn_away(session, namespace, {"message": "Invalid namespace"})
             return
         sid = await self.manager.pre_connect(session.sid, namespace)
         if sid is None:
@@ -223,10 +225,18 @@ class SocketIoServer(socketio.AsyncServer):  # type: ignore[misc]
         refusal, additions = await self._ask(session, namespace, sid, auth)
         if refusal is not None:
             await self.manager.disconnect(member.sid, namespace, ignore_queue=True)
-            self._say(session, sio.CONNECT_ERROR, namespace, refusal)
+            self._turn_away(session, namespace, refusal)
             return
         self._say(session, sio.CONNECT, namespace, {"sid": member.sid, **additions})
         await self.manager.connect(member.sid, namespace)
+
+    def _turn_away(self, session: Session, namespace: str, refusal: Any) -> None:
+        self._say(session, sio.CONNECT_ERROR, namespace, refusal)
+        client = client_of(session)
+        client.refusals += 1
+        if client.refusals >= _MAX_REFUSALS:
+            logger.info("refused too often", sid=session.sid)
+            session.close(Reason.TRANSPORT_ERROR)
 
     def _knows(self, namespace: str) -> bool:
         # The main namespace is always there; the application may add to `namespaces`, or set it to "*" for all.

@@ -117,7 +117,9 @@ class TestNotificationRead:
         await still_lives(listener)
 
     @pytest.mark.parametrize(
-        "value", ["not-a-uuid", 5, 1.5, True, ["x"], {"a": 1}, "x" * 10_000, "' OR 1=1 --", "нет"], ids=range(9)
+        "value",
+        ["not-a-uuid", 5, 1.5, True, ["x"], {"a": 1}, "x" * 10_000, "' OR 1=1 --", "нет", "a\0b"],
+        ids=range(10),
     )
     async def test_with_an_id_that_is_none(self, listener: Listener, value: object) -> None:
         answer = await listener.client.call("notification_read", {"notification_id": value})

@@ -161,7 +161,9 @@ class TestRefusals:
         assert not listener.client.connected
         await listener.close()
 
-    @pytest.mark.parametrize("token", ["Bearer", "Bearer ", "Bearer x", "a.b.c", "ü.ü.ü", "x" * 20_000], ids=range(6))
+    @pytest.mark.parametrize(
+        "token", ["Bearer", "Bearer ", "Bearer x", "a.b.c", "ü.ü.ü", "x" * 20_000, "\0"], ids=range(7)
+    )
     async def test_noise_is_refused(self, orchestrator: Orchestrator, token: str) -> None:
         reason = await refusal(orchestrator.url, auth={"token": token})
         assert (set(reason), reason["data"]["code"]) == ({"message", "data"}, "AUTH_ERROR")

@@ -251,6 +251,8 @@ class TestPlainClients:
             {"last_seq": True},
             {"last_seq": [1]},
             {"last_seq": 1, "epoch": 5},
+            {"last_seq": 1, "epoch": {}},
+            {"last_seq": 1, "epoch": False},
             {"last_seq": 1, "epoch": ["a"]},
         ],
         ids=repr,

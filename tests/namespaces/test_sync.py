@@ -183,6 +183,8 @@ class TestSync:
             {"after_seq": 0, "limit": True},
             {"after_seq": 0, "limit": None},
             {"after_seq": 0, "epoch": 5},
+            {"after_seq": 0, "epoch": 0},
+            {"after_seq": 0, "epoch": {}},
             {"after_seq": 0, "epoch": ["a"]},
         ],
         ids=repr,

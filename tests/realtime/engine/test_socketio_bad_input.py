@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+from itertools import pairwise
 
 import pytest
 
 from realtime.engine.server import EngineOptions
+from tests.realtime.engine.raw import TEXT, encoded
 from tests.realtime.engine.talking import Served, Talker, talking
 from tests.support.waiting import until
 
@@ -49,6 +51,9 @@ INVALID = {
     "placeholder for a text": ['451-["message",{"_placeholder":true,"num":"0"}]', b"\x01"],
     "placeholder for nothing": ['451-["message",{"_placeholder":true}]', b"\x01"],
     "reserved binary event": ['451-["connect",{"_placeholder":true,"num":0}]', b"\x01"],
+    "no number of JSON": ['42["message",NaN]'],
+    "no number, and half a character": ['42["message","\\ud83d",Infinity]'],
+    "nested beside half a character": ['42["message","\\ud83d",' + "[" * 200 + "]" * 200 + "]"],
     "deep nesting": ['42["message",' + "[" * 100_000 + "]" * 100_000 + "]"],
 }
 
@@ -83,6 +88,42 @@ async def test_attachments_are_bounded_in_sum() -> None:
         for _ in range(11):
             talker.send(bytes(1_000))
         assert await talker.close_code() == 1000
+
+
+async def test_who_is_turned_away_again_and_again_is_cut_off(served: Served) -> None:
+    """Each refusal costs a look at a token; whoever gets in starts counting anew."""
+    patient, pushing = await Talker.enter(served), await Talker.enter(served)
+    for _ in range(2):
+        for number in range(19):
+            patient.send(f"40/unknown-{number}")
+            assert "Invalid namespace" in str(await patient.message())
+        await patient.join("40/custom")
+        patient.send("41/custom")
+    for _ in range(30):
+        pushing.send("40/unknown")
+    assert await pushing.close_code() == 1000
+    patient.send('42["message","still here"]')
+    assert await patient.message() == '42["message-back","still here"]'
+    await patient.drop()
+
+
+async def test_a_flood_of_one_client_lets_others_have_their_turn(served: Served) -> None:
+    """Nothing is waited for in working off its events, so that without a pause they would be worked off in one go."""
+    turns: list[int] = []
+    heard = 0
+
+    @served.on("counted")
+    async def count(_: str) -> None:
+        nonlocal heard
+        heard += 1
+
+    flooding = await Talker.enter(served)
+    flooding.raw(encoded(TEXT, b'42["counted"]') * 320)
+    while heard < 320:
+        turns.append(heard)
+        await asyncio.sleep(0)
+    assert max(after - before for before, after in pairwise(turns)) <= 16
+    await flooding.drop()
 
 
 async def test_an_event_nobody_handles_is_passed_over(talker: Talker) -> None:

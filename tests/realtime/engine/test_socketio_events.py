@@ -20,6 +20,12 @@ from tests.support.waiting import until
         ('42456["message-with-ack",1,"2",{"3":[false]}]', '43456[1,"2",{"3":[false]}]'),
         ('420["message-with-ack"]', "430[]"),
         ('42/custom,7["message-with-ack","x"]', '43/custom,7["x"]'),
+        ('42["message","a\\u0000b"]', '42["message-back","a\\u0000b"]'),
+        # Half of a pair is no character; the pair itself is one.
+        (
+            '42["message","\\ud83d","\\ud83d\\ude00",{"\\udc00":[1.5,null]}]',
+            '42["message-back","\ufffd","😀",{"\ufffd":[1.5,null]}]',
+        ),
     ],
 )
 async def test_events_and_their_acknowledgements(talker: Talker, sent: str, answer: str) -> None:
