@@ -74,6 +74,11 @@ class OrchestratorNamespace(AsyncNamespace):  # type: ignore[misc]
             "auth:refresh": self._refresh,
         }
 
+    @property
+    def client_events(self) -> frozenset[str]:
+        """The names of the events that clients may send."""
+        return frozenset(self._handlers)
+
     async def trigger_event(self, event: str, *args: Any) -> Any:
         """Dispatch by an explicit table, so that no method becomes an event by its name."""
         sid, *payload = args

@@ -7,6 +7,8 @@ import pytest
 
 from tests.support.people import Person, RegisterCompany
 
+pytestmark = pytest.mark.embedded
+
 DETAIL_KEYS = {
     "id", "name", "slug", "status", "erpnext_site_url", "created_at", "updated_at", "settings", "role", "is_default",
 }  # fmt: skip

@@ -1,0 +1,198 @@
+"""The authorisation matrix: every route and every socket event by everybody, against one reviewed table.
+
+The routes are the application's own, so that a new one fails here until `authorisation.yml` says who may use it.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import yaml
+from aiohttp import ClientSession
+
+from handlers.rest import Endpoint
+from namespaces.names import ALL
+from server.web import endpoints
+from services.unit_of_work import PlatformScope
+from tests.namespaces.wire import Wire
+from tests.support.listeners import Listener
+from tests.support.people import Person, RegisterCompany, address, company_factory, request
+from tests.support.running import Orchestrator
+
+# What is decided here is decided alike in the cluster.
+pytestmark = pytest.mark.embedded
+
+TABLE: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "authorisation.yml").read_text(encoding="utf-8"))
+CALLERS: list[str] = TABLE["callers"]
+PASSWORD = "correct horse"
+EVERY = endpoints(development=True)
+
+
+def named(endpoint: Endpoint) -> str:
+    return f"{endpoint.method} {endpoint.path}"
+
+
+CANONICAL = {named(endpoint): endpoint for endpoint in EVERY if endpoint.alias_of is None}
+
+
+@dataclass(slots=True)
+class Cast:
+    """Who asks, and what they ask about: a tenant, one of its jobs, and things that nobody has."""
+
+    http: ClientSession
+    url: str
+    people: Mapping[str, Person]
+    things: Mapping[str, str]
+
+    async def ask(self, route: str, row: Mapping[str, Any], caller: str) -> int:
+        """Send one request and return its status."""
+        endpoint = CANONICAL[route]
+        names = {**dict.fromkeys(endpoint.path_params, "unknown"), **row.get("path", {})}
+        path = endpoint.path
+        for name, value in names.items():
+            known = self.things.get(name) if value == "unknown" else str(value)
+            path = path.replace(f"{{{name}}}", known or str(uuid4()))
+        if "query" in row:
+            path = f"{path}?{row['query']}"
+        options: dict[str, Any] = {"allow_redirects": False}
+        if endpoint.body is not None:
+            options["json"] = {key: self._filled(value) for key, value in row.get("body", {}).items()}
+        if caller != "anonymous":
+            options["headers"] = {"Authorization": f"Bearer {await self._token(caller, fresh=row.get('fresh', False))}"}
+        status, _ = await request(self.http, endpoint.method, address(self.url, path), **options)
+        return status
+
+    def _filled(self, value: object) -> object:
+        return self.things.get(value[1:], str(uuid4())) if isinstance(value, str) and value[:1] == "$" else value
+
+    async def _token(self, caller: str, *, fresh: bool) -> str:
+        person = self.people[caller]
+        return await sign_in(self.http, self.url, person.email) if fresh else person.token
+
+
+async def sign_in(http: ClientSession, url: str, email: str) -> str:
+    body = {"email": email, "password": PASSWORD}
+    status, answer = await request(http, "POST", address(url, "auth/login"), json=body)
+    assert status == 200, answer
+    return str(answer["data"]["access_token"])
+
+
+async def joined(company: RegisterCompany, host: Person, role: str) -> Person:
+    guest = await company()
+    await host.post(f"tenants/{host.tenant_id}/users/invite", {"email": guest.email, "role": role})
+    _, answer = await guest.post("auth/switch-tenant", {"tenant_id": str(host.tenant_id)})
+    guest.token = answer["data"]["access_token"]
+    return guest
+
+
+@pytest.fixture(scope="module")
+async def cast(orchestrator: Orchestrator) -> AsyncIterator[Cast]:
+    """Registered once, for every one of them costs the hashing of a password."""
+    async with ClientSession() as http:
+        yield await _cast(http, orchestrator)
+
+
+async def _cast(http: ClientSession, orchestrator: Orchestrator) -> Cast:
+    company = company_factory(http, orchestrator.url)
+    owner, stranger = await company(), await company()
+    people = {"owner": owner, "stranger": stranger}
+    for role in ("member", "admin"):
+        people[role] = await joined(company, owner, role)
+    email = f"root-{uuid4().hex}@example.org"
+    async with orchestrator.units(PlatformScope("a test needs somebody of the platform")) as uow:
+        await orchestrator.services.auth.create_superuser(uow, email=email, password=PASSWORD, full_name="Root")
+    token = await sign_in(http, orchestrator.url, email)
+    people["superuser"] = Person(http, orchestrator.url, email, PASSWORD, token, "", uuid4(), uuid4(), {})
+    _, jobs = await owner.get("provisioning/jobs")
+    things = {
+        "tenant_id": str(owner.tenant_id),
+        "job_id": jobs["data"][0]["id"],
+        "new_email": f"new-{uuid4().hex}@example.org",
+    }
+    return Cast(http=http, url=orchestrator.url, people=people, things=things)
+
+
+def cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what each caller is to get; a single answer is everybody's."""
+    answers = row["answers"]
+    return dict(zip(CALLERS, answers if isinstance(answers, list) else [answers] * len(CALLERS), strict=True))
+
+
+def test_every_route_has_a_row_and_no_row_is_left_over() -> None:
+    assert set(TABLE["routes"]) == set(CANONICAL)
+
+
+def test_an_alias_is_the_route_it_stands_for() -> None:
+    for alias in EVERY:
+        if alias.alias_of is not None:
+            original = CANONICAL[f"{alias.method} {alias.alias_of}"]
+            assert (alias.handler, alias.access, alias.rule) == (original.handler, original.access, original.rule)
+
+
+async def test_every_event_has_a_row_and_no_row_is_left_over(orchestrator: Orchestrator) -> None:
+    served = orchestrator.house.sockets.sio.namespace_handlers
+    assert set(TABLE["namespaces"]) == set(served) == set(ALL)
+    for namespace in served.values():
+        assert set(TABLE["events"]) == namespace.client_events
+
+
+async def test_every_namespace_lets_in_whom_the_table_says(cast: Cast) -> None:
+    async def entered(namespace: str, caller: str) -> str:
+        token = "" if caller == "anonymous" else cast.people[caller].token
+        wire = await Wire.enter(cast.http, cast.url, token, namespace)
+        answer = "ok" if wire.answer is not None else str(wire.refusal["data"]["code"])
+        await wire.drop()
+        return answer
+
+    wrong = []
+    for namespace, answers in TABLE["namespaces"].items():
+        expected = cells({"answers": answers})
+        found = {caller: await entered(namespace, caller) for caller in CALLERS}
+        if found != expected:
+            wrong.append(f"{namespace}: {found} and not {expected}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.fixture
+async def listeners(cast: Cast) -> AsyncIterator[dict[str, Listener]]:
+    """Everybody who gets in, on the root namespace."""
+    inside = {}
+    for caller, answer in cells({"answers": TABLE["namespaces"]["/"]}).items():
+        if answer == "ok":
+            inside[caller] = await Listener().connect(cast.url, cast.people[caller].token, "/")
+    yield inside
+    for listener in inside.values():
+        await listener.close()
+
+
+async def test_every_event_answers_everybody_as_the_table_says(cast: Cast, listeners: dict[str, Listener]) -> None:
+    wrong = []
+    for event, row in TABLE["events"].items():
+        expected = {caller: answer for caller, answer in cells(row).items() if caller in listeners}
+        found = {}
+        for caller, listener in listeners.items():
+            payload = {key: cast.people["owner"].token if value == "$owner_token" else value
+                       for key, value in row.get("payload", {}).items()}  # fmt: skip
+            answer = await listener.client.call(event, payload or None, timeout=10)
+            found[caller] = "ok" if answer["ok"] else answer["error"]["code"]
+            if "tells" in row and answer["ok"]:
+                found[caller] = "ok, all" if row["tells"] in answer else "ok"
+        if found != expected:
+            wrong.append(f"{event}: {found} and not {expected}")
+    assert not wrong, "\n".join(wrong)
+
+
+# The last one, for in its course people leave the tenant and sign out.
+async def test_every_route_answers_everybody_as_the_table_says(cast: Cast) -> None:
+    wrong = []
+    for route, row in TABLE["routes"].items():
+        expected = cells(row)
+        # Where everybody gets the same, two of them show it: whoever is nobody, and whoever may the most.
+        asking = CALLERS if isinstance(row["answers"], list) else ("anonymous", "owner")
+        found = {caller: await cast.ask(route, row, caller) for caller in asking}
+        if found != {caller: expected[caller] for caller in asking}:
+            wrong.append(f"{route}: {list(found.values())} and not {row['answers']}")
+    assert not wrong, "\n".join(wrong)
