@@ -69,6 +69,7 @@ def read_invoice(invoice: Node, methods: Sequence[Node]) -> PaymentState:
         customer_ref=None,
         is_late=total.is_enough and bool(total.coins) and _rounded(in_time, currency) < asked and word == "Expired",
         is_test=False,
+        paid_at=_paid_at(invoice, total) if status is PaymentStatus.PAID else None,
         changed_at=_changed_at(invoice, total, expires_at, is_over=word == "Expired"),
     )
 
@@ -135,6 +136,10 @@ def _changed_at(invoice: Node, total: _Sum, expires_at: datetime, *, is_over: bo
     """Tell when the invoice last changed, which the server does not say: its newest transfer, end or beginning."""
     moments = [invoice.moment("createdTime"), *(coins.received_at for coins in total.coins)]
     return max([*moments, expires_at] if is_over else moments)
+
+
+def _paid_at(invoice: Node, total: _Sum) -> datetime:
+    return max((coins.received_at for coins in total.coins), default=invoice.moment("createdTime"))
 
 
 def _rounded(amount: Decimal, currency: str) -> Decimal:

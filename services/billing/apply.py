@@ -11,7 +11,16 @@ from decimal import Decimal
 from typing import assert_never
 from uuid import UUID
 
-from models.billing import CheckoutSession, CheckoutState, PaymentEvent, Subscription, SubscriptionStatus
+from sqlalchemy import or_, select
+
+from models.billing import (
+    CheckoutSession,
+    CheckoutState,
+    CreditReason,
+    PaymentEvent,
+    Subscription,
+    SubscriptionStatus,
+)
 from providers.payments import (
     CheckoutExpired,
     CheckoutFailed,
@@ -22,14 +31,16 @@ from providers.payments import (
     Fact,
     InvoicePaid,
     InvoicePaymentFailed,
+    InvoiceVoided,
     PaymentLinked,
     PaymentProvider,
     PaymentRefunded,
+    PaymentState,
     SubscriptionChanged,
     SubscriptionEnded,
 )
 from services.billing import ledger
-from services.billing.announcer import Announcer
+from services.billing.announcer import Announcer, News
 from services.billing.cancellations import Cancellations
 from services.billing.errors import FactRefused, NotThereYet
 from services.billing.lookup import (
@@ -40,6 +51,7 @@ from services.billing.lookup import (
     by_subscription,
     locked_subscription,
 )
+from services.billing.measures import measure_payment
 from services.unit_of_work import UnitOfWork
 
 
@@ -57,7 +69,25 @@ class FactApplier:
         self._announcer = announcer
         self._cancellations = cancellations
 
-    async def apply(self, uow: UnitOfWork, fact: Fact) -> list[UUID]:  # noqa: C901 - one branch per fact
+    async def measure(self, uow: UnitOfWork, provider: str, payment: PaymentState) -> bool:
+        """Take in what a payment amounts to; returns whether it is the purchase's own, whose facts are to be applied.
+
+        An underpaid or overpaid payment becomes a credit, and the tenant's people are told.
+        """
+        measured = await measure_payment(uow, provider, payment)
+        if measured is None:
+            return False
+        owed = measured.owed
+        if owed is not None:
+            news: News = "payment_underpaid" if owed.reason is CreditReason.UNDERPAID else "payment_overpaid"
+            await self._announcer.notify(
+                uow, news, measured.begun.subscription, amount=owed.amount, currency=owed.currency
+            )
+        # Facts read what this has changed.
+        await uow.session.flush()
+        return True
+
+    async def apply(self, uow: UnitOfWork, fact: Fact) -> list[UUID]:  # noqa: C901, PLR0912 - one branch per fact
         """Apply a fact."""
         match fact:
             case CheckoutPaid():
@@ -72,6 +102,8 @@ class FactApplier:
                 await self._checkout_expired(uow, fact)
             case InvoicePaymentFailed():
                 await self._invoice_failed(uow, fact)
+            case InvoiceVoided():
+                await self._invoice_voided(uow, fact)
             case SubscriptionChanged():
                 await self._changed(uow, fact)
             case SubscriptionEnded():
@@ -91,7 +123,9 @@ class FactApplier:
         subscription, checkout = begun.subscription, begun.checkout
         _refuse_other_price(checkout, fact.amount, fact.currency)
         checkout.subscription_ref = checkout.subscription_ref or fact.subscription_ref
-        orders = self._complete(uow, subscription, checkout, paid_at=fact.occurred_at, customer_ref=fact.customer_ref)
+        orders = await self._complete(
+            uow, subscription, checkout, paid_at=fact.occurred_at, customer_ref=fact.customer_ref
+        )
         if fact.invoice_ref is not None:
             await ledger.note_paid_invoice(uow, subscription, fact, fact.invoice_ref)
         await self._book(uow, subscription, fact)
@@ -101,16 +135,18 @@ class FactApplier:
 
     async def _checkout_pending(self, uow: UnitOfWork, fact: CheckoutPending) -> None:
         checkout = (await _begun(uow, fact)).checkout
+        checkout.tell(CheckoutState.PROCESSING, at=fact.occurred_at)
         checkout.subscription_ref = checkout.subscription_ref or fact.subscription_ref
 
     async def _checkout_failed(self, uow: UnitOfWork, fact: CheckoutFailed) -> None:
         begun = await _begun(uow, fact)
-        begun.checkout.give_up(CheckoutState.FAILED)
-        failure = ledger.book_failure(uow, begun.subscription, fact)
-        await self._announcer.money_moved(uow, "payment_failed", begun.subscription, failure)
+        begun.checkout.tell(CheckoutState.FAILED, at=fact.occurred_at)
+        failure = await ledger.book_failure(uow, begun.subscription, fact)
+        if failure.is_new:
+            await self._announcer.money_moved(uow, "payment_failed", begun.subscription, failure.movement)
 
     async def _checkout_expired(self, uow: UnitOfWork, fact: CheckoutExpired) -> None:
-        (await _begun(uow, fact)).checkout.give_up(CheckoutState.EXPIRED)
+        (await _begun(uow, fact)).checkout.tell(CheckoutState.EXPIRED, at=fact.occurred_at)
 
     async def _invoice_paid(self, uow: UnitOfWork, fact: InvoicePaid) -> list[UUID]:
         target = await by_subscription(
@@ -128,7 +164,7 @@ class FactApplier:
         orders: list[UUID] = []
         if checkout is not None and (fact.billing_reason == "start" or target.standing is Standing.UNPAID):
             _refuse_other_price(checkout, fact.amount, fact.currency)
-            orders = self._complete(
+            orders = await self._complete(
                 uow, subscription, checkout, paid_at=fact.occurred_at, customer_ref=fact.customer_ref
             )
         await ledger.note_paid_invoice(uow, subscription, fact, fact.invoice_ref)
@@ -153,17 +189,31 @@ class FactApplier:
             purchase=fact.purchase,
         )
         subscription = target.subscription
+        if target.standing is Standing.UNPAID and fact.billing_reason != "start":
+            # What falls due has been paid for before, which is yet to be told.
+            raise NotThereYet("payment")
         await ledger.note_failed_invoice(uow, subscription, fact)
         if fact.billing_reason == "start":
             # It belongs to a checkout, which tells of it by itself, and must not touch what is in force.
             return
-        failure = ledger.book_failure(uow, subscription, fact)
+        failure = await ledger.book_failure(uow, subscription, fact)
         if not _is_in_force(target):
             return
-        await self._announcer.money_moved(uow, "payment_failed", subscription, failure)
+        if failure.is_new:
+            await self._announcer.money_moved(uow, "payment_failed", subscription, failure.movement)
         if subscription.mark_past_due(at=fact.occurred_at, now=uow.now):
             _audit(uow, "subscription.past_due", subscription)
             self._announcer.subscription_updated(uow, subscription)
+
+    async def _invoice_voided(self, uow: UnitOfWork, fact: InvoiceVoided) -> None:
+        target = await by_subscription(
+            uow,
+            provider=fact.provider,
+            subscription_ref=fact.subscription_ref,
+            customer_ref=fact.customer_ref,
+            purchase=fact.purchase,
+        )
+        await ledger.note_void_invoice(uow, target.subscription, fact)
 
     async def _changed(self, uow: UnitOfWork, fact: SubscriptionChanged) -> None:
         state = fact.state
@@ -189,8 +239,12 @@ class FactApplier:
             status=SubscriptionStatus(state.status),
             period=_period(state.period_start, state.period_end),
             cancel_at_period_end=state.cancel_at_period_end or cancelling,
+            cancelled_at=state.cancelled_at,
             now=uow.now,
         )
+        if state.status == "cancelled":
+            ended_at = state.ended_at or fact.occurred_at
+            changed |= subscription.end(at=fact.occurred_at, ended_at=ended_at, now=uow.now)
         subscription.external_customer_id = subscription.external_customer_id or state.customer_ref
         if not changed:
             return
@@ -250,7 +304,7 @@ class FactApplier:
         await self._announcer.payment_received(uow, subscription, booked.movement)
         return True
 
-    def _complete(
+    async def _complete(
         self,
         uow: UnitOfWork,
         subscription: Subscription,
@@ -268,6 +322,9 @@ class FactApplier:
                 subscription.external_customer_id = customer_ref or subscription.external_customer_id
             return []
         if in_force is not None and _is_later(in_force, checkout):
+            if _is_same_offer(in_force, checkout) and not self._charges_by_itself(checkout.provider):
+                await _lengthen(uow, subscription, checkout)
+                return []
             _audit(uow, "checkout.superseded", subscription, checkout=str(checkout.id))
             return self._stop(uow, subscription, checkout.provider, checkout.subscription_ref)
         orders: list[UUID] = []
@@ -326,6 +383,26 @@ async def _paid(uow: UnitOfWork, provider: str, *refs: str | None) -> tuple[Paym
     # Read again under the lock, for another fact may just have changed it.
     await uow.session.refresh(payment)
     return payment, subscription
+
+
+async def _lengthen(uow: UnitOfWork, subscription: Subscription, late: CheckoutSession) -> None:
+    """Count a payment for the plan in force that happened before the one in force but is heard of after it."""
+    rows = await uow.session.scalars(
+        select(CheckoutSession).where(
+            CheckoutSession.tenant_id == late.tenant_id,
+            CheckoutSession.provider == late.provider,
+            CheckoutSession.plan_id == late.plan_id,
+            CheckoutSession.billing_period == late.billing_period,
+            or_(CheckoutSession.state == CheckoutState.PAID, CheckoutSession.id == late.id),
+        )
+    )
+    paid = sorted(rows, key=_place_in_time)
+    subscription.prepay([checkout.completed_at for checkout in paid if checkout.completed_at], now=uow.now)
+    _audit(uow, "subscription.lengthened", subscription, checkout=str(late.id))
+
+
+def _is_same_offer(one: CheckoutSession, other: CheckoutSession) -> bool:
+    return (one.provider, one.plan_id, one.billing_period) == (other.provider, other.plan_id, other.billing_period)
 
 
 def _is_in_force(target: Target) -> bool:

@@ -12,6 +12,7 @@ from models.billing import (
     PaymentEvent,
     PaymentEventType,
     Plan,
+    PlanPrice,
     Subscription,
     SubscriptionStatus,
 )
@@ -80,6 +81,30 @@ class PlanView(View):
             created_at=plan.created_at,
             updated_at=plan.updated_at,
         )
+
+
+class PlanPriceView(View):
+    """What one period of a plan costs at one provider."""
+
+    provider: str
+    billing_period: BillingPeriod
+    amount: Money
+    currency: str
+
+    @classmethod
+    def of(cls, price: PlanPrice) -> Self:
+        return cls(
+            provider=price.provider,
+            billing_period=price.billing_period,
+            amount=price.amount,
+            currency=price.currency,
+        )
+
+
+class PricedPlanView(PlanView):
+    """A plan in the price list; `prices` are those of providers where it does not cost `price_monthly` and so on."""
+
+    prices: list[PlanPriceView]
 
 
 class SubscriptionView(View):

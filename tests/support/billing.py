@@ -183,14 +183,12 @@ class Till:
         """Bring a Stripe event to the inbox; returns whether it was new."""
         body = self.stripe.encode(event)
         headers = {"Stripe-Signature": signature or self.stripe.sign(body)}
-        async with self.units(PLATFORM) as uow:
-            return await self.billing.receive(uow, "stripe", body=body, headers=headers)
+        return await self.billing.receive("stripe", body=body, headers=headers, trace=RequestTrace())
 
     async def receive_sandbox(self, body: bytes) -> bool:
         """Bring a sandbox event to the inbox; returns whether it was new."""
         headers = {SIGNATURE_HEADER: self.sandbox.sign(body, self.now)}
-        async with self.units(PLATFORM) as uow:
-            return await self.billing.receive(uow, "sandbox", body=body, headers=headers)
+        return await self.billing.receive("sandbox", body=body, headers=headers, trace=RequestTrace())
 
     async def take(self, *events: Obj) -> None:
         """Receive events and let the worker apply each, in this order."""

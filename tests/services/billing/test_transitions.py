@@ -207,7 +207,7 @@ def test_following_into_a_trial_and_out_of_everything() -> None:
     subscription.follow(at=NOW, status=SubscriptionStatus.TRIAL, period=period, cancel_at_period_end=False, now=NOW)
     assert subscription.ends_at == subscription.trial_ends_at == period[1]
     at = NOW + timedelta(days=1)
-    subscription.follow(at=at, status=SubscriptionStatus.CANCELLED, period=None, cancel_at_period_end=False, now=NOW)
+    assert subscription.end(at=at, ended_at=at, now=NOW)
     assert (subscription.status, subscription.cancelled_at) == (SubscriptionStatus.CANCELLED, at)
     # An end is final, whatever is told afterwards.
     late = at + timedelta(days=1)
@@ -250,5 +250,5 @@ def test_a_checkout_is_paid_at_the_earlier_of_the_moments_told() -> None:
     assert bought.mark_paid(NOW)
     assert not bought.mark_paid(NOW - timedelta(seconds=1))
     assert bought.completed_at == NOW - timedelta(seconds=1)
-    assert not bought.give_up(CheckoutState.EXPIRED)
+    assert not bought.tell(CheckoutState.EXPIRED, at=NOW)
     assert bought.state is CheckoutState.PAID

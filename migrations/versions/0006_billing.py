@@ -1,0 +1,139 @@
+"""Prices by provider, a second chance for dead events, and what payments amount to.
+
+Revision: 0006, after 0003.
+"""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0006"
+down_revision: str | None = "0003"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+_TIME = sa.DateTime(timezone=True)
+_PERIODS = ("monthly", "yearly")
+_REASONS = ("overpaid", "underpaid", "duplicate")
+_STATES_BEFORE = ("pending", "paid", "expired", "failed")
+_STATES = ("pending", "approved", "processing", "paid", "underpaid", "expired", "failed", "cancelled")
+
+
+def upgrade() -> None:
+    op.execute("SET LOCAL lock_timeout = '5s'")
+    op.create_table(
+        "plan_prices",
+        sa.Column("plan_id", sa.Uuid(), nullable=False),
+        sa.Column("provider", sa.String(length=50), nullable=False),
+        sa.Column(
+            "billing_period",
+            sa.Enum(*_PERIODS, name="billing_period", native_enum=False, create_constraint=True, length=32),
+            nullable=False,
+        ),
+        sa.Column("amount", sa.Numeric(precision=10, scale=2), nullable=False),
+        sa.Column("currency", sa.String(length=3), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["plan_id"], ["plans.id"], name=op.f("fk_plan_prices_plan_id_plans"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_plan_prices")),
+        sa.UniqueConstraint(
+            "plan_id", "provider", "billing_period", name=op.f("uq_plan_prices_plan_id_provider_billing_period")
+        ),
+    )
+    op.add_column("provider_events", sa.Column("resent_at", _TIME, nullable=True))
+    op.create_index(
+        "ix_provider_events_dead", "provider_events", ["received_at"], postgresql_where=sa.text("state = 'dead'")
+    )
+    for name in ("failed_until", "cancel_decided_at", "ended_at"):
+        op.add_column("subscriptions", sa.Column(name, _TIME, nullable=True))
+    op.execute("UPDATE subscriptions SET cancel_decided_at = cancelled_at WHERE cancel_at_period_end")
+    for name in ("failed_until", "voided_at"):
+        op.add_column("invoices", sa.Column(name, _TIME, nullable=True))
+    _measure_checkouts()
+    _make_credits()
+    # One event may tell of a payment and of its refund.
+    op.drop_constraint("uq_payment_events_provider_provider_event_id", "payment_events", type_="unique")
+    op.create_index("ix_payment_events_provider_event_id", "payment_events", ["provider", "provider_event_id"])
+    op.execute(
+        "UPDATE payment_events SET event_metadata = event_metadata"
+        " || jsonb_build_object('refunded_total', substring(fact_key FROM '[^:]*$')) WHERE event_type = 'refund'"
+    )
+
+
+def _measure_checkouts() -> None:
+    for name in ("received", "overpaid"):
+        column = sa.Column(name, sa.Numeric(precision=12, scale=2), server_default=sa.text("0"), nullable=False)
+        op.add_column("checkout_sessions", column)
+    op.add_column("checkout_sessions", sa.Column("is_late", sa.Boolean(), server_default=sa.false(), nullable=False))
+    op.add_column("checkout_sessions", sa.Column("facts_until", _TIME, nullable=True))
+    op.execute("UPDATE checkout_sessions SET received = amount WHERE state = 'paid'")
+    _allow_states(_STATES)
+
+
+def _allow_states(states: Sequence[str]) -> None:
+    op.drop_constraint(op.f("ck_checkout_sessions_state"), "checkout_sessions", type_="check")
+    allowed = ", ".join(f"'{state}'" for state in states)
+    op.create_check_constraint(op.f("ck_checkout_sessions_state"), "checkout_sessions", f"state IN ({allowed})")
+
+
+def _make_credits() -> None:
+    op.create_table(
+        "credits",
+        sa.Column("checkout_id", sa.Uuid(), nullable=False),
+        sa.Column("provider", sa.String(length=50), nullable=False),
+        sa.Column("payment_key", sa.String(length=255), nullable=False),
+        sa.Column(
+            "reason",
+            sa.Enum(*_REASONS, name="reason", native_enum=False, create_constraint=True, length=32),
+            nullable=False,
+        ),
+        sa.Column("amount", sa.Numeric(precision=12, scale=2), nullable=False),
+        sa.Column("currency", sa.String(length=3), nullable=False),
+        sa.Column("occurred_at", _TIME, nullable=False),
+        sa.Column("settled_at", _TIME, nullable=True),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["checkout_id"],
+            ["checkout_sessions.id"],
+            name=op.f("fk_credits_checkout_id_checkout_sessions"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f("fk_credits_tenant_id_tenants"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_credits")),
+        sa.UniqueConstraint("provider", "payment_key", "reason", name=op.f("uq_credits_provider_payment_key_reason")),
+    )
+    op.create_index(op.f("ix_credits_checkout_id"), "credits", ["checkout_id"])
+    op.create_index("ix_credits_tenant_id", "credits", ["tenant_id", "occurred_at"])
+    op.create_index("ix_credits_open", "credits", ["occurred_at"], postgresql_where=sa.text("settled_at IS NULL"))
+
+
+def downgrade() -> None:
+    op.execute("SET LOCAL lock_timeout = '5s'")
+    # The release before has nowhere to keep the second movement that an event told of.
+    op.execute(
+        "DELETE FROM payment_events later USING payment_events first WHERE later.provider = first.provider"
+        " AND later.provider_event_id = first.provider_event_id"
+        " AND (later.created_at, later.id) > (first.created_at, first.id)"
+    )
+    op.drop_index("ix_payment_events_provider_event_id", table_name="payment_events")
+    op.create_unique_constraint(
+        "uq_payment_events_provider_provider_event_id", "payment_events", ["provider", "provider_event_id"]
+    )
+    op.drop_table("credits")
+    op.execute("UPDATE checkout_sessions SET state = 'pending' WHERE state IN ('approved', 'processing')")
+    op.execute("UPDATE checkout_sessions SET state = 'expired' WHERE state IN ('underpaid', 'cancelled')")
+    _allow_states(_STATES_BEFORE)
+    for name in ("facts_until", "is_late", "overpaid", "received"):
+        op.drop_column("checkout_sessions", name)
+    for name in ("voided_at", "failed_until"):
+        op.drop_column("invoices", name)
+    for name in ("ended_at", "cancel_decided_at", "failed_until"):
+        op.drop_column("subscriptions", name)
+    op.drop_index("ix_provider_events_dead", table_name="provider_events")
+    op.drop_column("provider_events", "resent_at")
+    op.drop_table("plan_prices")

@@ -1,0 +1,100 @@
+"""What a payment amounts to, as its provider holds it now: how much has come, and what of it bought nothing.
+
+The six cases of crypto payments (providers.md 1.2) are told apart here, by amounts alone.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from uuid import uuid4
+
+from sqlalchemy import ColumnElement, and_, delete, select
+
+from models.billing import CheckoutSession, CheckoutState, Credit, CreditReason
+from providers.payments import PaymentState, PaymentStatus
+from services.billing.lookup import Begun, by_purchase
+from services.unit_of_work import UnitOfWork
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A purchase's own payment, and the credit that it has just given rise to."""
+
+    begun: Begun
+    owed: Credit | None
+
+
+async def measure_payment(uow: UnitOfWork, provider: str, payment: PaymentState) -> Measured | None:
+    """Take in a payment of a purchase of ours; returns None when it is not the purchase's own payment.
+
+    That it is paid is told by its facts, which activate what was bought; here it only counts what came. A second
+    payment for a purchase becomes a credit.
+
+    Raises:
+        NotThereYet: we have no such purchase.
+        FactRefused: the payment contradicts the purchase.
+    """
+    purchase = None if payment.tags is None else payment.tags.purchase
+    if purchase is None:
+        return None
+    begun = await by_purchase(uow, provider=provider, session_id=payment.session_id, purchase=purchase)
+    checkout = begun.checkout
+    if checkout.session_id not in (None, payment.session_id):
+        if payment.status is PaymentStatus.PAID:
+            await _owe(uow, checkout, payment, CreditReason.DUPLICATE, payment.received)
+        return None
+    checkout.session_id = payment.session_id
+    checkout.measure(received=payment.received, overpaid=payment.overpaid, is_late=payment.is_late)
+    if payment.status is not PaymentStatus.PAID:
+        checkout.tell(CheckoutState(payment.status.value), at=payment.changed_at)
+    return Measured(begun=begun, owed=await _settle(uow, checkout, payment))
+
+
+async def _settle(uow: UnitOfWork, checkout: CheckoutSession, payment: PaymentState) -> Credit | None:
+    """Make the credits of a payment what follows from its amounts, whatever was thought of it before."""
+    is_short = checkout.state is CheckoutState.UNDERPAID and payment.status is not PaymentStatus.PAID
+    if not is_short:
+        await uow.session.execute(
+            delete(Credit).where(_is_of(checkout, payment, CreditReason.UNDERPAID), Credit.settled_at.is_(None))
+        )
+    if payment.overpaid > 0:
+        return await _owe(uow, checkout, payment, CreditReason.OVERPAID, checkout.overpaid)
+    if is_short and payment.status is PaymentStatus.UNDERPAID:
+        return await _owe(uow, checkout, payment, CreditReason.UNDERPAID, checkout.received)
+    return None
+
+
+async def _owe(
+    uow: UnitOfWork, checkout: CheckoutSession, payment: PaymentState, reason: CreditReason, amount: Decimal
+) -> Credit | None:
+    """Keep a credit, or its new amount; returns it when it is new. The subscription's lock is held."""
+    known = await uow.session.scalar(select(Credit).where(_is_of(checkout, payment, reason)))
+    if known is not None:
+        if known.settled_at is None:
+            known.amount, known.occurred_at = amount, payment.paid_at or payment.changed_at
+        return None
+    credit = Credit(
+        id=uuid4(),
+        tenant_id=checkout.tenant_id,
+        checkout_id=checkout.id,
+        provider=checkout.provider,
+        payment_key=payment.payment_key,
+        reason=reason,
+        amount=amount,
+        currency=payment.currency,
+        occurred_at=payment.paid_at or payment.changed_at,
+    )
+    uow.session.add(credit)
+    uow.audit(
+        "payment.owed",
+        actor_id=None,
+        tenant_id=checkout.tenant_id,
+        subject=("checkout", checkout.id),
+        details={"reason": reason.value, "amount": str(amount), "currency": payment.currency},
+    )
+    return credit
+
+
+def _is_of(checkout: CheckoutSession, payment: PaymentState, reason: CreditReason) -> ColumnElement[bool]:
+    return and_(
+        Credit.provider == checkout.provider, Credit.payment_key == payment.payment_key, Credit.reason == reason
+    )
