@@ -84,7 +84,8 @@ class CheckoutSession(Identified, TenantOwned, Base):
         self.completed_at = at if self.completed_at is None else min(at, self.completed_at)
         if self.state is CheckoutState.PAID:
             return False
-        self.state = CheckoutState.PAID
+        # Nothing that is told from now on, or was told before, counts beside it.
+        self.state, self.facts_until = CheckoutState.PAID, None
         return True
 
     def tell(self, state: CheckoutState, *, at: datetime | None) -> bool:
