@@ -12,7 +12,15 @@ from handlers.rest import Access, Call, PageQuery, Router, WireModel
 from models.billing import BillingPeriod
 from providers.payments import ProviderUnavailable
 from services.billing import CheckoutOrder, PriceInput
-from services.billing.errors import AlreadySubscribed, PlanNotFound, SubscriptionNotFound, SubscriptionOver
+from services.billing.errors import (
+    AlreadySubscribed,
+    CreditNotFound,
+    CreditSettled,
+    PlanNotFound,
+    SubscriptionNotFound,
+    SubscriptionOver,
+)
+from services.billing.purchases import CreditView, PurchaseView
 from services.billing.return_urls import check_return_url
 from services.billing.views import CheckoutView, InvoiceView, PlanPriceView, PricedPlanView, SubscriptionView
 from services.identity import SuperuserRequired
@@ -21,6 +29,7 @@ from services.unit_of_work import PlatformScope
 router = Router(tag="billing", prefix="/api/v1/billing")
 
 _PERIOD_NAMES = {"month": "monthly", "year": "yearly", "annual": "yearly", "annually": "yearly"}
+_DUES = PlatformScope("an operator sees what is owed to every tenant")
 _CATALOGUE = PlatformScope("plans belong to nobody and are shown to everybody")
 
 
@@ -176,6 +185,35 @@ async def list_invoices(call: Call, query: PageQuery) -> web.Response:
     async with call.tenant_uow() as uow:
         page = await call.context.services.billing.invoices(uow, call.actor, query.request())
     return call.page(page)
+
+
+@router.get("/checkouts", answer=ListEnvelope[PurchaseView])
+async def list_purchases(call: Call, query: PageQuery) -> web.Response:
+    """Show what the tenant began to buy and what came of it, newest first; for owners and admins."""
+    async with call.tenant_uow() as uow:
+        page = await call.context.services.billing.purchases(uow, call.actor, query.request())
+    return call.page(page)
+
+
+@router.get("/credits", answer=ListEnvelope[CreditView], access=Access.USER, errors=(SuperuserRequired,))
+async def list_credits(call: Call, query: PageQuery) -> web.Response:
+    """Show money that came without buying anything and is not settled, oldest first; for superusers."""
+    async with call.uow(_DUES) as uow:
+        page = await call.context.services.billing.credits(uow, call.actor, query.request())
+    return call.page(page)
+
+
+@router.post(
+    "/credits/{credit_id}/settle",
+    answer=Envelope[CreditView],
+    access=Access.USER,
+    errors=(SuperuserRequired, CreditNotFound, CreditSettled),
+)
+async def settle_credit(call: Call, credit_id: UUID) -> web.Response:
+    """Note that such money was given back or credited; for superusers."""
+    async with call.uow(_DUES) as uow:
+        view = await call.context.services.billing.settle_credit(uow, call.actor, credit_id=credit_id)
+    return call.ok(view)
 
 
 async def _check_out(call: Call, order: CheckoutOrder) -> web.Response:

@@ -18,6 +18,7 @@ from services.billing.errors import SubscriptionNotFound
 from services.billing.inbox import Inbox
 from services.billing.plans import PriceInput, plans_for_sale, seed_plans, set_price
 from services.billing.provider_events import ProviderEventView, list_provider_events, resend_provider_event
+from services.billing.purchases import CreditView, PurchaseView, list_credits, list_purchases, settle_credit
 from services.billing.sandbox import SandboxDesk
 from services.billing.subscriptions import Subscriptions
 from services.billing.sweeper import Sweeper
@@ -104,6 +105,18 @@ class BillingService:
     async def invoices(self, uow: UnitOfWork, actor: Principal, page: PageRequest) -> Page[InvoiceView]:
         """Show the tenant's movements of money, newest first; for owners and admins."""
         return await self._subscriptions.invoices(uow, actor, page)
+
+    async def purchases(self, uow: UnitOfWork, actor: Principal, page: PageRequest) -> Page[PurchaseView]:
+        """Show what the tenant began to buy, newest first; for owners and admins."""
+        return await list_purchases(uow, actor, page)
+
+    async def credits(self, uow: UnitOfWork, actor: Principal, page: PageRequest) -> Page[CreditView]:
+        """Show superusers what is owed to tenants; needs a PlatformScope."""
+        return await list_credits(uow, actor, page)
+
+    async def settle_credit(self, uow: UnitOfWork, actor: Principal, *, credit_id: UUID) -> CreditView:
+        """Note that a credit was dealt with; see `settle_credit`. Needs a PlatformScope."""
+        return await settle_credit(uow, actor, credit_id=credit_id)
 
     async def checkout(self, actor: Principal, order: CheckoutOrder, *, trace: RequestTrace) -> CheckoutView:
         """Begin a purchase; see `Checkouts.start`. Opens units of work of its own."""

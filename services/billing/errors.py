@@ -76,6 +76,20 @@ class WebhookUnknown(NotFound):
     message = "Payment provider not found"
 
 
+class CreditNotFound(NotFound):
+    """There is no such credit."""
+
+    message = "Credit not found"
+
+
+class CreditSettled(DomainError):
+    """The money was given back or credited before."""
+
+    kind = ErrorKind.CONFLICT
+    code = "CONFLICT"
+    message = "This credit is settled already"
+
+
 class ProviderEventNotFound(NotFound):
     """There is no such event in the inbox."""
 

@@ -116,7 +116,7 @@ async def plans_for_sale(uow: UnitOfWork) -> list[PricedPlanView]:
         select(PlanPrice).order_by(PlanPrice.provider, PlanPrice.billing_period.desc())
     ):
         prices[price.plan_id].append(PlanPriceView.of(price))
-    return [PricedPlanView(**PlanView.of(plan).model_dump(), prices=prices[plan.id]) for plan in plans]
+    return [PricedPlanView(**PlanView.of(plan).model_dump(), offers=prices[plan.id]) for plan in plans]
 
 
 async def price_at(uow: UnitOfWork, plan: Plan, provider: str, period: BillingPeriod) -> tuple[Decimal, str]:

@@ -16,6 +16,7 @@ from models.billing import (
     Subscription,
     SubscriptionStatus,
 )
+from services.billing.actions import Action, actions_of_subscription
 
 """An amount in the currency's major unit: a Decimal here, a number with two decimals on the wire."""
 
@@ -102,9 +103,9 @@ class PlanPriceView(View):
 
 
 class PricedPlanView(PlanView):
-    """A plan in the price list; `prices` are those of providers where it does not cost `price_monthly` and so on."""
+    """A plan in the price list; `offers` are the prices of providers where it does not cost `price_monthly` and so on."""
 
-    prices: list[PlanPriceView]
+    offers: list[PlanPriceView]
 
 
 class SubscriptionView(View):
@@ -128,6 +129,7 @@ class SubscriptionView(View):
     cancel_reason: str | None
     payment_provider: str | None
     provider: str | None
+    available_actions: list[Action]
     created_at: datetime
     updated_at: datetime
     plan: PlanView
@@ -155,6 +157,7 @@ class SubscriptionView(View):
             cancel_reason=subscription.cancel_reason,
             payment_provider=subscription.payment_provider,
             provider=subscription.payment_provider,
+            available_actions=actions_of_subscription(subscription),
             created_at=subscription.created_at,
             updated_at=subscription.updated_at,
             plan=PlanView.of(plan),

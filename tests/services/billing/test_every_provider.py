@@ -1,6 +1,7 @@
 """Buying by each provider, and the six ways in which a payment may differ from what was asked (providers.md 1.2)."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -8,13 +9,15 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, select
 
+from core.pagination import PageRequest
 from models.billing import CheckoutState, Credit, CreditReason, PaymentEventType, SubscriptionStatus
 from models.inbox import InboxState, ProviderEvent
 from models.plans import BillingPeriod, PlanPrice
 from providers.payments import ProviderUnavailable
-from services.billing.errors import CurrencyNotTaken, WebhookUnknown
+from services.billing.actions import Action
+from services.billing.errors import CreditSettled, CurrencyNotTaken, WebhookUnknown
 from services.billing.plans import PriceInput
-from services.identity import Principal
+from services.identity import Principal, SuperuserRequired
 from tests.fakes.server import Reply
 from tests.support.billing import PLATFORM, Shop, Till
 from tests.support.stalls import STALLS, Stall, open_stall
@@ -69,7 +72,7 @@ async def test_a_purchase_told_twice_is_one_purchase(till: Till, shop: Shop, sta
     assert await till.state(shop) == before
     assert len(till.heard(shop, "payment:received")) == 1
     (checkout,) = await till.checkouts(shop)
-    assert (checkout.received, checkout.overpaid, checkout.is_late) == (PRICE, 0, False)
+    assert (checkout.received, checkout.overpaid, checkout.is_late) == (PRICE, Decimal(0), False)
     assert (await till.subscription(shop)).payment_provider == stall.name
 
 
@@ -119,6 +122,7 @@ class TestSixCases:
         assert await owed(till, shop) == [(CreditReason.UNDERPAID, Decimal("20.00"))]
         assert "payment.owed" in await till.audit(shop)
         assert [note.title for note in await till.notifications(shop)].count("Payment incomplete") == 2
+        await settle(till, shop)
 
     async def test_paid_late(self, till: Till, shop: Shop, btcpay: Stall) -> None:
         created = await btcpay.begin(shop)
@@ -175,6 +179,22 @@ async def test_two_purchases_paid_in_the_wrong_order_buy_two_periods(till: Till,
         subscription = await till.subscription(tenant)
         ends.append(subscription.current_period_end - subscription.current_period_start)
     assert ends[0] == ends[1] > timedelta(days=55)
+
+
+async def settle(till: Till, shop: Shop) -> None:
+    """See as tenant and as operator what is owed, and settle it, once."""
+    operator = replace(shop.owner, is_superuser=True)
+    async with till.units(PLATFORM) as uow:
+        (bought,) = (await till.billing.purchases(uow, shop.owner, PageRequest())).items
+        assert (bought.state, bought.received) == (CheckoutState.UNDERPAID, Decimal("20.00"))
+        assert (bought.url, bought.available_actions) == (None, [Action.CHECKOUT])
+        with pytest.raises(SuperuserRequired):
+            await till.billing.credits(uow, shop.owner, PageRequest())
+        shown = (await till.billing.credits(uow, operator, PageRequest(size=100))).items
+        (credit,) = [view for view in shown if view.tenant_id == shop.tenant_id]
+        assert (await till.billing.settle_credit(uow, operator, credit_id=credit.id)).settled_at == uow.now
+        with pytest.raises(CreditSettled):
+            await till.billing.settle_credit(uow, operator, credit_id=credit.id)
 
 
 def encoded(stall: Stall, events: list[Any]) -> list[bytes]:
@@ -237,7 +257,7 @@ async def test_a_price_of_its_own(till: Till, shop: Shop) -> None:
                 currency="UAH",
             )
             shown = await till.billing.set_price(uow, operator, price)
-            (listed,) = [view.prices for view in await till.billing.plans(uow) if view.id == plan.id]
+            (listed,) = [view.offers for view in await till.billing.plans(uow) if view.id == plan.id]
         assert listed == [shown]
         try:
             created = await liqpay.begin(shop)
