@@ -1,6 +1,19 @@
 """Floor 1: tables, enums and pure state transitions. Importing this package registers every table."""
 
-from models import audit, billing, events, inbox, mail, notifications, provisioning, second_factors, sso, tenants, users
+from models import (
+    audit,
+    billing,
+    events,
+    inbox,
+    journal,
+    mail,
+    notifications,
+    provisioning,
+    second_factors,
+    sso,
+    tenants,
+    users,
+)
 from models.base import Base
 
 __all__ = [
@@ -9,6 +22,7 @@ __all__ = [
     "billing",
     "events",
     "inbox",
+    "journal",
     "mail",
     "notifications",
     "provisioning",

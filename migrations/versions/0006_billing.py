@@ -16,6 +16,8 @@ depends_on: str | Sequence[str] | None = None
 _TIME = sa.DateTime(timezone=True)
 _PERIODS = ("monthly", "yearly")
 _REASONS = ("overpaid", "underpaid", "duplicate")
+_KINDS = ("charge", "refund", "dispute", "dispute_won", "credit", "credit_settled")
+_ACCOUNTS = ("cash", "revenue", "refunds", "disputes", "credits")
 _STATES_BEFORE = ("pending", "paid", "expired", "failed")
 _STATES = ("pending", "approved", "processing", "paid", "underpaid", "expired", "failed", "cancelled")
 
@@ -53,6 +55,7 @@ def upgrade() -> None:
         op.add_column("invoices", sa.Column(name, _TIME, nullable=True))
     _measure_checkouts()
     _make_credits()
+    _make_journal()
     # One event may tell of a payment and of its refund.
     op.drop_constraint("uq_payment_events_provider_provider_event_id", "payment_events", type_="unique")
     op.create_index("ix_payment_events_provider_event_id", "payment_events", ["provider", "provider_event_id"])
@@ -112,6 +115,59 @@ def _make_credits() -> None:
     op.create_index("ix_credits_open", "credits", ["occurred_at"], postgresql_where=sa.text("settled_at IS NULL"))
 
 
+def _choice(*values: str, name: str) -> sa.Enum:
+    return sa.Enum(*values, name=name, native_enum=False, create_constraint=True, length=32)
+
+
+def _make_journal() -> None:
+    op.create_table(
+        "journal_entries",
+        sa.Column("provider", sa.String(length=50), nullable=False),
+        sa.Column("kind", _choice(*_KINDS, name="kind"), nullable=False),
+        sa.Column("fact_key", sa.String(length=300), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("debit", _choice(*_ACCOUNTS, name="debit"), nullable=False),
+        sa.Column("credit", _choice(*_ACCOUNTS, name="credit"), nullable=False),
+        sa.Column("amount", sa.Numeric(precision=14, scale=2), nullable=False),
+        sa.Column("currency", sa.String(length=3), nullable=False),
+        sa.Column("occurred_at", _TIME, nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.CheckConstraint("amount > 0", name=op.f("ck_journal_entries_amount")),
+        sa.CheckConstraint("debit <> credit", name=op.f("ck_journal_entries_sides")),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f("fk_journal_entries_tenant_id_tenants"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_journal_entries")),
+        sa.UniqueConstraint(
+            "provider", "kind", "fact_key", "number", name=op.f("uq_journal_entries_provider_kind_fact_key_number")
+        ),
+    )
+    op.create_index("ix_journal_entries_tenant_id", "journal_entries", ["tenant_id", "occurred_at"])
+    for statement in _MOVEMENTS_OF_BEFORE:
+        op.execute(statement)
+
+
+_POST = (
+    "INSERT INTO journal_entries"
+    " (id, tenant_id, provider, kind, fact_key, number, debit, credit, amount, currency, occurred_at) SELECT"
+    " gen_random_uuid(), moved.tenant_id, moved.provider, "
+)
+_MOVEMENTS_OF_BEFORE = (
+    _POST + "'charge', moved.fact_key, 1, 'cash', 'revenue', moved.amount, moved.currency, moved.created_at"
+    " FROM payment_events moved WHERE moved.event_type = 'payment_success' AND moved.amount > 0",
+    # A refund is posted under the payment that it is of, as one of its steps.
+    _POST + "'refund', paid.fact_key, row_number() OVER (PARTITION BY paid.id ORDER BY moved.created_at, moved.id),"
+    " 'refunds', 'cash', moved.amount, moved.currency, moved.created_at FROM payment_events moved"
+    " JOIN payment_events paid ON paid.id = moved.payment_id WHERE moved.event_type = 'refund' AND moved.amount > 0",
+    _POST + "'dispute', moved.fact_key, 1, 'disputes', 'cash', moved.amount, moved.currency, moved.created_at"
+    " FROM payment_events moved WHERE moved.event_type = 'chargeback' AND moved.amount > 0",
+    _POST + "'dispute_won', moved.fact_key, 1, 'cash', 'disputes', moved.amount, moved.currency, moved.created_at"
+    " FROM payment_events moved WHERE moved.event_type = 'chargeback' AND moved.amount > 0"
+    " AND moved.event_metadata ->> 'outcome' = 'won'",
+)
+
+
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
     # The release before has nowhere to keep the second movement that an event told of.
@@ -124,6 +180,7 @@ def downgrade() -> None:
     op.create_unique_constraint(
         "uq_payment_events_provider_provider_event_id", "payment_events", ["provider", "provider_event_id"]
     )
+    op.drop_table("journal_entries")
     op.drop_table("credits")
     op.execute("UPDATE checkout_sessions SET state = 'pending' WHERE state IN ('approved', 'processing')")
     op.execute("UPDATE checkout_sessions SET state = 'expired' WHERE state IN ('underpaid', 'cancelled')")

@@ -21,6 +21,7 @@ from models.billing import (
     Subscription,
     SubscriptionStatus,
 )
+from models.journal import EntryKind
 from providers.payments import (
     CheckoutExpired,
     CheckoutFailed,
@@ -39,10 +40,11 @@ from providers.payments import (
     SubscriptionChanged,
     SubscriptionEnded,
 )
-from services.billing import ledger
+from services.billing import journal, ledger
 from services.billing.announcer import Announcer, News
 from services.billing.cancellations import Cancellations
 from services.billing.errors import FactRefused, NotThereYet
+from services.billing.journal import MoneyFact
 from services.billing.lookup import (
     Begun,
     Standing,
@@ -277,6 +279,7 @@ class FactApplier:
 
     async def _refunded(self, uow: UnitOfWork, fact: PaymentRefunded) -> None:
         payment, subscription = await _paid(uow, fact.provider, fact.payment_ref, fact.charge_ref, fact.invoice_ref)
+        await journal.post(uow, _money(subscription, fact, EntryKind.REFUND, payment.fact_key), fact.refunded_total)
         refund = await ledger.book_refund(uow, subscription, payment, fact)
         if refund is not None:
             _audit(uow, "payment.refunded", subscription, amount=refund.amount, currency=refund.currency)
@@ -290,6 +293,12 @@ class FactApplier:
             # It only asks; no money has moved.
             return
         dispute = await ledger.book_dispute(uow, subscription, payment, fact)
+        amount = dispute.movement.amount
+        taken = _money(subscription, fact, EntryKind.DISPUTE, fact.dispute_ref)
+        await journal.post(uow, taken, amount, may_fall=True)
+        if dispute.movement.event_metadata.get("outcome") == "won":
+            back = _money(subscription, fact, EntryKind.DISPUTE_WON, fact.dispute_ref)
+            await journal.post(uow, back, amount, may_fall=True)
         if isinstance(fact, DisputeClosed):
             await self._announcer.money_moved(uow, "dispute_closed", subscription, dispute.movement)
         elif dispute.is_new:
@@ -300,6 +309,7 @@ class FactApplier:
         booked = await ledger.book_payment(uow, subscription, fact)
         if booked is None or not booked.is_new:
             return False
+        await journal.post(uow, _money(subscription, fact, EntryKind.CHARGE, fact.payment_key), fact.amount)
         _audit(uow, "payment.received", subscription, amount=fact.amount, currency=fact.currency)
         await self._announcer.payment_received(uow, subscription, booked.movement)
         return True
@@ -424,6 +434,22 @@ def _refuse_other_price(checkout: CheckoutSession, amount: Decimal, currency: st
     asked = (checkout.amount, checkout.currency.upper())
     if (amount, currency.upper()) != asked:
         raise FactRefused(f"paid {amount} {currency}, asked {asked[0]} {asked[1]}", tenant_id=checkout.tenant_id)
+
+
+def _money(
+    subscription: Subscription,
+    fact: CheckoutPaid | InvoicePaid | PaymentRefunded | DisputeOpened | DisputeClosed,
+    kind: EntryKind,
+    key: str,
+) -> MoneyFact:
+    return MoneyFact(
+        tenant_id=subscription.tenant_id,
+        provider=fact.provider,
+        kind=kind,
+        key=key,
+        currency=fact.currency,
+        occurred_at=fact.occurred_at,
+    )
 
 
 def _period(start: datetime | None, end: datetime | None) -> tuple[datetime, datetime] | None:

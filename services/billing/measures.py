@@ -10,7 +10,9 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, and_, delete, select
 
 from models.billing import CheckoutSession, CheckoutState, Credit, CreditReason
+from models.journal import EntryKind
 from providers.payments import PaymentState, PaymentStatus
+from services.billing.journal import MoneyFact, post
 from services.billing.lookup import Begun, by_purchase
 from services.unit_of_work import UnitOfWork
 
@@ -53,9 +55,7 @@ async def _settle(uow: UnitOfWork, checkout: CheckoutSession, payment: PaymentSt
     """Make the credits of a payment what follows from its amounts, whatever was thought of it before."""
     is_short = checkout.state is CheckoutState.UNDERPAID and payment.status is not PaymentStatus.PAID
     if not is_short:
-        await uow.session.execute(
-            delete(Credit).where(_is_of(checkout, payment, CreditReason.UNDERPAID), Credit.settled_at.is_(None))
-        )
+        await _owe_no_more(uow, checkout, payment, CreditReason.UNDERPAID)
     if payment.overpaid > 0:
         return await _owe(uow, checkout, payment, CreditReason.OVERPAID, checkout.overpaid)
     if is_short and payment.status is PaymentStatus.UNDERPAID:
@@ -68,9 +68,11 @@ async def _owe(
 ) -> Credit | None:
     """Keep a credit, or its new amount; returns it when it is new. The subscription's lock is held."""
     known = await uow.session.scalar(select(Credit).where(_is_of(checkout, payment, reason)))
+    if known is not None and known.settled_at is not None:
+        return None
+    await post(uow, _money(checkout, payment, reason), amount, may_fall=True)
     if known is not None:
-        if known.settled_at is None:
-            known.amount, known.occurred_at = amount, payment.paid_at or payment.changed_at
+        known.amount, known.occurred_at = amount, payment.paid_at or payment.changed_at
         return None
     credit = Credit(
         id=uuid4(),
@@ -92,6 +94,25 @@ async def _owe(
         details={"reason": reason.value, "amount": str(amount), "currency": payment.currency},
     )
     return credit
+
+
+async def _owe_no_more(uow: UnitOfWork, checkout: CheckoutSession, payment: PaymentState, reason: CreditReason) -> None:
+    dropped = await uow.session.execute(
+        delete(Credit).where(_is_of(checkout, payment, reason), Credit.settled_at.is_(None)).returning(Credit.id)
+    )
+    if dropped.scalar_one_or_none() is not None:
+        await post(uow, _money(checkout, payment, reason), Decimal(0), may_fall=True)
+
+
+def _money(checkout: CheckoutSession, payment: PaymentState, reason: CreditReason) -> MoneyFact:
+    return MoneyFact(
+        tenant_id=checkout.tenant_id,
+        provider=checkout.provider,
+        kind=EntryKind.CREDIT,
+        key=f"{payment.payment_key}:{reason.value}",
+        currency=payment.currency,
+        occurred_at=payment.paid_at or payment.changed_at,
+    )
 
 
 def _is_of(checkout: CheckoutSession, payment: PaymentState, reason: CreditReason) -> ColumnElement[bool]:

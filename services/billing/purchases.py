@@ -10,9 +10,11 @@ from sqlalchemy import func, select
 from core.money import Money
 from core.pagination import Page, PageRequest
 from models.billing import BillingPeriod, CheckoutSession, CheckoutState, Credit, CreditReason
+from models.journal import EntryKind
 from models.tenants import Role
 from services.billing.actions import Action, actions_of_checkout
 from services.billing.errors import CreditNotFound, CreditSettled
+from services.billing.journal import MoneyFact, post
 from services.billing.views import View
 from services.identity import Principal, require_role, require_superuser, require_tenant
 from services.unit_of_work import UnitOfWork
@@ -127,6 +129,15 @@ async def settle_credit(uow: UnitOfWork, actor: Principal, *, credit_id: UUID) -
     if credit.settled_at is not None:
         raise CreditSettled
     credit.settled_at = uow.now
+    settled = MoneyFact(
+        tenant_id=credit.tenant_id,
+        provider=credit.provider,
+        kind=EntryKind.CREDIT_SETTLED,
+        key=str(credit.id),
+        currency=credit.currency,
+        occurred_at=uow.now,
+    )
+    await post(uow, settled, credit.amount)
     uow.audit(
         "credit.settled",
         actor_id=actor.user_id,

@@ -103,7 +103,7 @@ class PlanPriceView(View):
 
 
 class PricedPlanView(PlanView):
-    """A plan in the price list; `offers` are the prices of providers where it does not cost `price_monthly` and so on."""
+    """A plan in the price list; `offers` are its prices at those providers where it has others than its own."""
 
     offers: list[PlanPriceView]
 
