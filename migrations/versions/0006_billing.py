@@ -170,9 +170,10 @@ _MOVEMENTS_OF_BEFORE = (
 
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
-    # The release before has nowhere to keep the second movement that an event told of.
+    # The release before asks for one event for each movement, so the second movement of an event gets a name of its own.
     op.execute(
-        "DELETE FROM payment_events later USING payment_events first WHERE later.provider = first.provider"
+        "UPDATE payment_events later SET provider_event_id = left(later.provider_event_id, 200) || ':' || later.id"
+        " FROM payment_events first WHERE later.provider = first.provider"
         " AND later.provider_event_id = first.provider_event_id"
         " AND (later.created_at, later.id) > (first.created_at, first.id)"
     )

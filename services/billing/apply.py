@@ -17,11 +17,9 @@ from models.billing import (
     CheckoutSession,
     CheckoutState,
     CreditReason,
-    PaymentEvent,
     Subscription,
     SubscriptionStatus,
 )
-from models.journal import EntryKind
 from providers.payments import (
     CheckoutExpired,
     CheckoutFailed,
@@ -40,20 +38,20 @@ from providers.payments import (
     SubscriptionChanged,
     SubscriptionEnded,
 )
-from services.billing import journal, ledger
+from services.billing import ledger
 from services.billing.announcer import Announcer, News
 from services.billing.cancellations import Cancellations
 from services.billing.errors import FactRefused, NotThereYet
-from services.billing.journal import MoneyFact
 from services.billing.lookup import (
     Begun,
     Standing,
     Target,
     by_session,
     by_subscription,
-    locked_subscription,
 )
 from services.billing.measures import measure_payment
+from services.billing.money import MoneyFacts
+from services.billing.trail import audit
 from services.unit_of_work import UnitOfWork
 
 
@@ -69,6 +67,7 @@ class FactApplier:
     ) -> None:
         self._providers = providers
         self._announcer = announcer
+        self._money = MoneyFacts(announcer)
         self._cancellations = cancellations
 
     async def measure(self, uow: UnitOfWork, provider: str, payment: PaymentState) -> bool:
@@ -111,11 +110,11 @@ class FactApplier:
             case SubscriptionEnded():
                 await self._ended(uow, fact)
             case PaymentLinked():
-                await self._linked(uow, fact)
+                await self._money.link(uow, fact)
             case PaymentRefunded():
-                await self._refunded(uow, fact)
+                await self._money.refund(uow, fact)
             case DisputeOpened() | DisputeClosed():
-                await self._disputed(uow, fact)
+                await self._money.dispute(uow, fact)
             case _:
                 assert_never(fact)
         return []
@@ -130,7 +129,7 @@ class FactApplier:
         )
         if fact.invoice_ref is not None:
             await ledger.note_paid_invoice(uow, subscription, fact, fact.invoice_ref)
-        await self._book(uow, subscription, fact)
+        await self._money.book(uow, subscription, fact)
         if begun.standing is Standing.UNPAID:
             self._announcer.subscription_updated(uow, subscription)
         return orders
@@ -170,7 +169,7 @@ class FactApplier:
                 uow, subscription, checkout, paid_at=fact.occurred_at, customer_ref=fact.customer_ref
             )
         await ledger.note_paid_invoice(uow, subscription, fact, fact.invoice_ref)
-        is_new = await self._book(uow, subscription, fact)
+        is_new = await self._money.book(uow, subscription, fact)
         changed = target.standing is Standing.UNPAID
         # A renewal that does not say what it bought adds one period, so it must count only once.
         bought = period is not None or (fact.billing_reason == "renewal" and is_new)
@@ -179,7 +178,7 @@ class FactApplier:
         if changed:
             self._announcer.subscription_updated(uow, subscription)
         elif is_new and target.standing is Standing.REPLACED:
-            _audit(uow, "payment.for_replaced_subscription", subscription, invoice=fact.invoice_ref)
+            audit(uow, "payment.for_replaced_subscription", subscription, invoice=fact.invoice_ref)
         return orders
 
     async def _invoice_failed(self, uow: UnitOfWork, fact: InvoicePaymentFailed) -> None:
@@ -204,7 +203,7 @@ class FactApplier:
         if failure.is_new:
             await self._announcer.money_moved(uow, "payment_failed", subscription, failure.movement)
         if subscription.mark_past_due(at=fact.occurred_at, now=uow.now):
-            _audit(uow, "subscription.past_due", subscription)
+            audit(uow, "subscription.past_due", subscription)
             self._announcer.subscription_updated(uow, subscription)
 
     async def _invoice_voided(self, uow: UnitOfWork, fact: InvoiceVoided) -> None:
@@ -250,7 +249,7 @@ class FactApplier:
         subscription.external_customer_id = subscription.external_customer_id or state.customer_ref
         if not changed:
             return
-        _audit(uow, "subscription.synced", subscription, status=subscription.status)
+        audit(uow, "subscription.synced", subscription, status=subscription.status)
         self._announcer.subscription_updated(uow, subscription)
         if subscription.is_over and not was_over:
             await self._announcer.notify(uow, "subscription_expired", subscription)
@@ -269,50 +268,9 @@ class FactApplier:
         if target.standing is Standing.REPLACED:
             return
         if subscription.end(at=fact.occurred_at, ended_at=fact.ended_at, now=uow.now):
-            _audit(uow, "subscription.ended", subscription)
+            audit(uow, "subscription.ended", subscription)
             self._announcer.subscription_updated(uow, subscription)
             await self._announcer.notify(uow, "subscription_cancelled", subscription)
-
-    async def _linked(self, uow: UnitOfWork, fact: PaymentLinked) -> None:
-        payment, _ = await _paid(uow, fact.provider, fact.invoice_ref)
-        payment.provider_payment_id = payment.provider_payment_id or fact.payment_ref
-
-    async def _refunded(self, uow: UnitOfWork, fact: PaymentRefunded) -> None:
-        payment, subscription = await _paid(uow, fact.provider, fact.payment_ref, fact.charge_ref, fact.invoice_ref)
-        await journal.post(uow, _money(subscription, fact, EntryKind.REFUND, payment.fact_key), fact.refunded_total)
-        refund = await ledger.book_refund(uow, subscription, payment, fact)
-        if refund is not None:
-            _audit(uow, "payment.refunded", subscription, amount=refund.amount, currency=refund.currency)
-            await self._announcer.money_moved(uow, "payment_refunded", subscription, refund)
-
-    async def _disputed(self, uow: UnitOfWork, fact: DisputeOpened | DisputeClosed) -> None:
-        payment, subscription = await _paid(uow, fact.provider, fact.payment_ref, fact.charge_ref)
-        action = "payment.disputed" if isinstance(fact, DisputeOpened) else "payment.dispute_closed"
-        _audit(uow, action, subscription, dispute=fact.dispute_ref, inquiry=fact.inquiry)
-        if fact.inquiry:
-            # It only asks; no money has moved.
-            return
-        dispute = await ledger.book_dispute(uow, subscription, payment, fact)
-        amount = dispute.movement.amount
-        taken = _money(subscription, fact, EntryKind.DISPUTE, fact.dispute_ref)
-        await journal.post(uow, taken, amount, may_fall=True)
-        if dispute.movement.event_metadata.get("outcome") == "won":
-            back = _money(subscription, fact, EntryKind.DISPUTE_WON, fact.dispute_ref)
-            await journal.post(uow, back, amount, may_fall=True)
-        if isinstance(fact, DisputeClosed):
-            await self._announcer.money_moved(uow, "dispute_closed", subscription, dispute.movement)
-        elif dispute.is_new:
-            await self._announcer.money_moved(uow, "payment_disputed", subscription, dispute.movement)
-
-    async def _book(self, uow: UnitOfWork, subscription: Subscription, fact: CheckoutPaid | InvoicePaid) -> bool:
-        """Book a payment; returns whether it is new."""
-        booked = await ledger.book_payment(uow, subscription, fact)
-        if booked is None or not booked.is_new:
-            return False
-        await journal.post(uow, _money(subscription, fact, EntryKind.CHARGE, fact.payment_key), fact.amount)
-        _audit(uow, "payment.received", subscription, amount=fact.amount, currency=fact.currency)
-        await self._announcer.payment_received(uow, subscription, booked.movement)
-        return True
 
     async def _complete(
         self,
@@ -335,7 +293,7 @@ class FactApplier:
             if _is_same_offer(in_force, checkout) and not self._charges_by_itself(checkout.provider):
                 await _lengthen(uow, subscription, checkout)
                 return []
-            _audit(uow, "checkout.superseded", subscription, checkout=str(checkout.id))
+            audit(uow, "checkout.superseded", subscription, checkout=str(checkout.id))
             return self._stop(uow, subscription, checkout.provider, checkout.subscription_ref)
         orders: list[UUID] = []
         before = (subscription.payment_provider, subscription.external_subscription_id)
@@ -344,7 +302,7 @@ class FactApplier:
         else:
             orders = self._stop(uow, subscription, *before)
             subscription.activate(checkout, paid_at=paid_at, customer_ref=customer_ref, now=uow.now)
-        _audit(uow, "subscription.activated", subscription, plan=subscription.plan.slug)
+        audit(uow, "subscription.activated", subscription, plan=subscription.plan.slug)
         return orders
 
     def _is_prepaid_renewal(self, subscription: Subscription, checkout: CheckoutSession, paid_at: datetime) -> bool:
@@ -383,18 +341,6 @@ async def _begun(uow: UnitOfWork, fact: CheckoutPaid | CheckoutPending | Checkou
     return begun
 
 
-async def _paid(uow: UnitOfWork, provider: str, *refs: str | None) -> tuple[PaymentEvent, Subscription]:
-    """Return the payment that a fact names, with its subscription under lock."""
-    payment = await ledger.payment_of(uow, provider, *refs)
-    by_id = None if payment is None else Subscription.id == payment.subscription_id
-    subscription = None if by_id is None else await locked_subscription(uow, by_id)
-    if payment is None or subscription is None:
-        raise NotThereYet("payment")
-    # Read again under the lock, for another fact may just have changed it.
-    await uow.session.refresh(payment)
-    return payment, subscription
-
-
 async def _lengthen(uow: UnitOfWork, subscription: Subscription, late: CheckoutSession) -> None:
     """Count a payment for the plan in force that happened before the one in force but is heard of after it."""
     rows = await uow.session.scalars(
@@ -408,7 +354,7 @@ async def _lengthen(uow: UnitOfWork, subscription: Subscription, late: CheckoutS
     )
     paid = sorted(rows, key=_place_in_time)
     subscription.prepay([checkout.completed_at for checkout in paid if checkout.completed_at], now=uow.now)
-    _audit(uow, "subscription.lengthened", subscription, checkout=str(late.id))
+    audit(uow, "subscription.lengthened", subscription, checkout=str(late.id))
 
 
 def _is_same_offer(one: CheckoutSession, other: CheckoutSession) -> bool:
@@ -436,31 +382,5 @@ def _refuse_other_price(checkout: CheckoutSession, amount: Decimal, currency: st
         raise FactRefused(f"paid {amount} {currency}, asked {asked[0]} {asked[1]}", tenant_id=checkout.tenant_id)
 
 
-def _money(
-    subscription: Subscription,
-    fact: CheckoutPaid | InvoicePaid | PaymentRefunded | DisputeOpened | DisputeClosed,
-    kind: EntryKind,
-    key: str,
-) -> MoneyFact:
-    return MoneyFact(
-        tenant_id=subscription.tenant_id,
-        provider=fact.provider,
-        kind=kind,
-        key=key,
-        currency=fact.currency,
-        occurred_at=fact.occurred_at,
-    )
-
-
 def _period(start: datetime | None, end: datetime | None) -> tuple[datetime, datetime] | None:
     return None if start is None or end is None else (start, end)
-
-
-def _audit(uow: UnitOfWork, action: str, subscription: Subscription, **details: object) -> None:
-    uow.audit(
-        action,
-        actor_id=None,
-        tenant_id=subscription.tenant_id,
-        subject=("subscription", subscription.id),
-        details=details,
-    )

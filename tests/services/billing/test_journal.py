@@ -80,6 +80,7 @@ async def test_any_sequence_of_payment_refunds_and_disputes(till: Till, shop: Sh
     order = data.draw(st.permutations([*told, *told[:2]]), label="order of arrival")
     lost = sum((DISPUTES[name] for name, outcome in decided.items() if outcome in ("open", "lost")), Decimal(0))
     back = max(totals, default=Decimal(0))
+    found = {}
     try:
         async with till.units(PLATFORM) as uow:
             readings = [Reading(facts=(fact,)) for fact in order]
