@@ -9,11 +9,13 @@ from taskiq import AsyncBroker
 from jobs.doorbell import PROVISIONING_TASK
 from services.registry import Services
 
+_EVENTS_TASK = "billing.apply"
 # How often each sweep looks for rows whose doorbell or worker was lost, and how often the log is pruned, in seconds.
 _SWEEP_INTERVAL_S = 10
 _PRUNE_INTERVAL_S = 600
-# How many provisioning jobs, and how many other tasks, one worker carries out side by side.
+# How many provisioning jobs, events of payment providers, and other tasks one worker carries out side by side.
 _JOBS_AT_ONCE = 8
+_EVENTS_AT_ONCE = 4
 _OTHERS_AT_ONCE = 4
 
 
@@ -21,7 +23,7 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
     """Teach `broker` every task, bound to `services`."""
     rows: dict[str, Callable[[UUID], Awaitable[object]]] = {
         PROVISIONING_TASK: services.provisioning.run,
-        "billing.apply": services.billing.apply,
+        _EVENTS_TASK: services.billing.apply,
         "mail.send": services.mail.send,
     }
     sweeps: dict[str, tuple[Callable[[], Awaitable[object]], int]] = {
@@ -32,10 +34,12 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
         "history.prune": (services.history.prune, _PRUNE_INTERVAL_S),
     }
     # In one process nothing else bounds how many tasks run at once, and each may hold a connection.
-    jobs, others = asyncio.Semaphore(_JOBS_AT_ONCE), asyncio.Semaphore(_OTHERS_AT_ONCE)
+    # An event may wait for a provider that is slow, which must keep nobody else waiting.
+    jobs, events = asyncio.Semaphore(_JOBS_AT_ONCE), asyncio.Semaphore(_EVENTS_AT_ONCE)
+    others = asyncio.Semaphore(_OTHERS_AT_ONCE)
     for name, work in rows.items():
         provisioning = name == PROVISIONING_TASK
-        task = _on_row(work, jobs if provisioning else others)
+        task = _on_row(work, {PROVISIONING_TASK: jobs, _EVENTS_TASK: events}.get(name, others))
         broker.register_task(task, task_name=name, queue_name=provisioning_queue if provisioning else tasks_queue)
     for name, (sweep, interval_s) in sweeps.items():
         schedule = [{"interval": interval_s, "schedule_id": name}]

@@ -170,7 +170,7 @@ _MOVEMENTS_OF_BEFORE = (
 
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
-    # The release before asks for one event for each movement, so the second movement of an event gets a name of its own.
+    # The release before wants one event for each movement, so the second movement of an event gets a name of its own.
     op.execute(
         "UPDATE payment_events later SET provider_event_id = left(later.provider_event_id, 200) || ':' || later.id"
         " FROM payment_events first WHERE later.provider = first.provider"
