@@ -5,17 +5,19 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import delete, select
 
+from core.errors import InvalidInput
 from core.pagination import PageRequest
 from models.billing import CheckoutState, Credit, CreditReason, PaymentEventType, SubscriptionStatus
 from models.inbox import InboxState, ProviderEvent
 from models.plans import BillingPeriod, PlanPrice
 from providers.payments import ProviderUnavailable
 from services.billing.actions import Action
-from services.billing.errors import CreditSettled, CurrencyNotTaken, WebhookUnknown
+from services.billing.errors import CreditNotFound, CreditSettled, CurrencyNotTaken, PlanNotFound, WebhookUnknown
 from services.billing.plans import PriceInput
 from services.identity import Principal, SuperuserRequired
 from tests.fakes.server import Reply
@@ -193,6 +195,8 @@ async def settle(till: Till, shop: Shop) -> None:
         shown = (await till.billing.credits(uow, operator, PageRequest(size=100))).items
         (credit,) = [view for view in shown if view.tenant_id == shop.tenant_id]
         assert (await till.billing.settle_credit(uow, operator, credit_id=credit.id)).settled_at == uow.now
+        with pytest.raises(CreditNotFound):
+            await till.billing.settle_credit(uow, operator, credit_id=uuid4())
         with pytest.raises(CreditSettled):
             await till.billing.settle_credit(uow, operator, credit_id=credit.id)
 
@@ -258,6 +262,12 @@ async def test_a_price_of_its_own(till: Till, shop: Shop) -> None:
             )
             shown = await till.billing.set_price(uow, operator, price)
             (listed,) = [view.offers for view in await till.billing.plans(uow) if view.id == plan.id]
+            with pytest.raises(PlanNotFound):
+                await till.billing.set_price(uow, operator, replace(price, plan_id=uuid4()))
+            with pytest.raises(InvalidInput):
+                await till.billing.set_price(uow, operator, replace(price, amount=Decimal("1.50"), currency="JPY"))
+            with pytest.raises(SuperuserRequired):
+                await till.billing.set_price(uow, shop.owner, price)
         assert listed == [shown]
         try:
             created = await liqpay.begin(shop)

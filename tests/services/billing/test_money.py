@@ -323,3 +323,19 @@ async def test_a_long_story_in_any_order(till: Till, seed: int) -> None:
     assert told["status"] is SubscriptionStatus.CANCELLED
     assert len(told["money"]) == 6
     assert await live(await till.shop(), random.Random(seed)) == told
+
+
+async def test_a_bill_that_is_withdrawn_is_void_unless_it_was_paid(till: Till, shop: Shop) -> None:
+    subscription_id = await till.buy(shop)
+    till.travel(days=31)
+    failed = of_kind(till.stripe.renew(subscription_id, paid=False), "invoice.payment_failed")
+    invoice = {**failed["data"]["object"], "status": "void"}
+    voided = till.stripe._event("invoice.voided", invoice)
+    (paid,) = await till.bills(shop)
+    first = till.stripe.invoices[paid.provider_invoice_id]
+    # In the wrong order, and once for a bill that was paid.
+    await till.take(voided, failed, till.stripe._event("invoice.voided", first))
+    assert {bill.provider_invoice_id: bill.status for bill in await till.bills(shop)} == {
+        invoice["id"]: InvoiceStatus.VOID,
+        first["id"]: InvoiceStatus.PAID,
+    }
