@@ -11,7 +11,7 @@ from providers.payments.payment_state import PaymentState, PaymentStatus, facts_
 
 
 async def settle_payment(provider: PaymentProvider, reference: str) -> PaymentState | None:
-    """Fetch a payment, and take its money first if the payer has approved it; None if the provider knows it not.
+    """Fetch a payment, and take its money first if it is ours and approved; None if the provider knows it not.
 
     A payment that is approved but whose money is refused stays `APPROVED`: the payer may choose another way to pay.
 
@@ -19,7 +19,8 @@ async def settle_payment(provider: PaymentProvider, reference: str) -> PaymentSt
         ProviderUnavailable, ProviderRejected: as `fetch_payment` and `capture` do.
     """
     state = await provider.fetch_payment(reference)
-    if state is None or state.status is not PaymentStatus.APPROVED:
+    # Somebody else's payment in the same account is not ours to take.
+    if state is None or state.tags is None or state.status is not PaymentStatus.APPROVED:
         return state
     try:
         return await provider.capture(state.session_id)
