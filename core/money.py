@@ -1,6 +1,6 @@
 """Money: Decimals with the decimals of their currency, never floats."""
 
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Annotated
 
 from pydantic import WithJsonSchema
@@ -38,3 +38,12 @@ _EXPONENTS = {
 def exponent(currency: str) -> int:
     """Return the number of decimals of a currency (ISO 4217): 2 for USD, 0 for JPY, 3 for KWD."""
     return _EXPONENTS.get(currency.upper(), 2)
+
+
+def round_money(amount: Decimal, currency: str) -> Decimal:
+    """Return an amount with the decimals of its currency, a half rounded away from zero (contract.md 4.6).
+
+    >>> round_money(Decimal("2.345"), "USD"), round_money(Decimal("2.5"), "JPY")
+    (Decimal('2.35'), Decimal('3'))
+    """
+    return amount.quantize(Decimal(1).scaleb(-exponent(currency)), rounding=ROUND_HALF_UP)

@@ -1,24 +1,35 @@
 """Plans, the tenant's subscription, checkout and payments (contract.md 4.3)."""
 
+from decimal import Decimal
 from typing import Annotated
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from handlers.envelope import Envelope, ListEnvelope
 from handlers.rest import Access, Call, PageQuery, Router, WireModel
 from models.billing import BillingPeriod
 from providers.payments import ProviderUnavailable
-from services.billing import CheckoutOrder
-from services.billing.errors import AlreadySubscribed, PlanNotFound, SubscriptionNotFound, SubscriptionOver
+from services.billing import CheckoutOrder, PriceInput
+from services.billing.errors import (
+    AlreadySubscribed,
+    CreditNotFound,
+    CreditSettled,
+    PlanNotFound,
+    SubscriptionNotFound,
+    SubscriptionOver,
+)
+from services.billing.purchases import CreditView, PurchaseView
 from services.billing.return_urls import check_return_url
-from services.billing.views import CheckoutView, InvoiceView, PlanView, SubscriptionView
+from services.billing.views import CheckoutView, InvoiceView, PlanPriceView, PricedPlanView, SubscriptionView
+from services.identity import SuperuserRequired
 from services.unit_of_work import PlatformScope
 
 router = Router(tag="billing", prefix="/api/v1/billing")
 
 _PERIOD_NAMES = {"month": "monthly", "year": "yearly", "annual": "yearly", "annually": "yearly"}
+_DUES = PlatformScope("an operator sees what is owed to every tenant")
 _CATALOGUE = PlatformScope("plans belong to nobody and are shown to everybody")
 
 
@@ -77,6 +88,15 @@ class CancelBody(WireModel):
     cancel_at_period_end: FlagOrDefault = True
 
 
+class PriceBody(WireModel):
+    """A price at one provider; `amount` is for one period, in the currency's major unit."""
+
+    provider: Annotated[str, StringConstraints(to_lower=True, min_length=1, max_length=50, pattern="^[a-z_]+$")]
+    billing_period: PeriodInput = BillingPeriod.MONTHLY
+    amount: Annotated[Decimal, Field(gt=0, max_digits=10, decimal_places=2)]
+    currency: Annotated[str, StringConstraints(to_upper=True, pattern="^[A-Za-z]{3}$")]
+
+
 class CheckoutEnvelope(Envelope[CheckoutView]):
     """A checkout, also without the envelope for clients that read none (contract.md 1.7)."""
 
@@ -84,12 +104,32 @@ class CheckoutEnvelope(Envelope[CheckoutView]):
     session_id: str
 
 
-@router.get("/plans", answer=ListEnvelope[PlanView], access=Access.PUBLIC)
+@router.get("/plans", answer=ListEnvelope[PricedPlanView], access=Access.PUBLIC)
 async def list_plans(call: Call) -> web.Response:
     """Show the plans that are sold."""
     async with call.uow(_CATALOGUE) as uow:
         plans = await call.context.services.billing.plans(uow)
     return call.many(plans)
+
+
+@router.post(
+    "/plans/{plan_id}/prices",
+    answer=Envelope[PlanPriceView],
+    access=Access.USER,
+    errors=(SuperuserRequired, PlanNotFound),
+)
+async def set_price(call: Call, plan_id: UUID, body: PriceBody) -> web.Response:
+    """Say what a plan costs at one payment provider; for superusers."""
+    price = PriceInput(
+        plan_id=plan_id,
+        provider=body.provider,
+        billing_period=body.billing_period,
+        amount=body.amount,
+        currency=body.currency,
+    )
+    async with call.uow(_CATALOGUE) as uow:
+        view = await call.context.services.billing.set_price(uow, call.actor, price)
+    return call.ok(view)
 
 
 @router.get(
@@ -145,6 +185,35 @@ async def list_invoices(call: Call, query: PageQuery) -> web.Response:
     async with call.tenant_uow() as uow:
         page = await call.context.services.billing.invoices(uow, call.actor, query.request())
     return call.page(page)
+
+
+@router.get("/checkouts", answer=ListEnvelope[PurchaseView])
+async def list_purchases(call: Call, query: PageQuery) -> web.Response:
+    """Show what the tenant began to buy and what came of it, newest first; for owners and admins."""
+    async with call.tenant_uow() as uow:
+        page = await call.context.services.billing.purchases(uow, call.actor, query.request())
+    return call.page(page)
+
+
+@router.get("/credits", answer=ListEnvelope[CreditView], access=Access.USER, errors=(SuperuserRequired,))
+async def list_credits(call: Call, query: PageQuery) -> web.Response:
+    """Show money that came without buying anything and is not settled, oldest first; for superusers."""
+    async with call.uow(_DUES) as uow:
+        page = await call.context.services.billing.credits(uow, call.actor, query.request())
+    return call.page(page)
+
+
+@router.post(
+    "/credits/{credit_id}/settle",
+    answer=Envelope[CreditView],
+    access=Access.USER,
+    errors=(SuperuserRequired, CreditNotFound, CreditSettled),
+)
+async def settle_credit(call: Call, credit_id: UUID) -> web.Response:
+    """Note that such money was given back or credited; for superusers."""
+    async with call.uow(_DUES) as uow:
+        view = await call.context.services.billing.settle_credit(uow, call.actor, credit_id=credit_id)
+    return call.ok(view)
 
 
 async def _check_out(call: Call, order: CheckoutOrder) -> web.Response:

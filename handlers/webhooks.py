@@ -1,49 +1,82 @@
-"""Webhooks of payment providers (contract.md 4.3): verify, store once, answer. The signature is the identity."""
+"""Webhooks of payment providers (contract.md 4.3, 4.6): verify, store once, answer. The signature is the identity."""
+
+from uuid import UUID
 
 from aiohttp import web
 
-from handlers.envelope import MessageEnvelope
-from handlers.rest import Access, Call, PayloadTooLarge, Router, read_bytes
-from providers.payments import BadPayload, BadSignature
-from services.billing.errors import WebhookUnknown
+from handlers.envelope import Envelope, ListEnvelope, MessageEnvelope
+from handlers.rest import Access, Call, PageQuery, PayloadTooLarge, Router, read_bytes
+from models.inbox import InboxState
+from providers.payments import BadPayload, BadSignature, ProviderUnavailable
+from services.billing.errors import ProviderEventNotDead, ProviderEventNotFound, WebhookUnknown
+from services.billing.provider_events import ProviderEventView
+from services.identity import SuperuserRequired
 from services.unit_of_work import PlatformScope
 
 router = Router(tag="webhooks", prefix="/api/v1/billing")
 
 # Many times the largest event that a provider sends.
 _MAX_BYTES = 512 * 1024
-_SCOPE = PlatformScope("a webhook names its tenant only once it is applied")
+_ERRORS = (BadSignature, BadPayload, WebhookUnknown, PayloadTooLarge, ProviderUnavailable)
+_SCOPE = PlatformScope("an event of a provider belongs to no tenant before it is applied")
+
+
+class EventQuery(PageQuery):
+    """Which events to show."""
+
+    state: InboxState = InboxState.DEAD
 
 
 @router.post(
-    "/webhook/stripe",
+    "/webhook",
     answer=MessageEnvelope,
     access=Access.PUBLIC,
-    errors=(BadSignature, BadPayload, PayloadTooLarge),
-    aliases=("/api/v1/billing/webhook",),
+    errors=_ERRORS,
+    aliases=("/api/billing/webhook",),
     rule="webhooks_per_ip",
 )
-async def receive_stripe(call: Call) -> web.Response:
-    """Take an event from Stripe."""
-    return await _receive(call, "stripe")
+async def receive_any(call: Call) -> web.Response:
+    """Take an event from whichever payment provider has signed it."""
+    return await _receive(call, call.context.services.billing.sender(call.request.headers))
 
 
 @router.post(
-    "/webhook/{provider}",
-    answer=MessageEnvelope,
-    access=Access.PUBLIC,
-    errors=(BadSignature, BadPayload, WebhookUnknown, PayloadTooLarge),
-    rule="webhooks_per_ip",
+    "/webhook/{provider}", answer=MessageEnvelope, access=Access.PUBLIC, errors=_ERRORS, rule="webhooks_per_ip"
 )
 async def receive(call: Call, provider: str) -> web.Response:
     """Take an event from the payment provider named in the path."""
     return await _receive(call, provider)
 
 
+@router.get(
+    "/provider-events",
+    answer=ListEnvelope[ProviderEventView],
+    access=Access.USER,
+    errors=(SuperuserRequired,),
+)
+async def list_events(call: Call, query: EventQuery) -> web.Response:
+    """Show the events of payment providers that are in a state, unless told otherwise the dead ones; for superusers."""
+    async with call.uow(_SCOPE) as uow:
+        page = await call.context.services.billing.provider_events(uow, call.actor, query.request(), state=query.state)
+    return call.page(page)
+
+
+@router.post(
+    "/provider-events/{event_id}/resend",
+    answer=Envelope[ProviderEventView],
+    access=Access.USER,
+    errors=(SuperuserRequired, ProviderEventNotFound, ProviderEventNotDead),
+)
+async def resend_event(call: Call, event_id: UUID) -> web.Response:
+    """Let a dead event be tried again; for superusers. `event_id` is ours, the `id` of the list."""
+    async with call.uow(_SCOPE) as uow:
+        view = await call.context.services.billing.resend(uow, call.actor, row_id=event_id)
+    return call.ok(view)
+
+
 async def _receive(call: Call, provider: str) -> web.Response:
     body = await raw_body(call.request)
-    async with call.uow(_SCOPE) as uow:
-        await call.context.services.billing.receive(uow, provider, body=body, headers=call.request.headers)
+    await call.context.services.billing.receive(provider, body=body, headers=call.request.headers, trace=call.trace)
     return call.message("Webhook received")
 
 

@@ -9,12 +9,14 @@ from taskiq import AsyncBroker
 from jobs.doorbell import PROVISIONING_TASK
 from services.registry import Services
 
+_EVENTS_TASK = "billing.apply"
 # How often each sweep looks for rows whose doorbell or worker was lost, and how often the log is pruned, in seconds.
 _SWEEP_INTERVAL_S = 10
 _PRUNE_INTERVAL_S = 600
 _TENANTS_INTERVAL_S = 60
-# How many provisioning jobs, and how many other tasks, one worker carries out side by side.
+# How many provisioning jobs, events of payment providers, and other tasks one worker carries out side by side.
 _JOBS_AT_ONCE = 8
+_EVENTS_AT_ONCE = 4
 _OTHERS_AT_ONCE = 4
 # Codes that wait for a slow messenger must not hold up payments and mails, nor these them.
 _CODES_AT_ONCE = 8
@@ -24,7 +26,7 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
     """Teach `broker` every task, bound to `services`."""
     rows: dict[str, Callable[[UUID], Awaitable[object]]] = {
         PROVISIONING_TASK: services.provisioning.run,
-        "billing.apply": services.billing.apply,
+        _EVENTS_TASK: services.billing.apply,
         "mail.send": services.mail.send,
         "phones.send": services.phones.send,
     }
@@ -42,6 +44,8 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
     others = asyncio.Semaphore(_OTHERS_AT_ONCE)
     at_once = {
         PROVISIONING_TASK: asyncio.Semaphore(_JOBS_AT_ONCE),
+        # An event may wait for a provider that is slow, which must keep nobody else waiting.
+        _EVENTS_TASK: asyncio.Semaphore(_EVENTS_AT_ONCE),
         "phones.send": asyncio.Semaphore(_CODES_AT_ONCE),
     }
     for name, work in rows.items():

@@ -1,28 +1,34 @@
 """Subscriptions with their transitions, and the money that moves for them (contract.md 4.1)."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from enum import StrEnum
 from typing import Self
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, Numeric, String, Text, UniqueConstraint, func, text
+from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from models.base import Base, Identified, JsonObject, TenantOwned, Timestamped, enum_column
+from models.base import Base, Identified, TenantOwned, Timestamped, enum_column
 from models.checkouts import CheckoutSession, CheckoutState
-from models.plans import BillingPeriod, Plan, period_after
+from models.credits import Credit, CreditReason
+from models.invoices import Invoice, InvoiceStatus
+from models.payments import PaymentEvent, PaymentEventType
+from models.plans import BillingPeriod, Plan, PlanPrice, period_after
 
-# The noun is billing; plans and checkouts have files of their own only to keep each short.
+# The noun is billing; plans, checkouts, payments, invoices and credits have files of their own only to keep each short.
 __all__ = [
     "BillingPeriod",
     "CheckoutSession",
     "CheckoutState",
+    "Credit",
+    "CreditReason",
     "Invoice",
     "InvoiceStatus",
     "PaymentEvent",
     "PaymentEventType",
     "Plan",
+    "PlanPrice",
     "ProviderCancellation",
     "Subscription",
     "SubscriptionStatus",
@@ -39,30 +45,13 @@ class SubscriptionStatus(StrEnum):
     EXPIRED = "expired"
 
 
-class PaymentEventType(StrEnum):
-    """What happened to money (contract.md 4.1)."""
-
-    PAYMENT_SUCCESS = "payment_success"
-    PAYMENT_FAILED = "payment_failed"
-    REFUND = "refund"
-    CHARGEBACK = "chargeback"
-
-
-class InvoiceStatus(StrEnum):
-    """A provider's invoice as we know it; `paid` and `void` are final (providers.md 1.2)."""
-
-    OPEN = "open"
-    PAID = "paid"
-    FAILED = "failed"
-    VOID = "void"
-
-
 class Subscription(Identified, TenantOwned, Timestamped, Base):
     """A tenant's one subscription to the platform.
 
-    Facts reach it late and out of order, so what they tell is kept in three registers of which each remembers the
-    provider's time of its newest fact: the status (`facts_until`), the period (`period_facts_until`) and the
-    scheduled cancellation (`cancel_facts_until`). An older fact changes nothing, whenever it arrives.
+    Facts reach it late and out of order, so what they tell is kept in registers of which each remembers the provider's
+    time of its newest fact: the status (`facts_until`), failed renewals (`failed_until`), the period
+    (`period_facts_until`), the scheduled cancellation (`cancel_facts_until`) and the end (`ended_at`). An older fact
+    changes nothing, whenever it arrives, so every order of the same facts ends in the same state.
     """
 
     __tablename__ = "subscriptions"
@@ -95,6 +84,11 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
     facts_until: Mapped[datetime | None]
     period_facts_until: Mapped[datetime | None]
     cancel_facts_until: Mapped[datetime | None]
+    failed_until: Mapped[datetime | None]
+    # When we decided to let it end with its period.
+    cancel_decided_at: Mapped[datetime | None]
+    # When the provider ended it for good, by the provider's clock; None where the end was our own decision.
+    ended_at: Mapped[datetime | None]
     # The smallest number of days left of which the tenant was warned, for the present end.
     expiry_warned_days: Mapped[int | None]
 
@@ -155,6 +149,7 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
         self.expiry_warned_days = None
         # What was known of an earlier purchase says nothing about this one.
         self.facts_until, self.period_facts_until, self.cancel_facts_until = paid_at, None, None
+        self.failed_until, self.cancel_decided_at, self.ended_at = None, None, None
         self.anchor_day = paid_at.astimezone(UTC).day
         self._set_period(paid_at, period_after(paid_at, self.billing_period, anchor_day=self.anchor_day))
         self.updated_at = now
@@ -177,33 +172,52 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
         self.anchor_day = anchor_day
         self._set_period(start, period_after(end, self.billing_period, anchor_day=anchor_day))
 
+    def prepay(self, paid: Sequence[datetime], *, now: datetime) -> None:
+        """Take the period from all payments for the plan in force, in their order, when one was heard of too late.
+
+        Each payment adds a period to what is paid already, or begins anew where nothing is.
+        """
+        start, end, anchor_day = paid[0], paid[0], paid[0].astimezone(UTC).day
+        for at in paid:
+            if at >= end:
+                start, end, anchor_day = at, at, at.astimezone(UTC).day
+            end = period_after(end, self.billing_period, anchor_day=anchor_day)
+        if self.status is SubscriptionStatus.ACTIVE:
+            self.anchor_day = anchor_day
+            self._set_period(start, end)
+            self.updated_at = now
+
     def renew(self, *, at: datetime, period: tuple[datetime, datetime] | None, now: datetime) -> bool:
         """Take a payment for service into account; returns whether anything changed.
 
-        `period` is what the money bought where the provider tells; otherwise one more period is added. A cancelled
-        subscription stays cancelled, because its end is final.
+        `period` is what the money bought where the provider tells; otherwise one more period is added. What we have
+        ended ourselves stays so.
         """
-        if self.status is SubscriptionStatus.CANCELLED:
+        if self._is_closed:
             return False
         before = self._visible()
         self.confirm_paid(at=at)
         if period is None:
             end = period_after(self.current_period_end, self.billing_period, anchor_day=self.anchor_day)
             self._set_period(self.current_period_end, end)
-        elif _is_news(at, self.period_facts_until):
+        else:
             self._take_period(period, at)
         return self._changed_since(before, now)
 
     def confirm_paid(self, *, at: datetime) -> None:
         """Take into account that money for the purchase in force arrived at `at`."""
-        if self.status is not SubscriptionStatus.CANCELLED and _is_news(at, self.facts_until):
-            self.status, self.facts_until, self.trial_ends_at = SubscriptionStatus.ACTIVE, at, None
+        # Of the same moment the provider's own view says more, and it has always told of the cancellation too.
+        if not self._is_closed and _is_news(at, self.facts_until) and at != self.cancel_facts_until:
+            self._take_status(SubscriptionStatus.ACTIVE, at)
 
     def mark_past_due(self, *, at: datetime, now: datetime) -> bool:
         """Take a failed renewal into account; what is over already cannot fall due."""
+        if self._is_closed:
+            return False
         before = self._visible()
-        if not self.is_over and _is_news(at, self.facts_until):
-            self.status, self.facts_until = SubscriptionStatus.PAST_DUE, at
+        self.failed_until = at if self.failed_until is None else max(self.failed_until, at)
+        if not self.is_over and self._is_failing():
+            self.status, self.trial_ends_at = SubscriptionStatus.PAST_DUE, None
         return self._changed_since(before, now)
 
     def follow(
@@ -214,33 +228,41 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
         period: tuple[datetime, datetime] | None,
         cancel_at_period_end: bool,
         now: datetime,
+        cancelled_at: datetime | None = None,
     ) -> bool:
-        """Take over the provider's own view of the subscription at `at`; returns whether anything changed."""
-        if self.status is SubscriptionStatus.CANCELLED:
+        """Take over the provider's own view of the subscription at `at`; returns whether anything changed.
+
+        That it is cancelled is told by `end`, for only that is final.
+        """
+        if self._is_closed:
             return False
         before = self._visible()
-        if period is not None and _is_news(at, self.period_facts_until):
+        if period is not None:
             self._take_period(period, at)
         if _is_news(at, self.cancel_facts_until):
             self.cancel_facts_until = at
-            self._plan_cancellation(at, planned=cancel_at_period_end)
-        if _is_news(at, self.facts_until):
-            self.status, self.facts_until = status, at
-            self.trial_ends_at = self.current_period_end if status is SubscriptionStatus.TRIAL else None
-            if status is SubscriptionStatus.CANCELLED:
-                self.cancelled_at = self.cancelled_at or at
+            self._plan_cancellation(cancelled_at or at, planned=cancel_at_period_end)
+        if status is not SubscriptionStatus.CANCELLED and _is_news(at, self.facts_until):
+            self._take_status(status, at)
         return self._changed_since(before, now)
 
     def end(self, *, at: datetime, ended_at: datetime, now: datetime) -> bool:
-        """Take over that the provider has ended the subscription for good at `ended_at`."""
-        if self.status is SubscriptionStatus.CANCELLED:
+        """Take over that the provider has ended the subscription for good at `ended_at`.
+
+        Older facts that come later still tell of the time before.
+        """
+        if self._is_closed:
             return False
-        self.status = SubscriptionStatus.CANCELLED
-        self.cancelled_at = self.cancelled_at or ended_at
-        self.facts_until = self.period_facts_until = self.cancel_facts_until = at
-        self._set_period(min(self.current_period_start, ended_at), ended_at)
-        self.updated_at = now
-        return True
+        is_first = self.ended_at is None
+        self.ended_at = ended_at if self.ended_at is None else min(self.ended_at, ended_at)
+        self.status, self.trial_ends_at = SubscriptionStatus.CANCELLED, None
+        self.facts_until = at if self.facts_until is None else max(self.facts_until, at)
+        if not self.cancel_at_period_end:
+            self.cancelled_at = self.ended_at
+        self._set_period(self.current_period_start, self.ended_at)
+        if is_first:
+            self.updated_at = now
+        return is_first
 
     def cancel_later(self, *, reason: str | None, now: datetime) -> bool:
         """Let the subscription end with its period (contract.md 4.4); returns False when that is so already."""
@@ -249,6 +271,7 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
         self.cancel_reason = reason
         # The provider counts whole seconds: its echo of this very decision must not look older than it.
         self.cancel_facts_until = now.replace(microsecond=0)
+        self.cancel_decided_at = now
         self._plan_cancellation(now, planned=True)
         self.updated_at = now
         return True
@@ -285,24 +308,50 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
         self.expiry_warned_days = due
         return days_left
 
+    @property
+    def _is_closed(self) -> bool:
+        """Whether we have ended it ourselves, after which nothing that a provider tells changes it."""
+        return self.status is SubscriptionStatus.CANCELLED and self.ended_at is None
+
+    def _is_failing(self) -> bool:
+        return self.failed_until is not None and (self.facts_until is None or self.failed_until > self.facts_until)
+
+    def _take_status(self, status: SubscriptionStatus, at: datetime) -> None:
+        self.facts_until = at
+        if self.ended_at is not None:
+            return
+        is_alive = status in (SubscriptionStatus.ACTIVE, SubscriptionStatus.TRIAL)
+        self.status = SubscriptionStatus.PAST_DUE if is_alive and self._is_failing() else status
+        self.trial_ends_at = self.current_period_end if self.status is SubscriptionStatus.TRIAL else None
+
     def _plan_cancellation(self, at: datetime, *, planned: bool) -> None:
+        # Where the decision was ours, the provider only echoes it.
+        self.cancel_decided_at = self.cancel_decided_at if planned else None
+        self.cancelled_at = (self.cancel_decided_at or at) if planned else self.ended_at
         if planned == self.cancel_at_period_end:
             return
         self.cancel_at_period_end = planned
-        self.cancelled_at = at if planned else None
         self.cancel_reason = self.cancel_reason if planned else None
         # An end that was not coming before deserves its own warnings.
         self.expiry_warned_days = None
 
     def _take_period(self, period: tuple[datetime, datetime], at: datetime) -> None:
+        known = self.period_facts_until
+        # Of two facts of one moment, the period that ends later was bought last.
+        if known is not None and (at < known or (at == known and period[1] < self.current_period_end)):
+            return
         self.period_facts_until = at
         self.anchor_day = period[0].astimezone(UTC).day
         self._set_period(*period)
 
     def _set_period(self, start: datetime, end: datetime) -> None:
+        if self.ended_at is not None:
+            start, end = min(start, self.ended_at), self.ended_at
         if end != self.current_period_end:
             self.expiry_warned_days = None
         self.current_period_start, self.current_period_end = start, end
+        if self.status is SubscriptionStatus.TRIAL and self.facts_until is not None:
+            self.trial_ends_at = end
 
     def _visible(self) -> tuple[object, ...]:
         return self.status, self.current_period_start, self.current_period_end, self.cancel_at_period_end
@@ -316,60 +365,6 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
 
 def _is_news(at: datetime, known_until: datetime | None) -> bool:
     return known_until is None or at >= known_until
-
-
-class PaymentEvent(Identified, TenantOwned, Base):
-    """A money fact, booked once per `fact_key`; `created_at` is when it happened by the provider's clock.
-
-    `provider_payment_id` is what refunds and disputes name, `payment_id` the payment that they concern, and
-    `invoice_url` where the payer can see the bill.
-    """
-
-    __tablename__ = "payment_events"
-    __table_args__ = (
-        UniqueConstraint("provider", "provider_event_id"),
-        # Named by hand: the convention names a constraint after its first column alone, and that name is taken.
-        UniqueConstraint("provider", "event_type", "fact_key", name="uq_payment_events_fact"),
-        Index("ix_payment_events_subscription_id", "subscription_id"),
-        Index("ix_payment_events_tenant_id", "tenant_id", "created_at"),
-        Index("ix_payment_events_provider_payment_id", "provider", "provider_payment_id"),
-        Index("ix_payment_events_payment_id", "payment_id"),
-    )
-
-    subscription_id: Mapped[UUID] = mapped_column(ForeignKey("subscriptions.id", ondelete="CASCADE"))
-    event_type: Mapped[PaymentEventType] = mapped_column(enum_column(PaymentEventType, name="event_type"))
-    amount: Mapped[Decimal] = mapped_column(Numeric(12, 2))
-    currency: Mapped[str] = mapped_column(String(3))
-    provider: Mapped[str] = mapped_column(String(50))
-    provider_event_id: Mapped[str] = mapped_column(String(255))
-    fact_key: Mapped[str] = mapped_column(String(300))
-    payment_id: Mapped[UUID | None] = mapped_column(ForeignKey("payment_events.id", ondelete="CASCADE"))
-    provider_payment_id: Mapped[str | None] = mapped_column(String(255))
-    invoice_url: Mapped[str | None] = mapped_column(Text)
-    event_metadata: Mapped[JsonObject] = mapped_column(default=dict)
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-
-class Invoice(Identified, TenantOwned, Base):
-    """A bill the provider issued for one period."""
-
-    __tablename__ = "invoices"
-    __table_args__ = (
-        UniqueConstraint("provider", "provider_invoice_id"),
-        Index("ix_invoices_tenant_id", "tenant_id", "created_at"),
-    )
-
-    subscription_id: Mapped[UUID] = mapped_column(ForeignKey("subscriptions.id", ondelete="CASCADE"), index=True)
-    provider: Mapped[str] = mapped_column(String(50))
-    provider_invoice_id: Mapped[str] = mapped_column(String(255))
-    status: Mapped[InvoiceStatus] = mapped_column(enum_column(InvoiceStatus, name="status"))
-    amount: Mapped[Decimal] = mapped_column(Numeric(12, 2))
-    currency: Mapped[str] = mapped_column(String(3))
-    hosted_url: Mapped[str | None] = mapped_column(Text)
-    period_start: Mapped[datetime | None]
-    period_end: Mapped[datetime | None]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    paid_at: Mapped[datetime | None]
 
 
 class ProviderCancellation(Identified, TenantOwned, Base):

@@ -5,7 +5,7 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, Numeric, String, Text, UniqueConstraint, func
+from sqlalchemy import ForeignKey, Index, Numeric, String, Text, UniqueConstraint, false, func, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from models.base import Base, Identified, TenantOwned, enum_column
@@ -13,12 +13,32 @@ from models.plans import BillingPeriod, Plan
 
 
 class CheckoutState(StrEnum):
-    """Where a checkout stands; `paid` is final, and money that comes late still makes it paid."""
+    """Where a purchase's payment stands (providers.md 1.2).
+
+    `paid` is final, and money that comes late still makes it paid; of all others the provider's newest word counts.
+    """
 
     PENDING = "pending"
+    APPROVED = "approved"
+    PROCESSING = "processing"
     PAID = "paid"
+    UNDERPAID = "underpaid"
     EXPIRED = "expired"
     FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+# Of two words of one moment the one further down counts, whichever was heard first.
+_ORDER = (
+    CheckoutState.PENDING,
+    CheckoutState.APPROVED,
+    CheckoutState.PROCESSING,
+    CheckoutState.EXPIRED,
+    CheckoutState.CANCELLED,
+    CheckoutState.UNDERPAID,
+    CheckoutState.FAILED,
+    CheckoutState.PAID,
+)
 
 
 class CheckoutSession(Identified, TenantOwned, Base):
@@ -48,6 +68,12 @@ class CheckoutSession(Identified, TenantOwned, Base):
     created_by: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime | None]
+    # What has come for certain or not, and how much of it nobody asked for; in `currency`.
+    received: Mapped[Decimal] = mapped_column(Numeric(12, 2), default=Decimal(0), server_default=text("0"))
+    overpaid: Mapped[Decimal] = mapped_column(Numeric(12, 2), default=Decimal(0), server_default=text("0"))
+    is_late: Mapped[bool] = mapped_column(default=False, server_default=false())
+    # The provider's time of the newest word about the payment.
+    facts_until: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
 
     plan: Mapped[Plan] = relationship(lazy="raise")
@@ -58,12 +84,27 @@ class CheckoutSession(Identified, TenantOwned, Base):
         self.completed_at = at if self.completed_at is None else min(at, self.completed_at)
         if self.state is CheckoutState.PAID:
             return False
-        self.state = CheckoutState.PAID
+        # Nothing that is told from now on, or was told before, counts beside it.
+        self.state, self.facts_until = CheckoutState.PAID, None
         return True
 
-    def give_up(self, state: CheckoutState) -> bool:
-        """Note that the checkout expired or failed; returns False when it had already come to an end."""
-        if self.state is not CheckoutState.PENDING:
+    def tell(self, state: CheckoutState, *, at: datetime | None) -> bool:
+        """Take in a word other than `paid`; returns whether it changed the state.
+
+        `at` is the provider's time, None for what we have seen ourselves, which any word of the provider outdoes.
+        """
+        if self.state is CheckoutState.PAID or not self._is_news(state, at):
             return False
-        self.state = state
-        return True
+        before, self.state = self.state, state
+        self.facts_until = at
+        return self.state is not before
+
+    def measure(self, *, received: Decimal, overpaid: Decimal, is_late: bool) -> None:
+        """Note what has come so far: the most that was ever told, for money that came does not come less."""
+        self.received, self.overpaid = max(self.received, received), max(self.overpaid, overpaid)
+        self.is_late = self.is_late or is_late
+
+    def _is_news(self, state: CheckoutState, at: datetime | None) -> bool:
+        if self.facts_until is None or at is None:
+            return self.facts_until is None
+        return (at, _ORDER.index(state)) >= (self.facts_until, _ORDER.index(self.state))

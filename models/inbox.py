@@ -26,6 +26,7 @@ class ProviderEvent(Identified, Base):
     __table_args__ = (
         UniqueConstraint("provider", "account", "event_id"),
         Index("ix_provider_events_waiting", "next_attempt_at", postgresql_where=text("state = 'received'")),
+        Index("ix_provider_events_dead", "received_at", postgresql_where=text("state = 'dead'")),
     )
 
     provider: Mapped[str] = mapped_column(String(50))
@@ -40,6 +41,8 @@ class ProviderEvent(Identified, Base):
     next_attempt_at: Mapped[datetime]
     last_error: Mapped[str | None] = mapped_column(Text)
     handled_at: Mapped[datetime | None]
+    # When an operator last gave it a new chance; patience is counted from here.
+    resent_at: Mapped[datetime | None]
 
     def mark_handled(self, now: datetime) -> None:
         """Note that everything the event told is in effect."""
@@ -58,3 +61,11 @@ class ProviderEvent(Identified, Base):
         self.attempts += 1
         self.last_error = reason
         self.state = InboxState.DEAD
+
+    def resend(self, now: datetime) -> bool:
+        """Give a dead event a new chance; returns False for one that is not dead."""
+        if self.state is not InboxState.DEAD:
+            return False
+        self.state, self.attempts = InboxState.RECEIVED, 0
+        self.resent_at = self.next_attempt_at = now
+        return True

@@ -4,11 +4,12 @@ from calendar import monthrange
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from uuid import UUID
 
-from sqlalchemy import Numeric, String, Text
+from sqlalchemy import ForeignKey, Numeric, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Identified, JsonObject, Timestamped
+from models.base import Base, Identified, JsonObject, Timestamped, enum_column
 
 
 class BillingPeriod(StrEnum):
@@ -50,3 +51,19 @@ class Plan(Identified, Timestamped, Base):
     def price(self, period: BillingPeriod) -> Decimal:
         """Return what one period costs."""
         return self.price_monthly if period is BillingPeriod.MONTHLY else self.price_yearly
+
+
+class PlanPrice(Identified, Base):
+    """What a plan costs at one provider, where that is not the plan's own price: another currency, another amount.
+
+    Prices of before stay with the purchases that were begun at them (`CheckoutSession.amount`).
+    """
+
+    __tablename__ = "plan_prices"
+    __table_args__ = (UniqueConstraint("plan_id", "provider", "billing_period"),)
+
+    plan_id: Mapped[UUID] = mapped_column(ForeignKey("plans.id", ondelete="CASCADE"))
+    provider: Mapped[str] = mapped_column(String(50))
+    billing_period: Mapped[BillingPeriod] = mapped_column(enum_column(BillingPeriod, name="billing_period"))
+    amount: Mapped[Decimal] = mapped_column(Numeric(10, 2))
+    currency: Mapped[str] = mapped_column(String(3))

@@ -28,6 +28,19 @@ _MIN_HASH_MEMORY_KIB = 19 * 1024
 _A_DAY_S = 24 * 60 * 60
 _BOT_NAMES = {"TELEGRAM_BOT": re.compile(r"[A-Za-z0-9_]{1,64}"), "MAX_BOT": re.compile(r"[A-Za-z0-9_-]{1,64}")}
 _WEBHOOK_SECRET = re.compile(r"[A-Za-z0-9_-]{16,256}")
+# What a payment provider cannot do without, in the order in which one of them becomes the one that is meant by none.
+_PAYMENT_KEYS = {
+    "stripe": ("stripe_secret_key",),
+    "liqpay": ("liqpay_public_key", "liqpay_private_key"),
+    "paypal": ("paypal_client_id", "paypal_client_secret"),
+    "btcpay": ("btcpay_host", "btcpay_api_key", "btcpay_store_id"),
+    "coinbase_commerce": ("coinbase_api_key",),
+    "coinbase_business": ("coinbase_business_key_id", "coinbase_business_key_secret"),
+}
+_SANDBOX = "sandbox"
+_ProviderName = Literal[
+    "", "stripe", "liqpay", "paypal", "btcpay", "coinbase", "coinbase_commerce", "coinbase_business", "sandbox"
+]
 
 
 class ConfigurationError(Exception):
@@ -118,10 +131,32 @@ class Settings(BaseSettings):
     socket_drain_s: float = Field(default=8.0, ge=0)
     socket_payload_bytes: int = Field(default=64 * 1024, ge=-1)
 
-    # Payments
+    # Payments; of webhook secrets several may stand side by side, separated by commas
+    payment_provider: _ProviderName = ""
+    http_retry_enabled: bool = True
     stripe_secret_key: SecretStr = SecretStr("")
     stripe_webhook_secret: SecretStr = SecretStr("")
     stripe_api_base: str = "https://api.stripe.com"
+    liqpay_public_key: str = ""
+    liqpay_private_key: SecretStr = SecretStr("")
+    liqpay_sandbox: bool = False
+    liqpay_api_base: str = "https://www.liqpay.ua"
+    paypal_client_id: str = ""
+    paypal_client_secret: SecretStr = SecretStr("")
+    paypal_webhook_id: str = ""
+    paypal_api_base: str = "https://api-m.paypal.com"
+    paypal_ca_file: str = ""
+    btcpay_host: str = ""
+    btcpay_api_key: SecretStr = SecretStr("")
+    btcpay_store_id: str = ""
+    btcpay_webhook_secret: SecretStr = SecretStr("")
+    coinbase_api_key: SecretStr = SecretStr("")
+    coinbase_webhook_secret: SecretStr = SecretStr("")
+    coinbase_api_base: str = "https://api.commerce.coinbase.com"
+    coinbase_business_key_id: str = ""
+    coinbase_business_key_secret: SecretStr = SecretStr("")
+    coinbase_business_webhook_secret: SecretStr = SecretStr("")
+    coinbase_business_api_base: str = "https://business.coinbase.com"
 
     # Provisioning
     provisioning_queue_name: str = "erpmax.provisioning"
@@ -181,13 +216,23 @@ class Settings(BaseSettings):
             raise ValueError("nothing longer than a day is counted")
         return value
 
+    @field_validator("payment_provider", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.strip().lower() if isinstance(value, str) else value
+
     @field_validator(
         "public_url",
         "stripe_api_base",
-        "breached_passwords_url",
         "telegram_gateway_api_base",
         "telegram_bot_api_base",
         "max_bot_api_base",
+        "liqpay_api_base",
+        "paypal_api_base",
+        "btcpay_host",
+        "coinbase_api_base",
+        "coinbase_business_api_base",
+        "breached_passwords_url",
     )
     @classmethod
     def _no_trailing_slash(cls, value: str) -> str:
@@ -231,16 +276,36 @@ class Settings(BaseSettings):
             raise ValueError("; ".join(faults))
         return self
 
+    @model_validator(mode="after")
+    def _providers_are_whole(self) -> Self:
+        faults = [
+            f"{name.upper()} is missing, which {given[0].upper()} needs"
+            for names in _PAYMENT_KEYS.values()
+            if (given := [name for name in names if self._text(name)])
+            for name in names
+            if name not in given
+        ]
+        usable = {*self.payment_providers, *((_SANDBOX,) if self.development else ())}
+        if any(name.startswith("coinbase_") for name in usable):
+            usable.add("coinbase")
+        if not faults and self.payment_provider and self.payment_provider not in usable:
+            faults = [f"PAYMENT_PROVIDER is {self.payment_provider}, whose keys are not given"]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
     def _faults(self) -> list[str]:
         needed = {
             "SECRET_KEY": self.secret_key.get_secret_value(),
             "DATABASE_URL": self.database_url.get_secret_value(),
             "PUBLIC_URL": self.public_url,
             "SITE_URL_TEMPLATE": self.site_url_template,
-            "STRIPE_SECRET_KEY": self.stripe_secret_key.get_secret_value(),
-            "STRIPE_WEBHOOK_SECRET": self.stripe_webhook_secret.get_secret_value(),
             "SMTP_HOST": self.smtp_host,
         }
+        if not self.payment_providers:
+            needed["STRIPE_SECRET_KEY"] = ""
+        if self.payment_providers in ((), ("stripe",)):
+            needed["STRIPE_WEBHOOK_SECRET"] = self.stripe_webhook_secret.get_secret_value()
         faults = [f"{name} is missing" for name, value in needed.items() if not value]
         if needed["SECRET_KEY"] and len(needed["SECRET_KEY"]) < _MIN_SECRET_LENGTH:
             faults.append(f"SECRET_KEY must have at least {_MIN_SECRET_LENGTH} characters")
@@ -248,7 +313,18 @@ class Settings(BaseSettings):
             faults.append(f"PASSWORD_HASH_MEMORY_KIB must be at least {_MIN_HASH_MEMORY_KIB}")
         if "*" in self.allowed_origins:
             faults.append("ALLOWED_ORIGINS must name origins, not *")
+        if self.liqpay_sandbox:
+            faults.append("LIQPAY_SANDBOX takes play money, which must not buy anything")
         return faults
+
+    def _text(self, name: str) -> str:
+        value = getattr(self, name)
+        return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+    @property
+    def payment_providers(self) -> tuple[str, ...]:
+        """The payment providers whose keys are given, in a fixed order."""
+        return tuple(name for name, keys in _PAYMENT_KEYS.items() if all(map(self._text, keys)))
 
     @property
     def development(self) -> bool:

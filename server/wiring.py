@@ -24,13 +24,11 @@ from jobs.ringer import BrokerRinger
 from jobs.tasks import register
 from namespaces.server import SocketServer
 from providers.breaches import RangeRegister
+from providers.http import HttpClient, HttpPolicy
 from providers.limiter import WindowRateLimiter
 from providers.mail.contract import MailTransport
 from providers.mail.outbox import OutboxTransport
 from providers.mail.smtp import SmtpTransport
-from providers.payments import PaymentProvider, split_secrets
-from providers.payments.sandbox import SandboxProvider
-from providers.payments.stripe_adapter import StripeProvider
 from providers.provisioning.driver import RecipeDriver
 from providers.provisioning.recipe import load_recipe
 from realtime.bus import Bus, Deaf, RedisBus
@@ -43,9 +41,10 @@ from realtime.redis_board import RedisBoard
 from server.database import check_schema, create_engine, embedded_postgres, normalise_url, ping, plain_url
 from server.keys import token_signer
 from server.messengers import open_roads, phone_paces
+from server.payments import open_payments
 from server.readiness import StoreReadiness
 from server.realtime import build_sockets, follow_platform, head_check_s, open_board, open_bus
-from server.settings import Settings, all_secrets, derived_key, secret_key
+from server.settings import Settings, all_secrets, derived_key
 from services.audit import AuditService
 from services.auth import AuthService
 from services.auth.recognition import Recognition
@@ -323,19 +322,18 @@ def _billing(
     clock: Clock,
     stack: AsyncExitStack,
 ) -> BillingService:
-    providers: dict[str, PaymentProvider] = {}
-    if stripe_key := settings.stripe_secret_key.get_secret_value():
-        providers["stripe"] = StripeProvider(
-            secret_key=stripe_key,
-            webhook_secrets=split_secrets(settings.stripe_webhook_secret.get_secret_value()),
-            api_base=settings.stripe_api_base,
-        )
-    if settings.development:
-        providers["sandbox"] = SandboxProvider(secret_key(settings), settings.public_base, clock=clock)
-    default = "stripe" if "stripe" in providers else "sandbox"
-    for provider in providers.values():
+    http = HttpClient(HttpPolicy(retry_enabled=settings.http_retry_enabled), clock=clock)
+    stack.push_async_callback(http.aclose)
+    payments = open_payments(settings, http, clock=clock)
+    for provider in payments.providers.values():
         stack.push_async_callback(provider.aclose)
-    return BillingService(units=units, providers=providers, default_provider=default, notifications=notifications)
+    return BillingService(
+        units=units,
+        providers=payments.providers,
+        default_provider=payments.default,
+        aliases=payments.aliases,
+        notifications=notifications,
+    )
 
 
 def _driver(settings: Settings, engine: AsyncEngine) -> RecipeDriver:

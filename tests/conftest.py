@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import hypothesis
 import pytest
 from aiohttp import ClientSession
 from pydantic import SecretStr
@@ -17,6 +18,9 @@ from services.unit_of_work import UnitOfWorkFactory
 from tests.support.people import RegisterCompany, company_factory
 from tests.support.running import Orchestrator, Running, open_migrated, start
 from tests.support.stores import StoreMissing, Stores, cluster_stores, free_port, refuse_or_skip
+
+# `--hypothesis-profile=thorough`: for nights, not for every run.
+hypothesis.settings.register_profile("thorough", max_examples=10_000)
 
 # Fixtures that tests in several folders ask for, and that are a subject of their own.
 pytest_plugins = ("tests.support.node",)

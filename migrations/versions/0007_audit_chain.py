@@ -1,6 +1,6 @@
 """Audit entries form chains, are never changed, and outlive whom they name.
 
-Revision: 0007, after 0005b.
+Revision: 0007, after 0006.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision: str = "0007"
-down_revision: str | None = "0005b"
+down_revision: str | None = "0006"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 

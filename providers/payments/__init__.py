@@ -35,6 +35,7 @@ from providers.payments.facts import (
     Fact,
     InvoicePaid,
     InvoicePaymentFailed,
+    InvoiceVoided,
     PaymentLinked,
     PaymentRefunded,
     ProviderFact,
@@ -45,7 +46,7 @@ from providers.payments.facts import (
     SubscriptionStatus,
 )
 from providers.payments.payment_state import OrderTags, PaymentState, PaymentStatus, facts_of_payment
-from providers.payments.settling import facts_of_fetched, read_event, settle_payment
+from providers.payments.settling import Reading, facts_of_fetched, read_event, settle_payment
 
 __all__ = [
     "BadPayload",
@@ -66,6 +67,7 @@ __all__ = [
     "InvoicePaid",
     "InvoicePaymentFailed",
     "InvoiceRequest",
+    "InvoiceVoided",
     "OrderTags",
     "PayloadFault",
     "PaymentLinked",
@@ -77,6 +79,7 @@ __all__ = [
     "ProviderRejected",
     "ProviderUnavailable",
     "Purchase",
+    "Reading",
     "RefundCreated",
     "RefundRequest",
     "RefundStatus",

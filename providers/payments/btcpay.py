@@ -80,6 +80,7 @@ class BtcPayProvider(OneTimeProvider):
             tells_expiry=True,
             may_differ=True,
             currencies=None,
+            signature_header="BTCPay-Sig",
             development_only=False,
         )
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from typing import Final
 
-from core.money import exponent
+from core.money import round_money
 from providers.payments.orders import tags_of_metadata
 from providers.payments.payment_state import PaymentState, PaymentStatus
 from providers.payments.reading import Node
@@ -67,8 +67,9 @@ def read_invoice(invoice: Node, methods: Sequence[Node]) -> PaymentState:
         invoice_ref=None,
         subscription_ref=None,
         customer_ref=None,
-        is_late=total.is_enough and bool(total.coins) and _rounded(in_time, currency) < asked and word == "Expired",
+        is_late=total.is_enough and bool(total.coins) and round_money(in_time, currency) < asked and word == "Expired",
         is_test=False,
+        paid_at=_paid_at(invoice, total) if status is PaymentStatus.PAID else None,
         changed_at=_changed_at(invoice, total, expires_at, is_over=word == "Expired"),
     )
 
@@ -108,7 +109,7 @@ def _add_up(methods: Sequence[Node], *, asked: Decimal, currency: str) -> _Sum:
         rate = method.amount("rate")
         coins += [_read_coins(payment, rate) for payment in payments]
         is_enough |= _is_nothing_due(method)
-    received = _rounded(sum((found.worth for found in coins), Decimal(0)), currency)
+    received = round_money(sum((found.worth for found in coins), Decimal(0)), currency)
     # What is due is counted in coins, so the worth of a full payment may be a hair less than was asked.
     return _Sum(tuple(coins), max(received, asked) if is_enough else received, is_enough)
 
@@ -137,5 +138,5 @@ def _changed_at(invoice: Node, total: _Sum, expires_at: datetime, *, is_over: bo
     return max([*moments, expires_at] if is_over else moments)
 
 
-def _rounded(amount: Decimal, currency: str) -> Decimal:
-    return amount.quantize(Decimal(1).scaleb(-exponent(currency)), rounding=ROUND_HALF_UP)
+def _paid_at(invoice: Node, total: _Sum) -> datetime:
+    return max((coins.received_at for coins in total.coins), default=invoice.moment("createdTime"))

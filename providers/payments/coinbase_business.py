@@ -120,6 +120,7 @@ class CoinbaseBusinessProvider(OneTimeProvider):
             tells_expiry=True,
             may_differ=False,
             currencies=CURRENCIES,
+            signature_header=SIGNATURE_HEADER,
             development_only=False,
         )
 
@@ -325,6 +326,8 @@ def _read_state(checkout: Node) -> PaymentState:
         is_late=False,
         is_test=False,
         changed_at=checkout.instant_or_none("updatedAt") or checkout.instant("createdAt"),
+        # When it was paid is not told, and a refund moves `updatedAt`; a checkout lives for a day at the most.
+        paid_at=checkout.instant_or_none("createdAt") if has_money else None,
     )
 
 

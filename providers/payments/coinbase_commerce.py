@@ -81,6 +81,7 @@ class CoinbaseCommerceProvider(OneTimeProvider):
             tells_expiry=True,
             may_differ=True,
             currencies=None,
+            signature_header="X-CC-Webhook-Signature",
             development_only=False,
         )
 
@@ -106,6 +107,9 @@ class CoinbaseCommerceProvider(OneTimeProvider):
         if not event.type.startswith("charge:"):
             return None
         charge = Node(event.payload, "delivery").node("event").node("data")
+        if charge.text_or_none("pricing_type") == "no_price":
+            # A donation, which we never ask for.
+            return None
         return charge.ref_or_none("id") or charge.ref("code")
 
     async def fetch_payment(self, reference: str) -> PaymentState | None:
@@ -232,8 +236,15 @@ def _read_state(charge: Node) -> PaymentState | None:
         customer_ref=None,
         is_late=any(entry.text_or_none("context") == "DELAYED" for entry in entries),
         is_test=False,
+        paid_at=_paid_at(entries) if status is PaymentStatus.PAID else None,
         changed_at=last.instant("time") if entries else charge.instant("created_at"),
     )
+
+
+def _paid_at(entries: Sequence[Node]) -> datetime | None:
+    # What was paid late or in parts was never completed: the first word that tells of all of it counts.
+    done = ("COMPLETED", "RESOLVED", "UNRESOLVED")
+    return next((entry.instant("time") for entry in entries if entry.text("status") in done), None)
 
 
 def _status(word: str, *, asked: Decimal, received: Decimal) -> PaymentStatus:

@@ -101,6 +101,7 @@ class Capabilities:
     * `tells_expiry`: the provider says when a session has run out; otherwise our own clock must.
     * `may_differ`: what arrives may be less or more than what was asked, or late (crypto).
     * `currencies`: the only ones that it takes, in upper case; None for any.
+    * `signature_header`: the header that its webhooks are known by; None where the signature stands in the body.
     * `development_only`: nobody really pays; production refuses to wire it.
     """
 
@@ -113,6 +114,7 @@ class Capabilities:
     tells_expiry: bool
     may_differ: bool
     currencies: frozenset[str] | None
+    signature_header: str | None
     development_only: bool
 
 

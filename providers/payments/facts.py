@@ -45,8 +45,9 @@ class SubscriptionState:
     """A subscription as the provider holds it.
 
     `status` is contract.md 4.1's; `provider_status` is the provider's own finer word. `cancel_at_period_end`
-    is True when an end is set, at the period's end or at any other moment (`cancel_at`). Period bounds are
-    None when the provider does not tell them. `purchase` is None when the subscription does not carry our
+    is True when an end is set, at the period's end or at any other moment (`cancel_at`), and `cancelled_at` when that
+    was decided; `ended_at` is when it ended for good. Moments and period bounds are None when the provider does not
+    tell them. `purchase` is None when the subscription does not carry our
     metadata: it is then found by `subscription_ref` or `customer_ref`, or is not ours at all.
     """
 
@@ -57,6 +58,8 @@ class SubscriptionState:
     provider_status: str
     cancel_at_period_end: bool
     cancel_at: datetime | None
+    cancelled_at: datetime | None
+    ended_at: datetime | None
     period_start: datetime | None
     period_end: datetime | None
 
@@ -232,6 +235,18 @@ class DisputeClosed(ProviderFact):
     inquiry: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvoiceVoided(ProviderFact):
+    """An invoice was withdrawn: nobody can pay it any more."""
+
+    invoice_ref: str
+    subscription_ref: str
+    customer_ref: str | None
+    purchase: Purchase | None
+    amount: Decimal
+    currency: str
+
+
 Fact = (
     CheckoutPaid
     | CheckoutPending
@@ -239,6 +254,7 @@ Fact = (
     | CheckoutExpired
     | InvoicePaid
     | InvoicePaymentFailed
+    | InvoiceVoided
     | PaymentLinked
     | SubscriptionChanged
     | SubscriptionEnded

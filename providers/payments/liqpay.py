@@ -119,6 +119,7 @@ class LiqPayProvider(OneTimeProvider):
             tells_expiry=False,
             may_differ=False,
             currencies=CURRENCIES,
+            signature_header=None,
             development_only=False,
         )
 
@@ -251,6 +252,7 @@ class LiqPayProvider(OneTimeProvider):
                 is_late=False,
                 is_test=word == "sandbox",
                 changed_at=_moment(answer) or self._clock.now(),
+                paid_at=_moment(answer, "end_date") if status is PaymentStatus.PAID else None,
             )
         except BadPayload as nonsense:
             raise ProviderUnavailable(retryable=True) from nonsense
@@ -292,14 +294,14 @@ def _refund_amount(callback: Node) -> object:
     return callback.data.get("refund_amount")
 
 
-def _dates(callback: Node) -> list[int]:
-    names = ("end_date", "refund_date_last", "create_date")
+def _dates(callback: Node, *names: str) -> list[int]:
+    names = names or ("end_date", "refund_date_last", "create_date")
     return [found for name in names if (found := callback.integer_or_none(name)) is not None]
 
 
-def _moment(node: Node) -> datetime | None:
-    """Read when a payment last changed: unix milliseconds."""
-    dates = _dates(node)
+def _moment(node: Node, *names: str) -> datetime | None:
+    """Read when a payment last changed, or the newest of the dates `names`: unix milliseconds."""
+    dates = _dates(node, *names)
     if not dates:
         return None
     try:

@@ -67,7 +67,8 @@ class PaymentState:
     not; `refunded` of it, all refunds together, those under way included. `payment_key` is what the money is booked
     under, once; `payment_ref` what refunds and disputes will name. `provider_status` is the provider's own word.
     `tags` are None for a payment that is not ours. `is_test` marks play money, which must never buy anything.
-    `changed_at` is the provider's time of the newest change.
+    `changed_at` is the provider's time of the newest change; `paid_at` when the money came, None before that. It stays
+    the same whatever happens later, so that a service counts from it whenever it is told.
     """
 
     session_id: str
@@ -86,6 +87,7 @@ class PaymentState:
     is_late: bool
     is_test: bool
     changed_at: datetime
+    paid_at: datetime | None = None
 
     @property
     def overpaid(self) -> Decimal:
@@ -105,7 +107,7 @@ def facts_of_payment(state: PaymentState, source: Source) -> tuple[Fact, ...]:
     match state.status:
         case PaymentStatus.PAID:
             paid = CheckoutPaid(
-                **source,
+                **_at(source, state.paid_at or source["occurred_at"]),
                 session_id=state.session_id,
                 purchase=purchase,
                 customer_ref=state.customer_ref,
@@ -141,6 +143,10 @@ def facts_of_payment(state: PaymentState, source: Source) -> tuple[Fact, ...]:
             return (CheckoutExpired(**source, session_id=state.session_id, purchase=purchase),)
         case PaymentStatus.PENDING | PaymentStatus.APPROVED:
             return ()
+
+
+def _at(source: Source, moment: datetime) -> Source:
+    return Source(provider=source["provider"], event_id=source["event_id"], occurred_at=moment)
 
 
 def _refunded(state: PaymentState, source: Source) -> PaymentRefunded:

@@ -104,6 +104,7 @@ class PayPalProvider(OneTimeProvider):
             tells_expiry=False,
             may_differ=False,
             currencies=CURRENCIES,
+            signature_header="PAYPAL-TRANSMISSION-SIG",
             development_only=False,
         )
 

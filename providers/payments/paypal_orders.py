@@ -78,6 +78,8 @@ def read_order(order: Node) -> PaymentState:
         is_late=False,
         is_test=False,
         changed_at=max(_moments(order, unit)),
+        # A refund changes the capture, but not when it was made.
+        paid_at=capture.instant_or_none("create_time") if capture is not None and has_money else None,
     )
 
 

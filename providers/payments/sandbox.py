@@ -137,6 +137,7 @@ class SandboxProvider:
             tells_expiry=True,
             may_differ=False,
             currencies=None,
+            signature_header=SIGNATURE_HEADER,
             development_only=True,
         )
 
@@ -364,6 +365,7 @@ def _state(session: SandboxSession, *, kind: str, at: datetime) -> PaymentState:
         is_late=False,
         is_test=True,
         changed_at=at,
+        paid_at=at if kind == _PAID else None,
     )
 
 

@@ -3,13 +3,15 @@
 Everything here calls the provider, so none of it belongs inside a unit of work.
 """
 
+from dataclasses import dataclass, replace
+
 from providers.payments.contract import PaymentProvider, ProviderRejected, VerifiedEvent
-from providers.payments.facts import Fact, Source
+from providers.payments.facts import Fact, Source, SubscriptionChanged
 from providers.payments.payment_state import PaymentState, PaymentStatus, facts_of_payment
 
 
 async def settle_payment(provider: PaymentProvider, reference: str) -> PaymentState | None:
-    """Fetch a payment, and take its money first if the payer has approved it; None if the provider knows it not.
+    """Fetch a payment, and take its money first if it is ours and approved; None if the provider knows it not.
 
     A payment that is approved but whose money is refused stays `APPROVED`: the payer may choose another way to pay.
 
@@ -17,7 +19,8 @@ async def settle_payment(provider: PaymentProvider, reference: str) -> PaymentSt
         ProviderUnavailable, ProviderRejected: as `fetch_payment` and `capture` do.
     """
     state = await provider.fetch_payment(reference)
-    if state is None or state.status is not PaymentStatus.APPROVED:
+    # Somebody else's payment in the same account is not ours to take.
+    if state is None or state.tags is None or state.status is not PaymentStatus.APPROVED:
         return state
     try:
         return await provider.capture(state.session_id)
@@ -25,22 +28,49 @@ async def settle_payment(provider: PaymentProvider, reference: str) -> PaymentSt
         return state
 
 
-async def read_event(provider: PaymentProvider, event: VerifiedEvent) -> tuple[Fact, ...]:
-    """Turn an event into facts, fetching the payment that it speaks of where it does not say all by itself.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What an event means.
+
+    `payment` is the payment that it led to, None where it speaks of none or of somebody else's. `is_missing` tells
+    that the provider does not know (yet) what its own event speaks of.
+    """
+
+    facts: tuple[Fact, ...]
+    payment: PaymentState | None = None
+    is_missing: bool = False
+
+
+async def read_event(provider: PaymentProvider, event: VerifiedEvent) -> Reading:
+    """Tell what an event means, fetching what it speaks of where it does not say all or may be out of date.
 
     Raises:
         BadPayload: the event cannot be read.
-        ProviderUnavailable, ProviderRejected: the payment could not be fetched.
+        ProviderUnavailable, ProviderRejected: what it speaks of could not be fetched.
     """
-    facts = provider.interpret(event)
+    facts = tuple([await _as_it_is_now(provider, fact) for fact in provider.interpret(event)])
     reference = provider.to_fetch(event)
     if reference is None:
-        return facts
+        return Reading(facts=facts)
     state = await settle_payment(provider, reference)
-    return facts if state is None else facts + facts_of_fetched(provider, event, state)
+    if state is None:
+        return Reading(facts=facts, is_missing=True)
+    return Reading(facts=facts + facts_of_fetched(provider, state), payment=state)
 
 
-def facts_of_fetched(provider: PaymentProvider, event: VerifiedEvent, state: PaymentState) -> tuple[Fact, ...]:
-    """Tell a state that an event led to; each fact happened when the provider last changed the payment."""
-    source = Source(provider=provider.name, event_id=event.event_id, occurred_at=state.changed_at)
-    return facts_of_payment(state, source)
+async def _as_it_is_now(provider: PaymentProvider, fact: Fact) -> Fact:
+    # Several changes of one second cannot be put in order by their times, and late ones are out of date.
+    if not isinstance(fact, SubscriptionChanged) or not provider.capabilities.fetch_subscription:
+        return fact
+    state = await provider.fetch_subscription(fact.state.subscription_ref)
+    return fact if state is None else replace(fact, state=state)
+
+
+def facts_of_fetched(provider: PaymentProvider, state: PaymentState) -> tuple[Fact, ...]:
+    """Tell a state in facts that happened when the provider last changed the payment.
+
+    They bear a name of the payment's own: it is the payment that tells them, whichever event or reconciliation led
+    to it, and so they are the same whichever came first.
+    """
+    told_by = f"{state.payment_key}:{state.status}"[:255]
+    return facts_of_payment(state, Source(provider=provider.name, event_id=told_by, occurred_at=state.changed_at))

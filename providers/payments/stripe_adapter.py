@@ -126,6 +126,7 @@ class StripeProvider:
             tells_expiry=True,
             may_differ=False,
             currencies=None,
+            signature_header="Stripe-Signature",
             development_only=False,
         )
 

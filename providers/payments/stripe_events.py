@@ -20,6 +20,7 @@ from providers.payments.facts import (
     Fact,
     InvoicePaid,
     InvoicePaymentFailed,
+    InvoiceVoided,
     PaymentLinked,
     PaymentRefunded,
     Source,
@@ -180,6 +181,21 @@ def _invoice_payment_failed(invoice: Node, source: Source) -> Fact | None:
     )
 
 
+def _invoice_voided(invoice: Node, source: Source) -> Fact | None:
+    subscription_ref = subscription_of_invoice(invoice)
+    if subscription_ref is None:
+        return None
+    return InvoiceVoided(
+        **source,
+        invoice_ref=invoice.ref("id"),
+        subscription_ref=subscription_ref,
+        customer_ref=invoice.ref_or_none("customer"),
+        purchase=purchase_of_invoice(invoice),
+        amount=read_amount(invoice, "amount_due"),
+        currency=read_currency(invoice),
+    )
+
+
 def _payment_linked(link: Node, source: Source) -> Fact | None:
     payment_ref = payment_of_link(link)
     if payment_ref is None:
@@ -258,6 +274,7 @@ _READERS: Final[dict[str, Callable[[Node, Source], Fact | None]]] = {
     "checkout.session.expired": _checkout_expired,
     "invoice.paid": _invoice_paid,
     "invoice.payment_failed": _invoice_payment_failed,
+    "invoice.voided": _invoice_voided,
     "invoice_payment.paid": _payment_linked,
     "customer.subscription.created": _subscription_changed,
     "customer.subscription.updated": _subscription_changed,

@@ -60,6 +60,8 @@ def read_subscription(subscription: Node) -> SubscriptionState | None:
         # Flexible billing expresses "at period end" as `cancel_at` and leaves the flag false.
         cancel_at_period_end=subscription.flag("cancel_at_period_end") or cancel_at is not None,
         cancel_at=cancel_at,
+        cancelled_at=subscription.moment_or_none("canceled_at"),
+        ended_at=subscription.moment_or_none("ended_at"),
         period_start=period_start,
         period_end=period_end,
     )

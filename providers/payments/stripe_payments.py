@@ -61,6 +61,7 @@ def read_session(session: Node, *, payment_ref: str | None, payment: Node | None
         is_late=False,
         is_test=not session.flag("livemode"),
         changed_at=changed_at,
+        paid_at=changed_at if status is PaymentStatus.PAID else None,
     )
 
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from core.pagination import Page, PageRequest
 from models.billing import Subscription
+from models.inbox import InboxState
 from models.tenants import Tenant
 from providers.payments import PaymentProvider
 from realtime.limits import SocketLimits
@@ -15,17 +16,19 @@ from services.billing.cancellations import Cancellations
 from services.billing.checkout import CheckoutOrder, Checkouts
 from services.billing.errors import SubscriptionNotFound
 from services.billing.inbox import Inbox
-from services.billing.plans import plans_for_sale, seed_plans
+from services.billing.plans import PriceInput, plans_for_sale, seed_plans, set_price
+from services.billing.provider_events import ProviderEventView, list_provider_events, resend_provider_event
+from services.billing.purchases import CreditView, PurchaseView, list_credits, list_purchases, settle_credit
 from services.billing.sandbox import SandboxDesk
 from services.billing.subscriptions import Subscriptions
 from services.billing.sweeper import Sweeper
-from services.billing.views import CheckoutView, InvoiceView, PlanView, SubscriptionView
+from services.billing.views import CheckoutView, InvoiceView, PlanPriceView, PricedPlanView, SubscriptionView
 from services.billing.winding_up import WindingUp
 from services.identity import Principal, require_tenant
 from services.notifications import NotificationService
 from services.unit_of_work import RequestTrace, UnitOfWork, UnitOfWorkFactory
 
-__all__ = ["BillingService", "CheckoutOrder"]
+__all__ = ["BillingService", "CheckoutOrder", "PriceInput"]
 
 
 class BillingService:
@@ -36,6 +39,7 @@ class BillingService:
         providers: those that have what they need to work, by name. Without "stripe" among them its checkout and its
             webhook answer that it is not configured; in development the sandbox then stands in for its checkout.
         default_provider: the name that a checkout uses when it names none.
+        aliases: further names that a checkout may use.
         notifications: keeps what people are told.
     """
 
@@ -46,24 +50,32 @@ class BillingService:
         providers: Mapping[str, PaymentProvider],
         default_provider: str,
         notifications: NotificationService,
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         announcer = Announcer(notifications)
         self._cancellations = Cancellations(units, providers)
         self._subscriptions = Subscriptions(units, announcer=announcer, cancellations=self._cancellations)
-        self._checkouts = Checkouts(units, providers=providers, default_provider=default_provider)
+        self._checkouts = Checkouts(
+            units, providers=providers, default_provider=default_provider, aliases=aliases or {}
+        )
         self._inbox = Inbox(
             units,
             providers=providers,
             applier=FactApplier(providers=providers, announcer=announcer, cancellations=self._cancellations),
+            announcer=announcer,
             cancellations=self._cancellations,
         )
         self._sweeper = Sweeper(units, providers=providers, announcer=announcer)
         self.winding_up = WindingUp(announcer=announcer, cancellations=self._cancellations)
         self.sandbox = SandboxDesk(providers)
 
-    async def plans(self, uow: UnitOfWork) -> list[PlanView]:
+    async def plans(self, uow: UnitOfWork) -> list[PricedPlanView]:
         """Show the plans that are sold, in their order."""
         return await plans_for_sale(uow)
+
+    async def set_price(self, uow: UnitOfWork, actor: Principal, price: PriceInput) -> PlanPriceView:
+        """Say what a plan costs at one provider; see `set_price`. Needs a PlatformScope."""
+        return await set_price(uow, actor, price)
 
     async def seed_plans(self, uow: UnitOfWork) -> None:
         """Add the first day's plans that are missing; harmless when repeated."""
@@ -96,6 +108,18 @@ class BillingService:
         """Show the tenant's movements of money, newest first; for owners and admins."""
         return await self._subscriptions.invoices(uow, actor, page)
 
+    async def purchases(self, uow: UnitOfWork, actor: Principal, page: PageRequest) -> Page[PurchaseView]:
+        """Show what the tenant began to buy, newest first; for owners and admins."""
+        return await list_purchases(uow, actor, page)
+
+    async def credits(self, uow: UnitOfWork, actor: Principal, page: PageRequest) -> Page[CreditView]:
+        """Show superusers what is owed to tenants; needs a PlatformScope."""
+        return await list_credits(uow, actor, page)
+
+    async def settle_credit(self, uow: UnitOfWork, actor: Principal, *, credit_id: UUID) -> CreditView:
+        """Note that a credit was dealt with; see `settle_credit`. Needs a PlatformScope."""
+        return await settle_credit(uow, actor, credit_id=credit_id)
+
     async def checkout(self, actor: Principal, order: CheckoutOrder, *, trace: RequestTrace) -> CheckoutView:
         """Begin a purchase; see `Checkouts.start`. Opens units of work of its own."""
         return await self._checkouts.start(actor, order, trace=trace)
@@ -106,9 +130,23 @@ class BillingService:
         """Cancel the subscription; see `Subscriptions.cancel`. Opens units of work of its own."""
         return await self._subscriptions.cancel(actor, reason=reason, at_period_end=at_period_end, trace=trace)
 
-    async def receive(self, uow: UnitOfWork, provider: str, *, body: bytes, headers: Mapping[str, str]) -> bool:
-        """Store a provider's signed event once; see `Inbox.receive`. Needs a PlatformScope."""
-        return await self._inbox.receive(uow, provider, body=body, headers=headers)
+    def sender(self, headers: Mapping[str, str]) -> str:
+        """Name the provider whose signature a webhook carries; see `Inbox.sender`."""
+        return self._inbox.sender(headers)
+
+    async def receive(self, provider: str, *, body: bytes, headers: Mapping[str, str], trace: RequestTrace) -> bool:
+        """Store a provider's signed event once; see `Inbox.receive`. Opens a unit of work of its own."""
+        return await self._inbox.receive(provider, body=body, headers=headers, trace=trace)
+
+    async def provider_events(
+        self, uow: UnitOfWork, actor: Principal, page: PageRequest, *, state: InboxState
+    ) -> Page[ProviderEventView]:
+        """Show the inbox to superusers; needs a PlatformScope."""
+        return await list_provider_events(uow, actor, page, state=state)
+
+    async def resend(self, uow: UnitOfWork, actor: Principal, *, row_id: UUID) -> ProviderEventView:
+        """Let a dead event be tried again; see `resend_provider_event`. Needs a PlatformScope."""
+        return await resend_provider_event(uow, actor, row_id=row_id)
 
     async def apply(self, event_row_id: UUID) -> None:
         """Put a stored event into effect; see `Inbox.apply`. For the worker."""

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from core import json
 from core.i18n import TEXTS
 from models.billing import PaymentEvent, Subscription
+from models.inbox import ProviderEvent
 from models.notifications import NotificationType
 from models.tenants import Membership, Role
 from models.users import User
@@ -23,6 +24,8 @@ News = Literal[
     "payment_received",
     "payment_failed",
     "payment_refunded",
+    "payment_underpaid",
+    "payment_overpaid",
     "payment_disputed",
     "dispute_closed",
     "subscription_ending",
@@ -35,6 +38,8 @@ _TYPES: dict[News, NotificationType] = {
     "payment_received": NotificationType.SUCCESS,
     "payment_failed": NotificationType.ERROR,
     "payment_refunded": NotificationType.INFO,
+    "payment_underpaid": NotificationType.WARNING,
+    "payment_overpaid": NotificationType.INFO,
     "payment_disputed": NotificationType.WARNING,
     "dispute_closed": NotificationType.INFO,
     "subscription_ending": NotificationType.INFO,
@@ -93,6 +98,27 @@ class Announcer:
             )
         )
         await self.notify(uow, "subscription_expiring", subscription, date=subscription.ends_at, days=days_left)
+
+    async def alert_operators(self, uow: UnitOfWork, event: ProviderEvent) -> None:
+        """Tell every superuser, where they are members, that a provider's event was given up."""
+        rows = await uow.session.execute(
+            select(Membership.tenant_id, User.locale, User.id)
+            .join(User, Membership.user_id == User.id)
+            .where(User.is_superuser, User.is_active)
+            .order_by(Membership.tenant_id, User.id)
+        )
+        for tenant_id, locale, user_id in rows:
+            await self._notifications.notify(
+                uow,
+                tenant_id=tenant_id,
+                user_ids=[user_id],
+                type=NotificationType.ERROR,
+                title=TEXTS.text("billing.event_dead.title", locale),
+                message=TEXTS.text(
+                    "billing.event_dead.message", locale, provider=event.provider, type=event.type, id=event.event_id
+                ),
+                data={"provider_event_id": str(event.id), "news": "event_dead"},
+            )
 
     async def notify(
         self, uow: UnitOfWork, news: News, subscription: Subscription, **values: Decimal | datetime | str | int

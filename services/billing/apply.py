@@ -11,7 +11,15 @@ from decimal import Decimal
 from typing import assert_never
 from uuid import UUID
 
-from models.billing import CheckoutSession, CheckoutState, PaymentEvent, Subscription, SubscriptionStatus
+from sqlalchemy import or_, select
+
+from models.billing import (
+    CheckoutSession,
+    CheckoutState,
+    CreditReason,
+    Subscription,
+    SubscriptionStatus,
+)
 from providers.payments import (
     CheckoutExpired,
     CheckoutFailed,
@@ -22,14 +30,16 @@ from providers.payments import (
     Fact,
     InvoicePaid,
     InvoicePaymentFailed,
+    InvoiceVoided,
     PaymentLinked,
     PaymentProvider,
     PaymentRefunded,
+    PaymentState,
     SubscriptionChanged,
     SubscriptionEnded,
 )
 from services.billing import ledger
-from services.billing.announcer import Announcer
+from services.billing.announcer import Announcer, News
 from services.billing.cancellations import Cancellations
 from services.billing.errors import FactRefused, NotThereYet
 from services.billing.lookup import (
@@ -38,8 +48,10 @@ from services.billing.lookup import (
     Target,
     by_session,
     by_subscription,
-    locked_subscription,
 )
+from services.billing.measures import measure_payment
+from services.billing.money import MoneyFacts
+from services.billing.trail import audit
 from services.unit_of_work import UnitOfWork
 
 
@@ -55,9 +67,28 @@ class FactApplier:
     ) -> None:
         self._providers = providers
         self._announcer = announcer
+        self._money = MoneyFacts(announcer)
         self._cancellations = cancellations
 
-    async def apply(self, uow: UnitOfWork, fact: Fact) -> list[UUID]:  # noqa: C901 - one branch per fact
+    async def measure(self, uow: UnitOfWork, provider: str, payment: PaymentState) -> bool:
+        """Take in what a payment amounts to; returns whether it is the purchase's own, whose facts are to be applied.
+
+        An underpaid or overpaid payment becomes a credit, and the tenant's people are told.
+        """
+        measured = await measure_payment(uow, provider, payment)
+        if measured is None:
+            return False
+        owed = measured.owed
+        if owed is not None:
+            news: News = "payment_underpaid" if owed.reason is CreditReason.UNDERPAID else "payment_overpaid"
+            await self._announcer.notify(
+                uow, news, measured.begun.subscription, amount=owed.amount, currency=owed.currency
+            )
+        # Facts read what this has changed.
+        await uow.session.flush()
+        return True
+
+    async def apply(self, uow: UnitOfWork, fact: Fact) -> list[UUID]:  # noqa: C901, PLR0912 - one branch per fact
         """Apply a fact."""
         match fact:
             case CheckoutPaid():
@@ -72,16 +103,18 @@ class FactApplier:
                 await self._checkout_expired(uow, fact)
             case InvoicePaymentFailed():
                 await self._invoice_failed(uow, fact)
+            case InvoiceVoided():
+                await self._invoice_voided(uow, fact)
             case SubscriptionChanged():
                 await self._changed(uow, fact)
             case SubscriptionEnded():
                 await self._ended(uow, fact)
             case PaymentLinked():
-                await self._linked(uow, fact)
+                await self._money.link(uow, fact)
             case PaymentRefunded():
-                await self._refunded(uow, fact)
+                await self._money.refund(uow, fact)
             case DisputeOpened() | DisputeClosed():
-                await self._disputed(uow, fact)
+                await self._money.dispute(uow, fact)
             case _:
                 assert_never(fact)
         return []
@@ -91,26 +124,30 @@ class FactApplier:
         subscription, checkout = begun.subscription, begun.checkout
         _refuse_other_price(checkout, fact.amount, fact.currency)
         checkout.subscription_ref = checkout.subscription_ref or fact.subscription_ref
-        orders = self._complete(uow, subscription, checkout, paid_at=fact.occurred_at, customer_ref=fact.customer_ref)
+        orders = await self._complete(
+            uow, subscription, checkout, paid_at=fact.occurred_at, customer_ref=fact.customer_ref
+        )
         if fact.invoice_ref is not None:
             await ledger.note_paid_invoice(uow, subscription, fact, fact.invoice_ref)
-        await self._book(uow, subscription, fact)
+        await self._money.book(uow, subscription, fact)
         if begun.standing is Standing.UNPAID:
             self._announcer.subscription_updated(uow, subscription)
         return orders
 
     async def _checkout_pending(self, uow: UnitOfWork, fact: CheckoutPending) -> None:
         checkout = (await _begun(uow, fact)).checkout
+        checkout.tell(CheckoutState.PROCESSING, at=fact.occurred_at)
         checkout.subscription_ref = checkout.subscription_ref or fact.subscription_ref
 
     async def _checkout_failed(self, uow: UnitOfWork, fact: CheckoutFailed) -> None:
         begun = await _begun(uow, fact)
-        begun.checkout.give_up(CheckoutState.FAILED)
-        failure = ledger.book_failure(uow, begun.subscription, fact)
-        await self._announcer.money_moved(uow, "payment_failed", begun.subscription, failure)
+        begun.checkout.tell(CheckoutState.FAILED, at=fact.occurred_at)
+        failure = await ledger.book_failure(uow, begun.subscription, fact)
+        if failure.is_new:
+            await self._announcer.money_moved(uow, "payment_failed", begun.subscription, failure.movement)
 
     async def _checkout_expired(self, uow: UnitOfWork, fact: CheckoutExpired) -> None:
-        (await _begun(uow, fact)).checkout.give_up(CheckoutState.EXPIRED)
+        (await _begun(uow, fact)).checkout.tell(CheckoutState.EXPIRED, at=fact.occurred_at)
 
     async def _invoice_paid(self, uow: UnitOfWork, fact: InvoicePaid) -> list[UUID]:
         target = await by_subscription(
@@ -128,11 +165,11 @@ class FactApplier:
         orders: list[UUID] = []
         if checkout is not None and (fact.billing_reason == "start" or target.standing is Standing.UNPAID):
             _refuse_other_price(checkout, fact.amount, fact.currency)
-            orders = self._complete(
+            orders = await self._complete(
                 uow, subscription, checkout, paid_at=fact.occurred_at, customer_ref=fact.customer_ref
             )
         await ledger.note_paid_invoice(uow, subscription, fact, fact.invoice_ref)
-        is_new = await self._book(uow, subscription, fact)
+        is_new = await self._money.book(uow, subscription, fact)
         changed = target.standing is Standing.UNPAID
         # A renewal that does not say what it bought adds one period, so it must count only once.
         bought = period is not None or (fact.billing_reason == "renewal" and is_new)
@@ -141,7 +178,7 @@ class FactApplier:
         if changed:
             self._announcer.subscription_updated(uow, subscription)
         elif is_new and target.standing is Standing.REPLACED:
-            _audit(uow, "payment.for_replaced_subscription", subscription, invoice=fact.invoice_ref)
+            audit(uow, "payment.for_replaced_subscription", subscription, invoice=fact.invoice_ref)
         return orders
 
     async def _invoice_failed(self, uow: UnitOfWork, fact: InvoicePaymentFailed) -> None:
@@ -153,17 +190,31 @@ class FactApplier:
             purchase=fact.purchase,
         )
         subscription = target.subscription
+        if target.standing is Standing.UNPAID and fact.billing_reason != "start":
+            # What falls due has been paid for before, which is yet to be told.
+            raise NotThereYet("payment")
         await ledger.note_failed_invoice(uow, subscription, fact)
         if fact.billing_reason == "start":
             # It belongs to a checkout, which tells of it by itself, and must not touch what is in force.
             return
-        failure = ledger.book_failure(uow, subscription, fact)
+        failure = await ledger.book_failure(uow, subscription, fact)
         if not _is_in_force(target):
             return
-        await self._announcer.money_moved(uow, "payment_failed", subscription, failure)
+        if failure.is_new:
+            await self._announcer.money_moved(uow, "payment_failed", subscription, failure.movement)
         if subscription.mark_past_due(at=fact.occurred_at, now=uow.now):
-            _audit(uow, "subscription.past_due", subscription)
+            audit(uow, "subscription.past_due", subscription)
             self._announcer.subscription_updated(uow, subscription)
+
+    async def _invoice_voided(self, uow: UnitOfWork, fact: InvoiceVoided) -> None:
+        target = await by_subscription(
+            uow,
+            provider=fact.provider,
+            subscription_ref=fact.subscription_ref,
+            customer_ref=fact.customer_ref,
+            purchase=fact.purchase,
+        )
+        await ledger.note_void_invoice(uow, target.subscription, fact)
 
     async def _changed(self, uow: UnitOfWork, fact: SubscriptionChanged) -> None:
         state = fact.state
@@ -189,12 +240,16 @@ class FactApplier:
             status=SubscriptionStatus(state.status),
             period=_period(state.period_start, state.period_end),
             cancel_at_period_end=state.cancel_at_period_end or cancelling,
+            cancelled_at=state.cancelled_at,
             now=uow.now,
         )
+        if state.status == "cancelled":
+            ended_at = state.ended_at or fact.occurred_at
+            changed |= subscription.end(at=fact.occurred_at, ended_at=ended_at, now=uow.now)
         subscription.external_customer_id = subscription.external_customer_id or state.customer_ref
         if not changed:
             return
-        _audit(uow, "subscription.synced", subscription, status=subscription.status)
+        audit(uow, "subscription.synced", subscription, status=subscription.status)
         self._announcer.subscription_updated(uow, subscription)
         if subscription.is_over and not was_over:
             await self._announcer.notify(uow, "subscription_expired", subscription)
@@ -213,44 +268,11 @@ class FactApplier:
         if target.standing is Standing.REPLACED:
             return
         if subscription.end(at=fact.occurred_at, ended_at=fact.ended_at, now=uow.now):
-            _audit(uow, "subscription.ended", subscription)
+            audit(uow, "subscription.ended", subscription)
             self._announcer.subscription_updated(uow, subscription)
             await self._announcer.notify(uow, "subscription_cancelled", subscription)
 
-    async def _linked(self, uow: UnitOfWork, fact: PaymentLinked) -> None:
-        payment, _ = await _paid(uow, fact.provider, fact.invoice_ref)
-        payment.provider_payment_id = payment.provider_payment_id or fact.payment_ref
-
-    async def _refunded(self, uow: UnitOfWork, fact: PaymentRefunded) -> None:
-        payment, subscription = await _paid(uow, fact.provider, fact.payment_ref, fact.charge_ref, fact.invoice_ref)
-        refund = await ledger.book_refund(uow, subscription, payment, fact)
-        if refund is not None:
-            _audit(uow, "payment.refunded", subscription, amount=refund.amount, currency=refund.currency)
-            await self._announcer.money_moved(uow, "payment_refunded", subscription, refund)
-
-    async def _disputed(self, uow: UnitOfWork, fact: DisputeOpened | DisputeClosed) -> None:
-        payment, subscription = await _paid(uow, fact.provider, fact.payment_ref, fact.charge_ref)
-        action = "payment.disputed" if isinstance(fact, DisputeOpened) else "payment.dispute_closed"
-        _audit(uow, action, subscription, dispute=fact.dispute_ref, inquiry=fact.inquiry)
-        if fact.inquiry:
-            # It only asks; no money has moved.
-            return
-        dispute = await ledger.book_dispute(uow, subscription, payment, fact)
-        if isinstance(fact, DisputeClosed):
-            await self._announcer.money_moved(uow, "dispute_closed", subscription, dispute.movement)
-        elif dispute.is_new:
-            await self._announcer.money_moved(uow, "payment_disputed", subscription, dispute.movement)
-
-    async def _book(self, uow: UnitOfWork, subscription: Subscription, fact: CheckoutPaid | InvoicePaid) -> bool:
-        """Book a payment; returns whether it is new."""
-        booked = await ledger.book_payment(uow, subscription, fact)
-        if booked is None or not booked.is_new:
-            return False
-        _audit(uow, "payment.received", subscription, amount=fact.amount, currency=fact.currency)
-        await self._announcer.payment_received(uow, subscription, booked.movement)
-        return True
-
-    def _complete(
+    async def _complete(
         self,
         uow: UnitOfWork,
         subscription: Subscription,
@@ -268,7 +290,10 @@ class FactApplier:
                 subscription.external_customer_id = customer_ref or subscription.external_customer_id
             return []
         if in_force is not None and _is_later(in_force, checkout):
-            _audit(uow, "checkout.superseded", subscription, checkout=str(checkout.id))
+            if _is_same_offer(in_force, checkout) and not self._charges_by_itself(checkout.provider):
+                await _lengthen(uow, subscription, checkout)
+                return []
+            audit(uow, "checkout.superseded", subscription, checkout=str(checkout.id))
             return self._stop(uow, subscription, checkout.provider, checkout.subscription_ref)
         orders: list[UUID] = []
         before = (subscription.payment_provider, subscription.external_subscription_id)
@@ -277,7 +302,7 @@ class FactApplier:
         else:
             orders = self._stop(uow, subscription, *before)
             subscription.activate(checkout, paid_at=paid_at, customer_ref=customer_ref, now=uow.now)
-        _audit(uow, "subscription.activated", subscription, plan=subscription.plan.slug)
+        audit(uow, "subscription.activated", subscription, plan=subscription.plan.slug)
         return orders
 
     def _is_prepaid_renewal(self, subscription: Subscription, checkout: CheckoutSession, paid_at: datetime) -> bool:
@@ -316,16 +341,24 @@ async def _begun(uow: UnitOfWork, fact: CheckoutPaid | CheckoutPending | Checkou
     return begun
 
 
-async def _paid(uow: UnitOfWork, provider: str, *refs: str | None) -> tuple[PaymentEvent, Subscription]:
-    """Return the payment that a fact names, with its subscription under lock."""
-    payment = await ledger.payment_of(uow, provider, *refs)
-    by_id = None if payment is None else Subscription.id == payment.subscription_id
-    subscription = None if by_id is None else await locked_subscription(uow, by_id)
-    if payment is None or subscription is None:
-        raise NotThereYet("payment")
-    # Read again under the lock, for another fact may just have changed it.
-    await uow.session.refresh(payment)
-    return payment, subscription
+async def _lengthen(uow: UnitOfWork, subscription: Subscription, late: CheckoutSession) -> None:
+    """Count a payment for the plan in force that happened before the one in force but is heard of after it."""
+    rows = await uow.session.scalars(
+        select(CheckoutSession).where(
+            CheckoutSession.tenant_id == late.tenant_id,
+            CheckoutSession.provider == late.provider,
+            CheckoutSession.plan_id == late.plan_id,
+            CheckoutSession.billing_period == late.billing_period,
+            or_(CheckoutSession.state == CheckoutState.PAID, CheckoutSession.id == late.id),
+        )
+    )
+    paid = sorted(rows, key=_place_in_time)
+    subscription.prepay([checkout.completed_at for checkout in paid if checkout.completed_at], now=uow.now)
+    audit(uow, "subscription.lengthened", subscription, checkout=str(late.id))
+
+
+def _is_same_offer(one: CheckoutSession, other: CheckoutSession) -> bool:
+    return (one.provider, one.plan_id, one.billing_period) == (other.provider, other.plan_id, other.billing_period)
 
 
 def _is_in_force(target: Target) -> bool:
@@ -351,13 +384,3 @@ def _refuse_other_price(checkout: CheckoutSession, amount: Decimal, currency: st
 
 def _period(start: datetime | None, end: datetime | None) -> tuple[datetime, datetime] | None:
     return None if start is None or end is None else (start, end)
-
-
-def _audit(uow: UnitOfWork, action: str, subscription: Subscription, **details: object) -> None:
-    uow.audit(
-        action,
-        actor_id=None,
-        tenant_id=subscription.tenant_id,
-        subject=("subscription", subscription.id),
-        details=details,
-    )

@@ -17,6 +17,7 @@ from providers.payments import (
 )
 from services.billing.errors import (
     AlreadySubscribed,
+    CurrencyNotTaken,
     PlanNotForSale,
     PlanNotFound,
     ProviderNotSupported,
@@ -24,7 +25,7 @@ from services.billing.errors import (
     SubscriptionNotFound,
 )
 from services.billing.lookup import locked_subscription
-from services.billing.plans import plan_for_sale
+from services.billing.plans import plan_for_sale, price_at
 from services.billing.views import CheckoutView
 from services.identity import Principal, require_permission, require_tenant
 from services.permissions import Permission
@@ -51,18 +52,24 @@ class Checkouts:
     """Begins purchases; what becomes of them is told by webhooks alone."""
 
     def __init__(
-        self, units: UnitOfWorkFactory, *, providers: Mapping[str, PaymentProvider], default_provider: str
+        self,
+        units: UnitOfWorkFactory,
+        *,
+        providers: Mapping[str, PaymentProvider],
+        default_provider: str,
+        aliases: Mapping[str, str],
     ) -> None:
         self._units = units
         self._providers = providers
         self._default_provider = default_provider
+        self._aliases = aliases
 
     async def start(self, actor: Principal, order: CheckoutOrder, *, trace: RequestTrace) -> CheckoutView:
         """Send the payer to the provider; for owners and admins.
 
         Raises:
             ProviderNotSupported, StripeNotConfigured: the provider asked for cannot be used.
-            PlanNotFound, PlanNotForSale, AlreadySubscribed: the plan cannot be bought.
+            PlanNotFound, PlanNotForSale, CurrencyNotTaken, AlreadySubscribed: the plan cannot be bought.
             SubscriptionNotFound: the tenant never had a subscription.
             ProviderRejected, ProviderUnavailable: the provider did not open a checkout.
         """
@@ -82,11 +89,12 @@ class Checkouts:
 
     def _choose(self, wanted: str | None) -> PaymentProvider:
         name = (wanted or self._default_provider).strip().lower()
-        provider = self._providers.get(name)
+        provider = self._providers.get(self._aliases.get(name, name))
         if provider is not None:
             return provider
         if name != _STRIPE:
-            raise ProviderNotSupported
+            real = [name for name, known in self._providers.items() if not known.capabilities.development_only]
+            raise ProviderNotSupported(real)
         # In development without keys the sandbox stands in for Stripe, which is what the released clients name.
         default = self._providers.get(self._default_provider)
         if default is None or not default.capabilities.development_only:
@@ -99,8 +107,11 @@ class Checkouts:
         plan = await plan_for_sale(uow, order.plan_id)
         if plan is None:
             raise PlanNotFound
-        if plan.price(order.billing_period) <= 0:
+        amount, currency = await price_at(uow, plan, provider.name, order.billing_period)
+        if amount <= 0:
             raise PlanNotForSale
+        if provider.capabilities.currencies is not None and currency not in provider.capabilities.currencies:
+            raise CurrencyNotTaken
         subscription = await uow.session.scalar(select(Subscription).where(Subscription.tenant_id == tenant_id))
         if subscription is None:
             raise SubscriptionNotFound
@@ -112,8 +123,8 @@ class Checkouts:
             plan_id=plan.id,
             billing_period=order.billing_period,
             provider=provider.name,
-            amount=plan.price(order.billing_period),
-            currency=plan.currency,
+            amount=amount,
+            currency=currency,
             state=CheckoutState.PENDING,
             success_url=order.success_url,
             cancel_url=order.cancel_url,
@@ -157,7 +168,7 @@ class Checkouts:
     async def _give_up(self, tenant_id: UUID, checkout_id: UUID) -> None:
         async with self._units(TenantScope(tenant_id)) as uow:
             checkout = await _held(uow, checkout_id)
-            checkout.give_up(CheckoutState.FAILED)
+            checkout.tell(CheckoutState.FAILED, at=None)
 
 
 async def _record_session(uow: UnitOfWork, request: CheckoutRequest, created: CheckoutCreated) -> None:

@@ -1,5 +1,6 @@
 """Refusals about money (texts of contract.md 1.5), and the two ways in which a provider's fact cannot be applied."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from core.errors import DomainError, ErrorKind, NotFound
@@ -49,6 +50,18 @@ class ProviderNotSupported(DomainError):
     code = "PAYMENT_ERROR"
     message = "Only 'stripe' payment provider is supported currently"
 
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        listed = ", ".join(f"'{name}'" for name in names)
+        noun = "provider is" if len(names) == 1 else "providers are"
+        super().__init__(f"Only {listed} payment {noun} supported currently" if names else None)
+
+
+class CurrencyNotTaken(DomainError):
+    """The provider does not take the plan's currency, and the plan has no price of its own for it."""
+
+    code = "PAYMENT_ERROR"
+    message = "This plan has no price in a currency that the payment provider takes"
+
 
 class StripeNotConfigured(DomainError):
     """Stripe is asked for but has no key."""
@@ -58,9 +71,37 @@ class StripeNotConfigured(DomainError):
 
 
 class WebhookUnknown(NotFound):
-    """No provider sends webhooks to this address."""
+    """No provider sends webhooks to this address: none has this name, or its webhook's secret is not set."""
 
     message = "Payment provider not found"
+
+
+class CreditNotFound(NotFound):
+    """There is no such credit."""
+
+    message = "Credit not found"
+
+
+class CreditSettled(DomainError):
+    """The money was given back or credited before."""
+
+    kind = ErrorKind.CONFLICT
+    code = "CONFLICT"
+    message = "This credit is settled already"
+
+
+class ProviderEventNotFound(NotFound):
+    """There is no such event in the inbox."""
+
+    message = "Event not found"
+
+
+class ProviderEventNotDead(DomainError):
+    """The event waits for its turn or has taken effect, so there is nothing to resend."""
+
+    kind = ErrorKind.CONFLICT
+    code = "CONFLICT"
+    message = "Only dead events can be resent"
 
 
 class NotThereYet(Exception):

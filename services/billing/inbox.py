@@ -1,23 +1,34 @@
 """The provider inbox (providers.md 1.3): verify, store once, answer; apply afterwards until settled."""
 
+import logging
 import traceback
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import structlog
-from sqlalchemy import select, update
+from sqlalchemy import Select, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from core.backoff import full_jitter_s
-from core.errors import DomainError
+from core.errors import DomainError, Unavailable
 from models.inbox import InboxState, ProviderEvent
-from providers.payments import BadPayload, BadSignature, PaymentProvider, SignatureFault, VerifiedEvent
+from providers.payments import (
+    BadPayload,
+    BadSignature,
+    PaymentProvider,
+    ProviderUnavailable,
+    Reading,
+    SignatureFault,
+    VerifiedEvent,
+    read_event,
+)
+from services.billing.announcer import Announcer
 from services.billing.apply import FactApplier
 from services.billing.cancellations import Cancellations
 from services.billing.errors import FactRefused, NotThereYet, WebhookUnknown
-from services.unit_of_work import PlatformScope, UnitOfWork, UnitOfWorkFactory
+from services.unit_of_work import PlatformScope, RequestTrace, UnitOfWork, UnitOfWorkFactory
 
 TASK = "billing.apply"
 
@@ -29,6 +40,8 @@ _STRIPE = "stripe"
 # A ring is repeated when nothing came of it for so long.
 _RING_AGAIN = timedelta(seconds=30)
 _SWEEP_LIMIT = 200
+# When a provider shall deliver again what cannot be checked now, in seconds.
+_COME_BACK_S = 30
 _SCOPE = PlatformScope("an event names its tenant only once it is read")
 
 logger = structlog.get_logger(__name__)
@@ -43,43 +56,50 @@ class Inbox:
         *,
         providers: Mapping[str, PaymentProvider],
         applier: FactApplier,
+        announcer: Announcer,
         cancellations: Cancellations,
     ) -> None:
         self._units = units
         self._providers = providers
         self._applier = applier
+        self._announcer = announcer
         self._cancellations = cancellations
 
-    async def receive(self, uow: UnitOfWork, provider_name: str, *, body: bytes, headers: Mapping[str, str]) -> bool:
+    def sender(self, headers: Mapping[str, str]) -> str:
+        """Name the provider whose signature a webhook carries, where its address does not; Stripe when none is known.
+
+        The first ancestor had one address for webhooks, and Stripe alone sent to it.
+        """
+        sent = {name.lower() for name in headers}
+        named = (
+            name
+            for name, provider in self._providers.items()
+            if (provider.capabilities.signature_header or "").lower() in sent
+        )
+        return next(named, _STRIPE)
+
+    async def receive(
+        self, provider_name: str, *, body: bytes, headers: Mapping[str, str], trace: RequestTrace | None = None
+    ) -> bool:
         """Store a signed event; returns False for one that was stored before.
 
-        Raises WebhookUnknown, BadSignature and BadPayload.
+        Raises:
+            WebhookUnknown: there is no such provider, or its webhook's secret is not set.
+            BadSignature, BadPayload: it is not the provider's, or no event.
+            ProviderUnavailable: what the signature is checked with cannot be had now.
         """
-        event = self._provider(provider_name).verify(body=body, headers=headers, now=uow.now)
-        row_id: UUID | None = await uow.session.scalar(
-            insert(ProviderEvent)
-            .values(
-                id=uuid4(),
-                provider=provider_name.lower(),
-                account=event.account,
-                event_id=event.event_id,
-                type=event.type,
-                payload=event.payload,
-                occurred_at=event.occurred_at,
-                received_at=uow.now,
-                state=InboxState.RECEIVED,
-                attempts=0,
-                next_attempt_at=uow.now + _RING_AGAIN,
-            )
-            .on_conflict_do_nothing(
-                index_elements=[ProviderEvent.provider, ProviderEvent.account, ProviderEvent.event_id]
-            )
-            .returning(ProviderEvent.id)
-        )
-        if row_id is not None:
-            uow.ring(TASK, row_id)
-        status = "stored" if row_id else "repeated"
-        logger.info("provider event", event_id=event.event_id, type=event.type, status=status)
+        name = provider_name.lower()
+        provider = self._provider(name)
+        try:
+            await provider.prepare(headers)
+        except ProviderUnavailable as away:
+            raise ProviderUnavailable(retryable=True, retry_after_s=away.retry_after_s or _COME_BACK_S) from away
+        async with self._units(_SCOPE, trace=trace) as uow:
+            event = _verified(provider, body=body, headers=headers, now=uow.now)
+            row_id = await _store(uow, name, event)
+            if row_id is not None:
+                uow.ring(TASK, row_id)
+        _log(logging.INFO, event, "stored" if row_id else "repeated")
         return row_id is not None
 
     async def apply(self, row_id: UUID) -> None:
@@ -116,30 +136,45 @@ class Inbox:
                 uow.ring(TASK, row_id)
 
     def _provider(self, name: str) -> PaymentProvider:
-        provider = self._providers.get(name.lower())
-        if provider is not None:
-            return provider
-        if name.lower() == _STRIPE:
-            raise BadSignature(SignatureFault.NOT_CONFIGURED, "Stripe webhook secret is not configured")
-        raise WebhookUnknown
+        provider = self._providers.get(name)
+        if provider is None:
+            # The first ancestor's words for an address that was always there (contract.md 1.5).
+            raise WebhookUnknown("Stripe webhook secret is not configured" if name == _STRIPE else None)
+        return provider
 
     async def _apply(self, row_id: UUID) -> list[UUID]:
+        async with self._units(_SCOPE) as uow:
+            row: ProviderEvent | None = await uow.session.scalar(_waiting(row_id))
+        if row is None:
+            return []
+        # Before the unit of work that changes something: this may ask the provider.
+        reading = await self._read(row)
         orders: list[UUID] = []
         async with self._units(_SCOPE) as uow:
             row = await _held(uow, row_id)
             if row is None:
                 return orders
-            provider = self._providers.get(row.provider)
-            if provider is None:
-                raise NotThereYet("provider")
-            # What another account of the provider does is none of our business, whatever its metadata claims.
-            for fact in () if row.account else provider.interpret(_event(row)):
+            payment = reading.payment
+            is_own = payment is None or await self._applier.measure(uow, row.provider, payment)
+            for fact in reading.facts if is_own else ():
                 orders += await self._applier.apply(uow, fact)
                 # The next fact of the same event reads what this one has changed.
                 await uow.session.flush()
             row.mark_handled(uow.now)
-            logger.info("provider event", event_id=row.event_id, type=row.type, status="handled")
+        _log(logging.INFO, row, "handled")
         return orders
+
+    async def _read(self, row: ProviderEvent) -> Reading:
+        provider = self._providers.get(row.provider)
+        if provider is None:
+            raise NotThereYet("provider")
+        # What another account of the provider does is none of our business, whatever its metadata claims.
+        if row.account:
+            return Reading(facts=())
+        reading = await read_event(provider, _event(row))
+        if reading.is_missing:
+            raise NotThereYet("payment at the provider")
+        return reading
 
     async def _record_failure(self, row_id: UUID, error: Exception) -> None:
         async with self._units(_SCOPE) as uow:
@@ -147,29 +182,73 @@ class Inbox:
             if row is None:
                 return
             reason = _reason(error)
-            if _is_hopeless(row, error, uow):
+            is_hopeless = _is_hopeless(row, error, uow)
+            if is_hopeless:
                 row.bury(reason)
-                uow.audit(
-                    "provider_event.dead",
-                    actor_id=None,
-                    tenant_id=error.tenant_id if isinstance(error, FactRefused) else None,
-                    subject=("provider_event", row.id),
-                    details={"event_id": row.event_id, "type": row.type, "reason": reason},
-                )
-                logger.error("provider event", event_id=row.event_id, type=row.type, status="dead", reason=reason)
-                return
-            wait = full_jitter_s(row.attempts + 1, base_s=4.0, cap_s=900.0)
-            row.postpone(reason, now=uow.now, wait=timedelta(seconds=wait))
-            status = "waiting" if isinstance(error, NotThereYet) else "postponed"
-            logger.warning("provider event", event_id=row.event_id, type=row.type, status=status, reason=reason)
+                await self._raise_alarm(uow, row, error)
+            else:
+                asked_s = error.retry_after_s if isinstance(error, ProviderUnavailable) else None
+                wait_s = max(full_jitter_s(row.attempts + 1, base_s=4.0, cap_s=900.0), min(asked_s or 0, 900))
+                row.postpone(reason, now=uow.now, wait=timedelta(seconds=wait_s))
+        if is_hopeless:
+            _log(logging.ERROR, row, "dead")
+        else:
+            _log(logging.WARNING, row, "waiting" if _is_patient(error) else "postponed")
+
+    async def _raise_alarm(self, uow: UnitOfWork, row: ProviderEvent, error: Exception) -> None:
+        uow.audit(
+            "provider_event.dead",
+            actor_id=None,
+            tenant_id=error.tenant_id if isinstance(error, FactRefused) else None,
+            subject=("provider_event", row.id),
+            details={"event_id": row.event_id, "type": row.type, "reason": row.last_error},
+        )
+        await self._announcer.alert_operators(uow, row)
+
+
+def _verified(provider: PaymentProvider, *, body: bytes, headers: Mapping[str, str], now: datetime) -> VerifiedEvent:
+    try:
+        return provider.verify(body=body, headers=headers, now=now)
+    except BadSignature as refusal:
+        if refusal.fault is SignatureFault.NOT_CONFIGURED:
+            raise WebhookUnknown(refusal.text) from refusal
+        raise
+
+
+async def _store(uow: UnitOfWork, provider_name: str, event: VerifiedEvent) -> UUID | None:
+    """Insert an event; returns its row's id, None for one that is there already."""
+    row_id: UUID | None = await uow.session.scalar(
+        insert(ProviderEvent)
+        .values(
+            id=uuid4(),
+            provider=provider_name,
+            account=event.account,
+            event_id=event.event_id,
+            type=event.type,
+            payload=event.payload,
+            occurred_at=event.occurred_at,
+            received_at=uow.now,
+            state=InboxState.RECEIVED,
+            attempts=0,
+            next_attempt_at=uow.now + _RING_AGAIN,
+        )
+        .on_conflict_do_nothing(index_elements=[ProviderEvent.provider, ProviderEvent.account, ProviderEvent.event_id])
+        .returning(ProviderEvent.id)
+    )
+    return row_id
+
+
+def _log(level: int, event: VerifiedEvent | ProviderEvent, status: str) -> None:
+    """Log what may be logged of an event: its id, its type and its state, nothing of its content."""
+    logger.log(level, "provider event", event_id=event.event_id, type=event.type, status=status)
+
+
+def _waiting(row_id: UUID) -> Select[ProviderEvent]:
+    return select(ProviderEvent).where(ProviderEvent.id == row_id, ProviderEvent.state == InboxState.RECEIVED)
 
 
 async def _held(uow: UnitOfWork, row_id: UUID) -> ProviderEvent | None:
-    row: ProviderEvent | None = await uow.session.scalar(
-        select(ProviderEvent)
-        .where(ProviderEvent.id == row_id, ProviderEvent.state == InboxState.RECEIVED)
-        .with_for_update(skip_locked=True)
-    )
+    row: ProviderEvent | None = await uow.session.scalar(_waiting(row_id).with_for_update(skip_locked=True))
     return row
 
 
@@ -186,9 +265,14 @@ def _event(row: ProviderEvent) -> VerifiedEvent:
 def _is_hopeless(row: ProviderEvent, error: Exception, uow: UnitOfWork) -> bool:
     if isinstance(error, FactRefused | BadPayload):
         return True
-    if isinstance(error, NotThereYet):
-        return uow.now - row.received_at > PATIENCE
+    if _is_patient(error):
+        return uow.now - (row.resent_at or row.received_at) > PATIENCE
     return row.attempts + 1 >= MAX_ATTEMPTS
+
+
+def _is_patient(error: Exception) -> bool:
+    """Tell whether time alone may mend it, so that it is not counted how often it was tried."""
+    return isinstance(error, NotThereYet | ProviderUnavailable | Unavailable)
 
 
 def _reason(error: Exception) -> str:

@@ -5,10 +5,11 @@ unique constraints of the tables are the second wall.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from uuid import uuid4
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import or_, select
 
 from models.billing import Invoice, InvoiceStatus, PaymentEvent, PaymentEventType, Subscription
 from providers.payments import (
@@ -18,6 +19,7 @@ from providers.payments import (
     DisputeOpened,
     InvoicePaid,
     InvoicePaymentFailed,
+    InvoiceVoided,
     PaymentRefunded,
     ProviderFact,
 )
@@ -57,53 +59,69 @@ async def book_payment(uow: UnitOfWork, subscription: Subscription, fact: Checko
         return Booked(movement=payment, is_new=True)
     known.provider_payment_id = known.provider_payment_id or fact.payment_ref
     known.invoice_url = known.invoice_url or url
-    known.created_at, known.provider_event_id = min(
-        (known.created_at, known.provider_event_id), (fact.occurred_at, fact.event_id)
-    )
+    known.created_at, known.provider_event_id = _earlier(known, fact)
     return Booked(movement=known, is_new=False)
 
 
-def book_failure(
+async def book_failure(
     uow: UnitOfWork, subscription: Subscription, fact: CheckoutFailed | InvoicePaymentFailed
-) -> PaymentEvent:
-    """Book an attempt to pay that failed; each is an event of its own, which the inbox applies once."""
+) -> Booked:
+    """Book an attempt to pay that failed: each of an invoice, and of a checkout the one that there is."""
+    key = fact.event_id if isinstance(fact, InvoicePaymentFailed) else fact.session_id
+    known = await _known(uow, fact.provider, PaymentEventType.PAYMENT_FAILED, key)
+    if known is not None:
+        known.created_at, known.provider_event_id = _earlier(known, fact)
+        return Booked(movement=known, is_new=False)
     failure = _movement(
         subscription,
         fact,
         PaymentEventType.PAYMENT_FAILED,
-        key=fact.event_id,
+        key=key,
         amount=fact.amount,
         currency=fact.currency,
         payment_ref=None,
     )
     failure.invoice_url = fact.hosted_invoice_url if isinstance(fact, InvoicePaymentFailed) else None
     uow.session.add(failure)
-    return failure
+    return Booked(movement=failure, is_new=True)
 
 
 async def book_refund(
     uow: UnitOfWork, subscription: Subscription, payment: PaymentEvent, fact: PaymentRefunded
 ) -> PaymentEvent | None:
-    """Book what the running total adds to the refunds of `payment` so far; None when it adds nothing."""
-    booked = await uow.session.scalar(
-        select(func.coalesce(func.sum(PaymentEvent.amount), 0)).where(
+    """Book one step of the running total of what was refunded of `payment`; None when the total was told before.
+
+    Every total is a row of its own that holds what it adds to the one below it, so totals that come in the wrong
+    order end as the same rows as in the right one.
+    """
+    rows = await uow.session.scalars(
+        select(PaymentEvent).where(
             PaymentEvent.payment_id == payment.id, PaymentEvent.event_type == PaymentEventType.REFUND
         )
     )
-    added = fact.refunded_total - (booked or Decimal(0))
-    if added <= 0:
+    steps = {Decimal(row.event_metadata["refunded_total"]): row for row in rows}
+    total = fact.refunded_total
+    if total <= 0:
         return None
+    if (known := steps.get(total)) is not None:
+        known.created_at, known.provider_event_id = _earlier(known, fact)
+        return None
+    below = max((told for told in steps if told < total), default=Decimal(0))
+    above = min((told for told in steps if told > total), default=None)
     refund = _movement(
         subscription,
         fact,
         PaymentEventType.REFUND,
-        key=f"{fact.charge_ref}:{fact.refunded_total}",
-        amount=added,
+        key=f"{fact.charge_ref}:{total}",
+        amount=total - below,
         currency=fact.currency,
         payment_ref=fact.payment_ref,
     )
     refund.payment_id = payment.id
+    refund.event_metadata = {"refunded_total": str(total)}
     uow.session.add(refund)
+    if above is not None:
+        steps[above].amount = above - total
     return refund
 
 
@@ -115,6 +133,9 @@ async def book_dispute(
     known = await _known(uow, fact.provider, PaymentEventType.CHARGEBACK, fact.dispute_ref)
     if known is not None:
         known.event_metadata = {**known.event_metadata, **outcome}
+        if (fact.occurred_at, fact.event_id) < (known.created_at, known.provider_event_id):
+            known.amount, known.currency = fact.amount, fact.currency
+        known.created_at, known.provider_event_id = _earlier(known, fact)
         return Booked(movement=known, is_new=False)
     chargeback = _movement(
         subscription,
@@ -151,20 +172,28 @@ async def note_paid_invoice(
 ) -> None:
     """Keep the bill as paid; its checkout knows less of it than its own event does."""
     invoice = await _invoice(uow, subscription, fact, invoice_ref)
-    invoice.status, invoice.amount, invoice.currency = InvoiceStatus.PAID, fact.amount, fact.currency
-    invoice.paid_at = fact.occurred_at if invoice.paid_at is None else min(invoice.paid_at, fact.occurred_at)
+    invoice.tell_paid(at=fact.occurred_at, amount=fact.amount, currency=fact.currency)
     if isinstance(fact, InvoicePaid):
-        invoice.hosted_url = fact.hosted_invoice_url
-        invoice.period_start, invoice.period_end = fact.period_start, fact.period_end
+        invoice.tell_bought((fact.period_start, fact.period_end), hosted_url=fact.hosted_invoice_url)
 
 
 async def note_failed_invoice(uow: UnitOfWork, subscription: Subscription, fact: InvoicePaymentFailed) -> None:
-    """Keep the bill as failed, unless it was paid since."""
+    """Keep the bill as failed, unless it was paid or withdrawn."""
     invoice = await _invoice(uow, subscription, fact, fact.invoice_ref)
-    if invoice.status in (InvoiceStatus.PAID, InvoiceStatus.VOID):
-        return
-    invoice.status, invoice.amount, invoice.currency = InvoiceStatus.FAILED, fact.amount, fact.currency
-    invoice.hosted_url = fact.hosted_invoice_url
+    invoice.tell_failed(
+        at=fact.occurred_at, amount=fact.amount, currency=fact.currency, hosted_url=fact.hosted_invoice_url
+    )
+
+
+async def note_void_invoice(uow: UnitOfWork, subscription: Subscription, fact: InvoiceVoided) -> None:
+    """Keep the bill as withdrawn, unless it was paid."""
+    invoice = await _invoice(uow, subscription, fact, fact.invoice_ref)
+    invoice.tell_void(at=fact.occurred_at, amount=fact.amount, currency=fact.currency)
+
+
+def _earlier(known: PaymentEvent, fact: ProviderFact) -> tuple[datetime, str]:
+    """Return when a movement happened and which event told of it first, by the provider's clock."""
+    return min((known.created_at, known.provider_event_id), (fact.occurred_at, fact.event_id))
 
 
 async def _known(uow: UnitOfWork, provider: str, kind: PaymentEventType, key: str) -> PaymentEvent | None:

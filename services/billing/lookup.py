@@ -73,12 +73,12 @@ class Target:
     standing: Standing
 
 
-async def by_session(uow: UnitOfWork, *, provider: str, session_id: str, purchase: Purchase) -> Begun:
-    """Find whose checkout a fact speaks of.
+async def by_purchase(uow: UnitOfWork, *, provider: str, session_id: str, purchase: Purchase) -> Begun:
+    """Find the purchase that a fact or a payment names.
 
     Raises:
         NotThereYet: we have no such checkout.
-        FactRefused: the fact contradicts the checkout.
+        FactRefused: what is told contradicts the checkout.
     """
     if purchase.checkout_id is not None:
         condition = CheckoutSession.id == purchase.checkout_id
@@ -87,6 +87,12 @@ async def by_session(uow: UnitOfWork, *, provider: str, session_id: str, purchas
     begun = await _by_checkout(uow, condition, provider=provider, purchase=purchase)
     if begun is None:
         raise NotThereYet("checkout")
+    return begun
+
+
+async def by_session(uow: UnitOfWork, *, provider: str, session_id: str, purchase: Purchase) -> Begun:
+    """Find whose checkout a fact speaks of; raises what `by_purchase` does, also for another session than its own."""
+    begun = await by_purchase(uow, provider=provider, session_id=session_id, purchase=purchase)
     if begun.checkout.session_id not in (None, session_id):
         raise FactRefused("another session than the checkout's", tenant_id=begun.checkout.tenant_id)
     return begun

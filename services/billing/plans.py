@@ -1,5 +1,6 @@
 """The plans that are sold, and the ones that a fresh installation starts with (contract.md 4.2)."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -9,11 +10,26 @@ from uuid import UUID, uuid4
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
-from models.billing import Plan
-from services.billing.views import PlanView
+from core.errors import InvalidInput
+from core.money import exponent
+from models.billing import BillingPeriod, Plan, PlanPrice
+from services.billing.errors import PlanNotFound
+from services.billing.views import PlanPriceView, PlanView, PricedPlanView
+from services.identity import Principal, require_superuser
 from services.unit_of_work import UnitOfWork
 
 TRIAL_SLUG: Final = "trial"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceInput:
+    """What one period of a plan shall cost at a provider; `currency` is upper case."""
+
+    plan_id: UUID
+    provider: str
+    billing_period: BillingPeriod
+    amount: Decimal
+    currency: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,10 +108,66 @@ async def trial_plan(uow: UnitOfWork) -> Plan:
     return plan
 
 
-async def plans_for_sale(uow: UnitOfWork) -> list[PlanView]:
-    """Show the active plans in their order."""
+async def plans_for_sale(uow: UnitOfWork) -> list[PricedPlanView]:
+    """Show the active plans in their order, with what each costs at providers that have prices of their own."""
     plans = await uow.session.scalars(select(Plan).where(Plan.is_active).order_by(Plan.sort_order, Plan.slug))
-    return [PlanView.of(plan) for plan in plans]
+    prices: defaultdict[UUID, list[PlanPriceView]] = defaultdict(list)
+    for price in await uow.session.scalars(
+        select(PlanPrice).order_by(PlanPrice.provider, PlanPrice.billing_period.desc())
+    ):
+        prices[price.plan_id].append(PlanPriceView.of(price))
+    return [PricedPlanView(**PlanView.of(plan).model_dump(), offers=prices[plan.id]) for plan in plans]
+
+
+async def price_at(uow: UnitOfWork, plan: Plan, provider: str, period: BillingPeriod) -> tuple[Decimal, str]:
+    """Return what one period of a plan costs at a provider, and in which currency."""
+    own: PlanPrice | None = await uow.session.scalar(
+        select(PlanPrice).where(
+            PlanPrice.plan_id == plan.id, PlanPrice.provider == provider, PlanPrice.billing_period == period
+        )
+    )
+    return (plan.price(period), plan.currency) if own is None else (own.amount, own.currency)
+
+
+async def set_price(uow: UnitOfWork, actor: Principal, price: PriceInput) -> PlanPriceView:
+    """Say what a plan costs at one provider from now on; for superusers.
+
+    Purchases that were begun keep the price that was asked.
+    Raises PlanNotFound, and InvalidInput when the amount does not fit its currency.
+    """
+    require_superuser(actor)
+    if await uow.session.get(Plan, price.plan_id) is None:
+        raise PlanNotFound
+    if price.amount <= 0 or price.amount % Decimal(1).scaleb(-min(exponent(price.currency), 2)) != 0:
+        problem = {"field": "body -> amount", "message": f"is no price in {price.currency}", "type": "value_error"}
+        raise InvalidInput(details={"errors": [problem]})
+    told = {"amount": price.amount, "currency": price.currency}
+    row = await uow.session.scalars(
+        insert(PlanPrice)
+        .values(
+            id=uuid4(),
+            plan_id=price.plan_id,
+            provider=price.provider,
+            billing_period=price.billing_period,
+            **told,
+        )
+        .on_conflict_do_update(
+            index_elements=[PlanPrice.plan_id, PlanPrice.provider, PlanPrice.billing_period], set_=told
+        )
+        .returning(PlanPrice)
+    )
+    uow.audit(
+        "plan.price_set",
+        actor_id=actor.user_id,
+        tenant_id=None,
+        subject=("plan", price.plan_id),
+        details={"provider": price.provider, "billing_period": price.billing_period.value, **_as_text(told)},
+    )
+    return PlanPriceView.of(row.one())
+
+
+def _as_text(values: Mapping[str, object]) -> dict[str, str]:
+    return {name: str(value) for name, value in values.items()}
 
 
 async def plan_for_sale(uow: UnitOfWork, plan_id: UUID) -> Plan | None:

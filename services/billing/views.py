@@ -12,9 +12,11 @@ from models.billing import (
     PaymentEvent,
     PaymentEventType,
     Plan,
+    PlanPrice,
     Subscription,
     SubscriptionStatus,
 )
+from services.billing.actions import Action, actions_of_subscription
 
 """An amount in the currency's major unit: a Decimal here, a number with two decimals on the wire."""
 
@@ -82,6 +84,30 @@ class PlanView(View):
         )
 
 
+class PlanPriceView(View):
+    """What one period of a plan costs at one provider."""
+
+    provider: str
+    billing_period: BillingPeriod
+    amount: Money
+    currency: str
+
+    @classmethod
+    def of(cls, price: PlanPrice) -> Self:
+        return cls(
+            provider=price.provider,
+            billing_period=price.billing_period,
+            amount=price.amount,
+            currency=price.currency,
+        )
+
+
+class PricedPlanView(PlanView):
+    """A plan in the price list; `offers` are its prices at those providers where it has others than its own."""
+
+    offers: list[PlanPriceView]
+
+
 class SubscriptionView(View):
     """The tenant's subscription with its plan; `amount` is what one period costs by the purchase in force."""
 
@@ -103,6 +129,7 @@ class SubscriptionView(View):
     cancel_reason: str | None
     payment_provider: str | None
     provider: str | None
+    available_actions: list[Action]
     created_at: datetime
     updated_at: datetime
     plan: PlanView
@@ -130,6 +157,7 @@ class SubscriptionView(View):
             cancel_reason=subscription.cancel_reason,
             payment_provider=subscription.payment_provider,
             provider=subscription.payment_provider,
+            available_actions=actions_of_subscription(subscription),
             created_at=subscription.created_at,
             updated_at=subscription.updated_at,
             plan=PlanView.of(plan),

@@ -19,7 +19,7 @@ PLAN_KEYS = {
 SUBSCRIPTION_KEYS = {
     "id", "tenant_id", "plan_id", "plan_name", "status", "billing_period", "amount", "currency", "trial_ends_at",
     "trial_end", "current_period_start", "current_period_end", "cancel_at_period_end", "cancelled_at", "canceled_at",
-    "cancel_reason", "payment_provider", "provider", "created_at", "updated_at", "plan",
+    "cancel_reason", "payment_provider", "provider", "available_actions", "created_at", "updated_at", "plan",
 }  # fmt: skip
 INVOICE_KEYS = {
     "id", "subscription_id", "event_type", "status", "amount", "currency", "provider", "provider_event_id",
@@ -96,7 +96,7 @@ async def test_plans_are_public_and_complete(http: ClientSession, orchestrator: 
     assert status == 200
     assert set(answer) == {"status", "data", "error", "pagination"}
     assert (answer["status"], answer["error"], answer["pagination"]) == ("success", None, None)
-    assert all(set(plan) == PLAN_KEYS for plan in answer["data"])
+    assert all(set(plan) == PLAN_KEYS | {"offers"} for plan in answer["data"])
     by_slug = {plan["slug"]: plan for plan in answer["data"]}
     assert {"trial", "starter", "professional", "business"} <= set(by_slug)
     plan = by_slug["professional"]
@@ -265,6 +265,40 @@ async def test_roles(company: RegisterCompany) -> None:
         status, answer = await person.post("billing/cancel")
         assert (status, answer) == (403, refusal(f"{needs}owner", "PERMISSION_DENIED"))
         assert (await person.get("billing/subscription"))[0] == 200
+
+
+async def test_prices_are_the_platforms_to_set(company: RegisterCompany) -> None:
+    owner = await company()
+    path = f"billing/plans/{(await plan_ids(owner))['starter']}/prices"
+    status, answer = await owner.post(path, {"provider": "liqpay", "amount": "799.00", "currency": "UAH"})
+    assert (status, answer) == (403, refusal("Superuser access required", "PERMISSION_DENIED"))
+    for change, field in (
+        ({"amount": 0}, "amount"),
+        ({"amount": "1.999"}, "amount"),
+        ({"currency": "hryvnia"}, "currency"),
+    ):
+        body = {"provider": "liqpay", "amount": "799.00", "currency": "UAH", **change}
+        status, answer = await owner.post(path, body)
+        assert (status, [error["field"] for error in answer["errors"]]) == (422, [f"body -> {field}"])
+
+
+async def test_purchases_and_what_can_be_done_with_them(company: RegisterCompany) -> None:
+    owner = await company()
+    checkout = await check_out(owner)
+    _, answer = await owner.get("billing/checkouts")
+    (pending,) = answer["data"]
+    assert (pending["state"], pending["url"]) == ("pending", checkout["checkout_url"])
+    assert (pending["amount"], pending["received"], pending["available_actions"]) == (49.99, 0, ["pay", "checkout"])
+    await press(owner, checkout, "pay")
+    shown = await eventually(lambda: subscription(owner), lambda seen: seen["status"] == "active")
+    assert shown["available_actions"] == ["checkout", "cancel", "cancel_now"]
+    _, answer = await owner.get("billing/checkouts")
+    (paid_for,) = answer["data"]
+    assert (paid_for["state"], paid_for["url"], paid_for["available_actions"]) == ("paid", None, [])
+    assert paid_for["received"] == 49.99
+    assert (await owner.get("billing/credits"))[0] == 403
+    member = await colleague(company, owner, "member")
+    assert (await member.get("billing/checkouts"))[0] == 403
 
 
 async def test_buying_by_the_sandbox(company: RegisterCompany) -> None:

@@ -3,44 +3,55 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from functools import partial
 from io import BytesIO
 from typing import Any
+from uuid import UUID
 
 import pytest
 from aiohttp import ClientSession
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from models.inbox import ProviderEvent
+from models.billing import CheckoutSession, CheckoutState, PaymentEvent
+from models.inbox import InboxState, ProviderEvent
+from models.users import User
+from providers.payments import CheckoutCreated
 from server.settings import Settings
 from services.unit_of_work import PlatformScope
 from tests.fakes.stripe_api import FakeStripe
 from tests.fakes.stripe_objects import Obj
-from tests.support.billing import eventually, start_with_stripe
+from tests.providers.payments.harness import NOW
+from tests.support.billing import eventually
 from tests.support.listeners import Listener
+from tests.support.market import Market, open_market
 from tests.support.people import Person, address, company_factory, request
 from tests.support.running import Orchestrator, Running
+from tests.support.stalls import STALLS
 
 RECEIVED = {"status": "success", "message": "Webhook received"}
 
 
 @pytest.fixture(scope="session")
-async def selling(settings: Settings, engine: AsyncEngine) -> AsyncIterator[tuple[Orchestrator, FakeStripe]]:
-    """A server that sells by a fake Stripe."""
-    running = Running(partial(start_with_stripe, settings=settings, engine=engine))
+async def market(
+    settings: Settings, engine: AsyncEngine, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Market]:
+    """Two servers that sell by a fake of every provider."""
+    folder = tmp_path_factory.mktemp("market")
+    running = Running(partial(open_market, settings=settings, engine=engine, folder=folder))
     yield await running.started()
     await running.stop()
 
 
 @pytest.fixture
-def seller(selling: tuple[Orchestrator, FakeStripe]) -> Orchestrator:
-    return selling[0]
+def seller(market: Market) -> Orchestrator:
+    return market.instances[0]
 
 
 @pytest.fixture
-def stripe(selling: tuple[Orchestrator, FakeStripe]) -> FakeStripe:
-    return selling[1]
+def stripe(market: Market) -> FakeStripe:
+    return market.stripe
 
 
 @pytest.fixture
@@ -49,19 +60,24 @@ async def owner(http: ClientSession, seller: Orchestrator) -> Person:
 
 
 async def check_out(person: Person, slug: str = "professional") -> str:
-    """Begin to buy a plan as the released client does; returns Stripe's session."""
+    """Begin to buy a plan by Stripe; returns its session."""
+    session_id: str = (await begin(person, "stripe", slug))["session_id"]
+    return session_id
+
+
+async def begin(person: Person, provider: str, slug: str = "professional") -> Any:
+    """Begin to buy a plan as the released client does."""
     _, plans = await person.get("billing/plans")
     body = {
         "plan_id": next(plan["id"] for plan in plans["data"] if plan["slug"] == slug),
         "billing_period": "monthly",
-        "payment_provider": "stripe",
+        "payment_provider": provider,
         "success_url": "https://shop.example/ok",
         "cancel_url": "https://shop.example/no",
     }
     status, answer = await person.post("billing/checkout", body)
     assert status == 200, answer
-    session_id: str = answer["session_id"]
-    return session_id
+    return answer
 
 
 async def active(person: Person) -> dict[str, Any]:
@@ -126,17 +142,101 @@ async def test_the_answer_is_the_one_that_was_always_given(
     assert await post(seller, http, body, **{"Stripe-Signature": stripe.sign(body)}) == (200, RECEIVED)
 
 
-async def test_ten_deliveries_at_once_are_one_event_and_one_payment(
-    owner: Person, seller: Orchestrator, stripe: FakeStripe
+# One provider many times, the others often enough to race.
+DELIVERIES = {"stripe": 200} | dict.fromkeys(STALLS, 40)
+
+
+@pytest.mark.parametrize("provider", DELIVERIES)
+async def test_deliveries_at_once_on_two_instances_are_one_payment(
+    owner: Person, market: Market, provider: str
 ) -> None:
-    completed = stripe.pay_checkout(await check_out(owner))[-1]
-    url = address(seller.url, "billing/webhook/stripe")
-    statuses = await asyncio.gather(*(stripe.deliver(completed, url) for _ in range(10)))
-    assert statuses == [200] * 10
+    harness = market.harnesses[provider]
+    answer = await begin(owner, provider)
+    created = CheckoutCreated(
+        session_id=answer["session_id"], url=answer["checkout_url"], customer_ref=None, expires_at=NOW
+    )
+    # The last event is the one that pays; of an order that is only approved, we take the money ourselves.
+    sent = harness.deliver(harness.paid(created)[-1], at=datetime.now(UTC))
+    urls = [address(instance.url, f"billing/webhook/{provider}") for instance in market.instances]
+
+    async def connection(place: int) -> list[int]:
+        statuses = []
+        async with ClientSession(headers={"Content-Type": "application/octet-stream"}) as line:
+            for _ in range(DELIVERIES[provider] // 8):
+                async with line.post(urls[place % 2], data=sent.body, headers=sent.headers) as response:
+                    statuses.append(response.status)
+        return statuses
+
+    statuses = await asyncio.gather(*(connection(place) for place in range(8)))
+    assert {status for line in statuses for status in line} == {200}
     await active(owner)
-    assert len(await stored(seller, completed)) == 1
-    _, answer = await owner.get("billing/invoices")
-    assert len(answer["data"]) == 1
+    async with market.instances[0].units(PlatformScope("a test looks at the books")) as uow:
+        sessions = CheckoutSession.session_id == created.session_id
+        checkout = (await uow.session.scalars(select(CheckoutSession).where(sessions))).one()
+        movements = list(
+            await uow.session.scalars(select(PaymentEvent).where(PaymentEvent.tenant_id == checkout.tenant_id))
+        )
+        heard = await uow.session.scalar(
+            text("SELECT count(*) FROM events WHERE tenant_id = :tenant_id AND name = 'payment:received'"),
+            {"tenant_id": checkout.tenant_id},
+        )
+    assert [movement.amount for movement in movements] == [checkout.amount]
+    assert (checkout.state, heard) == (CheckoutState.PAID, 1)
+
+
+async def test_one_address_for_all(owner: Person, market: Market, http: ClientSession) -> None:
+    harness = market.harnesses["coinbase_commerce"]
+    answer = await begin(owner, "Coinbase")
+    created = CheckoutCreated(
+        session_id=answer["session_id"], url=answer["checkout_url"], customer_ref=None, expires_at=NOW
+    )
+    for content in harness.paid(created):
+        sent = harness.deliver(content, at=datetime.now(UTC))
+        url = f"{market.instances[1].url}/api/billing/webhook"
+        assert (await request(http, "POST", url, data=sent.body, headers=sent.headers))[0] == 200
+    assert (await active(owner))["provider"] == "coinbase_commerce"
+
+
+async def promote(person: Person, server: Orchestrator) -> None:
+    """Make somebody one of the platform's own, and sign them in again."""
+    async with server.units(PlatformScope("a test makes an operator")) as uow:
+        (await uow.session.get_one(User, person.user_id)).is_superuser = True
+    status, answer = await person.post("auth/login", {"email": person.email, "password": person.password})
+    assert status == 200
+    person.token = answer["data"]["access_token"]
+
+
+async def test_dead_events_are_shown_to_superusers_and_resent(
+    owner: Person, http: ClientSession, market: Market, seller: Orchestrator, stripe: FakeStripe
+) -> None:
+    operator = await company_factory(http, seller.url)()
+    await promote(operator, seller)
+    event = stripe.pay_checkout(await check_out(owner))[-1]
+    whole = event["data"]["object"].pop("amount_total")
+    body = stripe.encode(event)
+    assert (await post(seller, http, body, **{"Stripe-Signature": stripe.sign(body)}))[0] == 200
+    (row,) = await eventually(lambda: stored(seller, event), lambda rows: rows[0].state is InboxState.DEAD)
+    status, answer = await operator.get("billing/provider-events?size=100")
+    assert status == 200
+    (shown,) = [item for item in answer["data"] if item["event_id"] == event["id"]]
+    assert (shown["state"], shown["attempts"], shown["type"]) == ("dead", 1, "checkout.session.completed")
+    assert str(whole) not in json.dumps(shown)
+    _, notes = await operator.get("notifications")
+    assert [note["data"]["provider_event_id"] for note in notes["data"]] == [shown["id"]]
+    assert (await owner.get("billing/provider-events"))[0] == 403
+    assert (await owner.post(f"billing/provider-events/{shown['id']}/resend"))[0] == 403
+    assert (await operator.post(f"billing/provider-events/{UUID(int=1)}/resend"))[0] == 404
+
+    # Somebody mends what the event lacked.
+    async with seller.units(PlatformScope("a test mends an event")) as uow:
+        found = await uow.session.get_one(ProviderEvent, row.id)
+        content = dict(found.payload["data"]["object"], amount_total=whole)
+        found.payload = {**found.payload, "data": {**found.payload["data"], "object": content}}
+    status, answer = await operator.post(f"billing/provider-events/{shown['id']}/resend")
+    assert (status, answer["data"]["state"]) == (200, "received")
+    await active(owner)
+    status, answer = await operator.post(f"billing/provider-events/{shown['id']}/resend")
+    assert (status, answer["error"]["code"]) == (409, "CONFLICT")
 
 
 async def test_the_raw_bytes_are_what_is_signed(seller: Orchestrator, http: ClientSession, stripe: FakeStripe) -> None:
@@ -218,7 +318,7 @@ async def test_nobody_of_this_name(orchestrator: Orchestrator, http: ClientSessi
 async def test_stripe_without_a_secret(orchestrator: Orchestrator, http: ClientSession) -> None:
     for path in ("billing/webhook/stripe", "billing/webhook"):
         status, answer = await request(http, "POST", address(orchestrator.url, path), data=b"{}")
-        assert (status, answer["detail"]) == (400, "Stripe webhook secret is not configured")
+        assert (status, answer["detail"]) == (404, "Stripe webhook secret is not configured")
 
 
 async def test_the_sandbox_refuses_forgeries_too(orchestrator: Orchestrator, http: ClientSession) -> None:

@@ -196,6 +196,41 @@ class TestProduction:
             load_settings()
 
 
+class TestPaymentProviders:
+    def test_another_provider_than_stripe_will_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        others = {name: value for name, value in PRODUCTION.items() if not name.startswith("STRIPE")}
+        say(monkeypatch, ENVIRONMENT="production", LIQPAY_PUBLIC_KEY="i1", LIQPAY_PRIVATE_KEY="k", **others)
+        assert load_settings().payment_providers == ("liqpay",)
+
+    @pytest.mark.parametrize(
+        ("given", "missing"),
+        [
+            ({"LIQPAY_PUBLIC_KEY": "i1"}, "LIQPAY_PRIVATE_KEY"),
+            ({"PAYPAL_CLIENT_SECRET": "x"}, "PAYPAL_CLIENT_ID"),
+            ({"BTCPAY_HOST": "https://b.example", "BTCPAY_API_KEY": "x"}, "BTCPAY_STORE_ID"),
+            ({"COINBASE_BUSINESS_KEY_ID": "x"}, "COINBASE_BUSINESS_KEY_SECRET"),
+        ],
+    )
+    def test_half_of_the_keys_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], missing: str
+    ) -> None:
+        say(monkeypatch, **given)
+        with pytest.raises(ConfigurationError, match=f"{missing} is missing, which {next(iter(given))} needs"):
+            load_settings()
+
+    def test_the_provider_that_is_meant_must_have_keys(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        say(monkeypatch, PAYMENT_PROVIDER="Coinbase")
+        with pytest.raises(ConfigurationError, match="PAYMENT_PROVIDER is coinbase, whose keys are not given"):
+            load_settings()
+        say(monkeypatch, COINBASE_API_KEY="x")
+        assert load_settings().payment_provider == "coinbase"
+
+    def test_play_money_is_refused_in_production(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        say(monkeypatch, ENVIRONMENT="production", LIQPAY_SANDBOX="true", **PRODUCTION)
+        with pytest.raises(ConfigurationError, match="LIQPAY_SANDBOX"):
+            load_settings()
+
+
 class TestComposedUrls:
     """The first ancestor named Redis and RabbitMQ by host and password."""
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -10,7 +9,6 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID, uuid4
 
-from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
@@ -33,7 +31,6 @@ from providers.payments import PaymentProvider
 from providers.payments.sandbox import SIGNATURE_HEADER, SandboxProvider
 from providers.payments.stripe_adapter import StripeProvider
 from realtime.log import NumberedEvent
-from server.settings import Settings
 from services.billing import BillingService, CheckoutOrder
 from services.billing.sandbox import SandboxAction
 from services.billing.views import CheckoutView, InvoiceView, SubscriptionView
@@ -43,9 +40,7 @@ from services.unit_of_work import PlatformScope, RequestTrace, TenantScope, Unit
 from tests.fakes.stripe_api import FakeStripe
 from tests.fakes.stripe_objects import Obj
 from tests.support.clock import MovableClock
-from tests.support.running import Orchestrator, start
 from tests.support.spine import Ears
-from tests.support.stores import free_port
 
 T = TypeVar("T")
 
@@ -183,14 +178,12 @@ class Till:
         """Bring a Stripe event to the inbox; returns whether it was new."""
         body = self.stripe.encode(event)
         headers = {"Stripe-Signature": signature or self.stripe.sign(body)}
-        async with self.units(PLATFORM) as uow:
-            return await self.billing.receive(uow, "stripe", body=body, headers=headers)
+        return await self.billing.receive("stripe", body=body, headers=headers, trace=RequestTrace())
 
     async def receive_sandbox(self, body: bytes) -> bool:
         """Bring a sandbox event to the inbox; returns whether it was new."""
         headers = {SIGNATURE_HEADER: self.sandbox.sign(body, self.now)}
-        async with self.units(PLATFORM) as uow:
-            return await self.billing.receive(uow, "sandbox", body=body, headers=headers)
+        return await self.billing.receive("sandbox", body=body, headers=headers, trace=RequestTrace())
 
     async def take(self, *events: Obj) -> None:
         """Receive events and let the worker apply each, in this order."""
@@ -357,22 +350,3 @@ async def eventually(look: Callable[[], Awaitable[T]], true: Callable[[T], objec
         assert asyncio.get_running_loop().time() < deadline, seen
         await asyncio.sleep(0.05)
     return seen
-
-
-async def start_with_stripe(
-    stack: AsyncExitStack, settings: Settings, engine: AsyncEngine
-) -> tuple[Orchestrator, FakeStripe]:
-    """Start a second server on the shared database, one that sells by a fake Stripe."""
-    stripe = await stack.enter_async_context(FakeStripe())
-    own = settings.model_copy(
-        update={
-            "port": free_port(),
-            "stripe_secret_key": SecretStr(stripe.secret_key),
-            "stripe_webhook_secret": SecretStr(stripe.webhook_secret),
-            "stripe_api_base": stripe.base_url,
-            # Its events must reach its own worker, which alone knows this Stripe.
-            "provisioning_queue_name": f"{settings.provisioning_queue_name}.stripe",
-            "tasks_queue_name": f"{settings.tasks_queue_name}.stripe",
-        }
-    )
-    return await start(stack, own, engine), stripe

@@ -23,7 +23,7 @@ async def facts(harness: Harness, contents: list[bytes]) -> list[Fact]:
     """Receive events and tell what they mean."""
     found: list[Fact] = []
     for content in contents:
-        found += await read_event(harness.provider, await receive(harness, content))
+        found += (await read_event(harness.provider, await receive(harness, content))).facts
     return found
 
 

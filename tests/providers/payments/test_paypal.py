@@ -254,6 +254,14 @@ class TestCapture:
         assert refused.value.details == {"reason": "INSTRUMENT_DECLINED"}
         assert [type(fact) for fact in await facts(paypal, approved)] == [CheckoutPaid]
 
+    async def test_somebody_elses_order_is_left_to_them(self, paypal: PayPalHarness) -> None:
+        created = await paypal.provider.create_checkout(request())
+        paypal.fake.orders[created.session_id]["purchase_units"][0]["custom_id"] = "their own"
+        approved = contents(paypal, paypal.fake.approve(created.session_id))
+
+        assert await facts(paypal, approved) == []
+        assert not [seen for seen in paypal.fake.requests if seen.path.endswith("/capture")]
+
     async def test_one_invoice_is_paid_once(self, paypal: PayPalHarness) -> None:
         asked = invoice_request()
         first = await paypal.provider.create_invoice(asked)

@@ -162,7 +162,7 @@ async def test_slow_money_activates_only_when_it_arrives(till: Till, shop: Shop)
     await till.take(*till.stripe.pay_checkout(view.session_id, delayed=True))
     (checkout,) = await till.checkouts(shop)
     assert (checkout.state, checkout.subscription_ref) == (
-        CheckoutState.PENDING,
+        CheckoutState.PROCESSING,
         till.stripe.sessions[view.session_id]["subscription"],
     )
     assert (await till.subscription(shop)).status is SubscriptionStatus.TRIAL

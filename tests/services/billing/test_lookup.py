@@ -101,6 +101,9 @@ async def test_purchases_that_nobody_knows_wait(till: Till, shop: Shop, kind: st
         subject["metadata"] if kind.startswith("customer") else subject["parent"]["subscription_details"]["metadata"]
     )
     metadata["checkout_id"] = str(uuid4())
+    for subscription in till.stripe.subscriptions.values():
+        # A subscription that has changed is fetched, so it must say so itself.
+        subscription["metadata"] = {**subscription["metadata"], "checkout_id": metadata["checkout_id"]}
     await till.take(event)
     assert (await till.event_row(event["id"])).last_error == "unknown subscription"
 

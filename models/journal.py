@@ -1,0 +1,88 @@
+"""The journal: every movement of money as one row that takes from one account and gives to another.
+
+A row cannot be out of balance, so neither can any sum of rows. Rows are never changed: what turns out to be another
+amount is brought there by a further row (`difference`).
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+
+from sqlalchemy import CheckConstraint, Index, Numeric, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, Identified, TenantOwned, enum_column
+
+
+class Account(StrEnum):
+    """Where money is, or what it is for.
+
+    * `cash`: what providers hold for us.
+    * `revenue`: what was paid for service.
+    * `refunds`, `disputes`: what went back of it, by us and by the payer's bank.
+    * `credits`: what came without buying anything, which we owe to the tenant.
+    """
+
+    CASH = "cash"
+    REVENUE = "revenue"
+    REFUNDS = "refunds"
+    DISPUTES = "disputes"
+    CREDITS = "credits"
+
+
+class EntryKind(StrEnum):
+    """Which money fact an entry is of."""
+
+    CHARGE = "charge"
+    REFUND = "refund"
+    DISPUTE = "dispute"
+    DISPUTE_WON = "dispute_won"
+    CREDIT = "credit"
+    CREDIT_SETTLED = "credit_settled"
+
+
+SIDES: Final[Mapping[EntryKind, tuple[Account, Account]]] = {
+    EntryKind.CHARGE: (Account.CASH, Account.REVENUE),
+    EntryKind.REFUND: (Account.REFUNDS, Account.CASH),
+    EntryKind.DISPUTE: (Account.DISPUTES, Account.CASH),
+    EntryKind.DISPUTE_WON: (Account.CASH, Account.DISPUTES),
+    EntryKind.CREDIT: (Account.CASH, Account.CREDITS),
+    EntryKind.CREDIT_SETTLED: (Account.CREDITS, Account.CASH),
+}
+"""Which account is debited and which is credited."""
+
+
+def difference(kind: EntryKind, *, posted: Decimal, target: Decimal) -> tuple[Account, Account, Decimal] | None:
+    """Return what must be posted for a fact of which `posted` is in the journal to come to `target`.
+
+    That is (debited, credited, amount above zero), the sides exchanged where less is right than was posted; None when
+    nothing is to be done.
+    """
+    debit, credit = SIDES[kind]
+    if target > posted:
+        return debit, credit, target - posted
+    return (credit, debit, posted - target) if target < posted else None
+
+
+class JournalEntry(Identified, TenantOwned, Base):
+    """One movement; `fact_key` names the fact within its provider and kind, `number` counts the rows of one fact."""
+
+    __tablename__ = "journal_entries"
+    __table_args__ = (
+        UniqueConstraint("provider", "kind", "fact_key", "number"),
+        CheckConstraint("amount > 0", name="amount"),
+        CheckConstraint("debit <> credit", name="sides"),
+        Index("ix_journal_entries_tenant_id", "tenant_id", "occurred_at"),
+    )
+
+    provider: Mapped[str] = mapped_column(String(50))
+    kind: Mapped[EntryKind] = mapped_column(enum_column(EntryKind, name="kind"))
+    fact_key: Mapped[str] = mapped_column(String(300))
+    number: Mapped[int]
+    debit: Mapped[Account] = mapped_column(enum_column(Account, name="debit"))
+    credit: Mapped[Account] = mapped_column(enum_column(Account, name="credit"))
+    amount: Mapped[Decimal] = mapped_column(Numeric(14, 2))
+    currency: Mapped[str] = mapped_column(String(3))
+    occurred_at: Mapped[datetime]

@@ -1,0 +1,98 @@
+"""Facts about money that has come or gone: into the money book, the journal and the news."""
+
+from models.billing import PaymentEvent, Subscription
+from models.journal import EntryKind
+from providers.payments import (
+    CheckoutPaid,
+    DisputeClosed,
+    DisputeOpened,
+    InvoicePaid,
+    PaymentLinked,
+    PaymentRefunded,
+)
+from services.billing import journal, ledger
+from services.billing.announcer import Announcer
+from services.billing.errors import NotThereYet
+from services.billing.journal import MoneyFact
+from services.billing.lookup import locked_subscription
+from services.billing.trail import audit
+from services.unit_of_work import UnitOfWork
+
+
+class MoneyFacts:
+    """Applies them in the caller's transaction; raises NotThereYet for a payment that nobody has told of yet."""
+
+    def __init__(self, announcer: Announcer) -> None:
+        self._announcer = announcer
+
+    async def link(self, uow: UnitOfWork, fact: PaymentLinked) -> None:
+        """Note by which reference refunds and disputes will name a payment."""
+        payment, _ = await _paid(uow, fact.provider, fact.invoice_ref)
+        payment.provider_payment_id = payment.provider_payment_id or fact.payment_ref
+
+    async def refund(self, uow: UnitOfWork, fact: PaymentRefunded) -> None:
+        """Book what has gone back of a payment."""
+        payment, subscription = await _paid(uow, fact.provider, fact.payment_ref, fact.charge_ref, fact.invoice_ref)
+        await journal.post(uow, _money(subscription, fact, EntryKind.REFUND, payment.fact_key), fact.refunded_total)
+        refund = await ledger.book_refund(uow, subscription, payment, fact)
+        if refund is not None:
+            audit(uow, "payment.refunded", subscription, amount=refund.amount, currency=refund.currency)
+            await self._announcer.money_moved(uow, "payment_refunded", subscription, refund)
+
+    async def dispute(self, uow: UnitOfWork, fact: DisputeOpened | DisputeClosed) -> None:
+        """Book a disputed payment and how it was decided."""
+        payment, subscription = await _paid(uow, fact.provider, fact.payment_ref, fact.charge_ref)
+        action = "payment.disputed" if isinstance(fact, DisputeOpened) else "payment.dispute_closed"
+        audit(uow, action, subscription, dispute=fact.dispute_ref, inquiry=fact.inquiry)
+        if fact.inquiry:
+            # It only asks; no money has moved.
+            return
+        dispute = await ledger.book_dispute(uow, subscription, payment, fact)
+        amount = dispute.movement.amount
+        taken = _money(subscription, fact, EntryKind.DISPUTE, fact.dispute_ref)
+        await journal.post(uow, taken, amount, may_fall=True)
+        if dispute.movement.event_metadata.get("outcome") == "won":
+            back = _money(subscription, fact, EntryKind.DISPUTE_WON, fact.dispute_ref)
+            await journal.post(uow, back, amount, may_fall=True)
+        if isinstance(fact, DisputeClosed):
+            await self._announcer.money_moved(uow, "dispute_closed", subscription, dispute.movement)
+        elif dispute.is_new:
+            await self._announcer.money_moved(uow, "payment_disputed", subscription, dispute.movement)
+
+    async def book(self, uow: UnitOfWork, subscription: Subscription, fact: CheckoutPaid | InvoicePaid) -> bool:
+        """Book a payment; returns whether it is new."""
+        booked = await ledger.book_payment(uow, subscription, fact)
+        if booked is None or not booked.is_new:
+            return False
+        await journal.post(uow, _money(subscription, fact, EntryKind.CHARGE, fact.payment_key), fact.amount)
+        audit(uow, "payment.received", subscription, amount=fact.amount, currency=fact.currency)
+        await self._announcer.payment_received(uow, subscription, booked.movement)
+        return True
+
+
+async def _paid(uow: UnitOfWork, provider: str, *refs: str | None) -> tuple[PaymentEvent, Subscription]:
+    """Return the payment that a fact names, with its subscription under lock."""
+    payment = await ledger.payment_of(uow, provider, *refs)
+    by_id = None if payment is None else Subscription.id == payment.subscription_id
+    subscription = None if by_id is None else await locked_subscription(uow, by_id)
+    if payment is None or subscription is None:
+        raise NotThereYet("payment")
+    # Read again under the lock, for another fact may just have changed it.
+    await uow.session.refresh(payment)
+    return payment, subscription
+
+
+def _money(
+    subscription: Subscription,
+    fact: CheckoutPaid | InvoicePaid | PaymentRefunded | DisputeOpened | DisputeClosed,
+    kind: EntryKind,
+    key: str,
+) -> MoneyFact:
+    return MoneyFact(
+        tenant_id=subscription.tenant_id,
+        provider=fact.provider,
+        kind=kind,
+        key=key,
+        currency=fact.currency,
+        occurred_at=fact.occurred_at,
+    )

@@ -1,0 +1,227 @@
+"""Every order of what a provider tells ends in one state, to the last column (providers.md 1.2).
+
+What each event means is read at its own moment, so that the states that are fetched for early events are old ones. Each
+order is applied within one transaction and undone again, which is some ten times as fast as a tenant for each.
+"""
+
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from core import json
+from providers.payments import CheckoutCreated, Reading, RefundRequest, read_event
+from providers.payments.sandbox import declined_event, expired_event, paid_event
+from tests.fakes.stripe_objects import Obj
+from tests.providers.payments.harness import NOW, SandboxHarness
+from tests.support.billing import PLATFORM, Shop, Till
+from tests.support.orders_of_facts import Undo, take_all
+from tests.support.stalls import Stall, open_stall
+
+pytestmark = pytest.mark.embedded
+
+TABLES = ("subscriptions", "checkout_sessions", "payment_events", "invoices", "credits", "provider_cancellations")
+# Ours alone, and different in each run.
+IGNORED = "'{id, updated_at, payment_id, next_attempt_at}'::text[]"
+ROWS = " UNION ALL ".join(
+    f"SELECT '{table}', (to_jsonb(found) - {IGNORED})::text FROM {table} found WHERE tenant_id = :tenant"  # noqa: S608 - names of ours
+    for table in TABLES
+)
+# Entries of the journal tell how it was learnt; what they add up to is the same.
+BALANCES = """
+    SELECT 'balances', account || ' ' || sum(amount) FROM (
+        SELECT debit AS account, amount FROM journal_entries WHERE tenant_id = :tenant
+        UNION ALL SELECT credit, -amount FROM journal_entries WHERE tenant_id = :tenant
+    ) moved GROUP BY account HAVING sum(amount) <> 0
+"""
+
+
+async def state_of(session: AsyncSession, tenant_id: UUID) -> list[tuple[str, str]]:
+    """Return everything that billing holds of a tenant, comparable between orders."""
+    await session.flush()
+    rows = await session.execute(text(f"{ROWS} UNION ALL {BALANCES}"), {"tenant": tenant_id})
+    return sorted((table, row) for table, row in rows)
+
+
+async def end_states(till: Till, shop: Shop, provider: str, readings: Sequence[Reading]) -> list[Any]:
+    """Apply readings in every order, what has to wait again and again until all is in; return the end states."""
+    applier = till.billing._inbox._applier
+    states = []
+    try:
+        async with till.units(PLATFORM) as uow:
+            for order in itertools.permutations(readings):
+                async with uow.session.begin_nested() as attempt:
+                    await take_all(uow, applier, provider, order)
+                    states.append(await state_of(uow.session, shop.tenant_id))
+                    await attempt.rollback()
+            raise Undo
+    except Undo:
+        return states
+
+
+def assert_one(states: Sequence[Any], *, count: int) -> None:
+    assert len(states) == count
+    for state in states:
+        assert state == states[0]
+    assert {"payment_events", "balances"} <= {table for table, _ in states[0]}
+
+
+async def refund(stall: Stall, created: CheckoutCreated, amount: str, before: str) -> None:
+    request = RefundRequest(
+        refund_id=uuid4(),
+        session_id=created.session_id,
+        payment_ref=None,
+        amount=Decimal(amount),
+        currency="USD",
+        refunded_before=Decimal(before),
+    )
+    await stall.harness.provider.refund(request)
+
+
+async def told_by_liqpay(stall: Stall, created: CheckoutCreated) -> AsyncIterator[bytes]:
+    fake, order_id = stall.fake, created.session_id
+    fake.arrive(created.url)
+    for status in ("wait_accept", "success"):
+        fake.pay(order_id, status)
+        yield json.dumps(fake.orders[order_id])
+        stall.till.travel(seconds=7)
+    for amount in (10, 5):
+        fake.give_back(order_id, amount)
+        yield json.dumps(fake.orders[order_id])
+        stall.till.travel(seconds=7)
+
+
+async def told_by_paypal(stall: Stall, created: CheckoutCreated) -> AsyncIterator[bytes]:
+    order_id = created.session_id
+    stall.fake.hold_next = True
+    (approved,) = stall.fake.approve(order_id)
+    yield stall.fake.encode(approved)
+    stall.till.travel(seconds=7)
+    (completed,) = stall.fake.decide(order_id, arrives=True)
+    yield stall.fake.encode(completed)
+    stall.till.travel(seconds=7)
+    (disputed,) = stall.fake.dispute(order_id)
+    yield stall.fake.encode(disputed)
+    await refund(stall, created, "10.00", "0")
+    yield stall.fake.encode(stall.fake.events[-1])
+
+
+async def told_by_btcpay(stall: Stall, created: CheckoutCreated) -> AsyncIterator[bytes]:
+    """Too little in time, the rest late, and more than that."""
+    fake, invoice_id = stall.fake, created.session_id
+    (received, *_) = fake.pay(invoice_id, "0.4")
+    yield fake.encode(received)
+    stall.till.travel(hours=2)
+    (_, expired) = fake.expire(invoice_id)
+    yield fake.encode(expired)
+    (late,) = fake.pay(invoice_id, "0.9", certain=False)
+    yield fake.encode(late)
+    (*_, settled) = fake.confirm(invoice_id)
+    yield fake.encode(settled)
+
+
+async def told_by_coinbase_commerce(stall: Stall, created: CheckoutCreated) -> AsyncIterator[bytes]:
+    fake, charge_id = stall.fake, created.session_id
+    for event in (*fake.pay(charge_id, "20.00"), *fake.pay_late(charge_id, "29.00"), *fake.resolve(charge_id)):
+        yield fake.deliver(event)
+        stall.till.travel(seconds=7)
+
+
+async def told_by_coinbase_business(stall: Stall, created: CheckoutCreated) -> AsyncIterator[bytes]:
+    fake, checkout_id = stall.fake, created.session_id
+    (paid,) = fake.pay(checkout_id)
+    yield json.dumps(paid)
+    before = Decimal(0)
+    for amount, arrives in (("10.00", True), ("5.00", False), ("7.00", True)):
+        stall.till.travel(seconds=7)
+        await refund(stall, created, amount, str(before))
+        (event,) = fake.complete_refunds(checkout_id, succeed=arrives)
+        before += Decimal(amount) if arrives else 0
+        yield json.dumps(event)
+
+
+STORIES: dict[str, Callable[[Stall, CheckoutCreated], AsyncIterator[bytes]]] = {
+    "liqpay": told_by_liqpay,
+    "paypal": told_by_paypal,
+    "btcpay": told_by_btcpay,
+    "coinbase_commerce": told_by_coinbase_commerce,
+    "coinbase_business": told_by_coinbase_business,
+}
+
+
+@pytest.mark.parametrize("name", STORIES)
+async def test_every_order_of_one_payments_events(till: Till, shop: Shop, name: str) -> None:
+    async with open_stall(till, name) as stall:
+        created = await stall.begin(shop)
+        readings = [await stall.read(content) async for content in STORIES[name](stall, created)]
+        assert len(readings) == 4
+        assert_one(await end_states(till, shop, name, readings), count=24)
+
+
+async def told_by_stripe(till: Till, event: Obj) -> Reading:
+    body = till.stripe.encode(event)
+    provider = till.providers["stripe"]
+    headers = {"Stripe-Signature": till.stripe.sign(body)}
+    return await read_event(provider, provider.verify(body=body, headers=headers, now=till.now))
+
+
+def of_kinds(events: Sequence[Obj], *kinds: str) -> list[Obj]:
+    return [event for event in events if event["type"] in kinds]
+
+
+@pytest.mark.parametrize(
+    ("apart_s", "last"),
+    [(0, "customer.subscription.created"), (5, "charge.refunded")],
+    ids=["in one second", "one after the other"],
+)
+async def test_every_order_of_a_first_payment_by_stripe(till: Till, shop: Shop, apart_s: int, last: str) -> None:
+    view = await till.checkout(shop.owner)
+    events = till.stripe.pay_checkout(view.session_id)
+    charge = till.stripe.charge_of(till.stripe.sessions[view.session_id]["subscription"])
+    events += till.stripe.refund(charge["id"], 1000)
+    told = of_kinds(events, "checkout.session.completed", "invoice.paid", "invoice_payment.paid", last)
+    began = told[0]["created"]
+    for place, event in enumerate(told):
+        event["created"] = began + place * apart_s
+    readings = [await told_by_stripe(till, event) for event in told]
+    assert_one(await end_states(till, shop, "stripe", readings), count=24)
+
+
+@pytest.mark.parametrize("apart_s", [0, 5], ids=["in one second", "one after the other"])
+async def test_every_order_of_the_end_of_a_subscription(till: Till, shop: Shop, apart_s: int) -> None:
+    subscription_id = await till.buy(shop)
+    till.travel(days=31)
+    readings = []
+    told = of_kinds(till.stripe.renew(subscription_id, paid=False), "invoice.payment_failed")
+    told += of_kinds(till.stripe.renew(subscription_id), "invoice.paid", "customer.subscription.updated")
+    began = told[0]["created"]
+    for place, event in enumerate(told):
+        event["created"] = began + place * apart_s
+        # While it goes on, for what is fetched says so.
+        readings.append(await told_by_stripe(till, event))
+    (*_, ended) = till.stripe.end_subscription(subscription_id)
+    ended["created"] = began + len(told) * apart_s
+    readings.append(await told_by_stripe(till, ended))
+    assert_one(await end_states(till, shop, "stripe", readings), count=24)
+
+
+async def test_every_order_of_the_sandboxs_events(till: Till, shop: Shop) -> None:
+    harness = SandboxHarness()
+    harness.sandbox = till.sandbox
+    view = await till.checkout(shop.owner, provider="sandbox")
+    session = harness.open(CheckoutCreated(session_id=view.session_id, url=view.checkout_url, **_LATER))
+    events = [act(session, at=till.now) for act in (declined_event, expired_event, paid_event)]
+    readings = []
+    for body in events:
+        headers = harness.headers(body, at=till.now)
+        event = till.sandbox.verify(body=body, headers=headers, now=till.now)
+        readings += [await read_event(till.sandbox, event)]
+    assert_one(await end_states(till, shop, "sandbox", [*readings, readings[-1]]), count=24)
+
+
+_LATER: Any = {"customer_ref": None, "expires_at": NOW}
