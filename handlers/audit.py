@@ -8,7 +8,7 @@ from aiohttp import web
 from pydantic import AwareDatetime, Field
 
 from handlers.envelope import ListEnvelope
-from handlers.rest import Call, PageQuery, Router
+from handlers.rest import Access, Call, PageQuery, Router
 from services.audit import AuditEntryView, AuditFilter
 from services.identity import RoleRequired, SuperuserRequired
 from services.unit_of_work import PlatformScope
@@ -55,7 +55,7 @@ async def list_audit(call: Call, query: AuditQuery) -> web.Response:
     return call.page(page)
 
 
-@router.get("/super-admin/audit", answer=ListEnvelope[AuditEntryView], errors=(SuperuserRequired,))
+@router.get("/super-admin/audit", answer=ListEnvelope[AuditEntryView], access=Access.USER, errors=(SuperuserRequired,))
 async def list_platform_audit(call: Call, query: PlatformAuditQuery) -> web.Response:
     """List who did what on the whole platform, newest first; for its own people."""
     async with call.uow(PlatformScope("the platform's people look across tenants")) as uow:
