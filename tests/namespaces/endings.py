@@ -112,6 +112,16 @@ async def suspend(server: Orchestrator, _: Person, guest: Person) -> None:
         await server.services.tenants.suspension.suspend(uow, slug=tenant.slug, reason="a test")
 
 
+async def leave(_: Orchestrator, __: Person, guest: Person) -> None:
+    status, answer = await guest.post(f"tenants/{guest.tenant_id}/leave")
+    assert status == 200, answer
+
+
+async def delete(_: Orchestrator, owner: Person, __: Person) -> None:
+    status, answer = await owner.delete(f"tenants/{owner.tenant_id}")
+    assert status == 200, answer
+
+
 async def change_role(owner: Person, guest: Person, role: str) -> None:
     status, answer = await owner.patch(f"tenants/{owner.tenant_id}/users/{guest.user_id}", {"role": role})
     assert status == 200, answer
@@ -122,6 +132,8 @@ ENDINGS: dict[str, tuple[Deed, str, str]] = {
     "password reset": (reset_password, "SESSION_REVOKED", "TOKEN_REVOKED"),
     "refresh token reused": (reuse_refresh_token, "SESSION_REVOKED", "TOKEN_REVOKED"),
     "removal": (remove, "TENANT_ACCESS_REVOKED", "PERMISSION_DENIED"),
+    "leaving": (leave, "TENANT_ACCESS_REVOKED", "PERMISSION_DENIED"),
+    "deletion": (delete, "TENANT_DELETED", "TENANT_DELETED"),
     "suspension": (suspend, "TENANT_SUSPENDED", "TENANT_SUSPENDED"),
 }
 

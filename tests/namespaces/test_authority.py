@@ -64,7 +64,7 @@ class TestRevocation:
             late = await enter(one, guest)
             assert late.refusal["data"]["code"] == refusal
             assert not any(seat.principal.user_id == guest.user_id for seat in one.house.sockets.seats.all())
-        if what == "suspension":
+        if what in ("deletion", "suspension"):
             await until(lambda: {revoked(wire) for wire in others} == {code}, PROMISE_S)
         else:
             for wire in others:
