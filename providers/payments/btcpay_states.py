@@ -70,7 +70,7 @@ def read_invoice(invoice: Node, methods: Sequence[Node]) -> PaymentState:
         is_late=total.is_enough and bool(total.coins) and round_money(in_time, currency) < asked and word == "Expired",
         is_test=False,
         paid_at=_paid_at(invoice, total) if status is PaymentStatus.PAID else None,
-        changed_at=_changed_at(invoice, total, expires_at, is_over=word == "Expired"),
+        changed_at=_changed_at(invoice, methods, expires_at, is_over=word == "Expired"),
     )
 
 
@@ -132,9 +132,13 @@ def _read_coins(payment: Node, rate: Decimal) -> _Coins:
     )
 
 
-def _changed_at(invoice: Node, total: _Sum, expires_at: datetime, *, is_over: bool) -> datetime:
-    """Tell when the invoice last changed, which the server does not say: its newest transfer, end or beginning."""
-    moments = [invoice.moment("createdTime"), *(coins.received_at for coins in total.coins)]
+def _changed_at(invoice: Node, methods: Sequence[Node], expires_at: datetime, *, is_over: bool) -> datetime:
+    """Tell when the invoice last changed, which the server does not say: its newest transfer, end or beginning.
+
+    A transfer that became invalid counts too, or what is known last would look older than what was known before.
+    """
+    transfers = [payment.moment("receivedDate") for method in methods for payment in method.rows("payments")]
+    moments = [invoice.moment("createdTime"), *transfers]
     return max([*moments, expires_at] if is_over else moments)
 
 

@@ -150,6 +150,7 @@ class TestSixCases:
 
     async def test_never_confirmed(self, till: Till, shop: Shop, btcpay: Stall) -> None:
         created = await btcpay.begin(shop)
+        till.travel(minutes=5)
         events = btcpay.fake.pay(created.session_id, certain=False)
         await btcpay.take(encoded(btcpay, events))
         assert await ended(till, shop) == (SubscriptionStatus.TRIAL, CheckoutState.PROCESSING, [])
@@ -161,8 +162,11 @@ class TestSixCases:
         # The answer to a first request was lost, so the server has two invoices of one purchase.
         twin = {**btcpay.fake.invoices[created.session_id], "id": "TWIN"}
         btcpay.fake.invoices["TWIN"], btcpay.fake._payments["TWIN"] = twin, []
-        events = btcpay.fake.pay(created.session_id) + btcpay.fake.pay("TWIN")
+        events = btcpay.fake.pay(created.session_id) + btcpay.fake.pay("TWIN", certain=False)
         await btcpay.take(encoded(btcpay, events))
+        # What is not certain yet is owed to nobody.
+        assert await owed(till, shop) == []
+        await btcpay.take(encoded(btcpay, btcpay.fake.confirm("TWIN")))
         assert await ended(till, shop) == ACTIVE
         assert await owed(till, shop) == [(CreditReason.DUPLICATE, PRICE)]
 
