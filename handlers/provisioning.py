@@ -7,7 +7,7 @@ from aiohttp import web
 from handlers.envelope import Envelope, ListEnvelope
 from handlers.rest import Call, PageQuery, Router, WireModel
 from services.identity import RoleRequired
-from services.provisioning import JobFilter, JobNotFound, JobNotRetryable, JobTypeUnavailable
+from services.provisioning import JobFilter, JobNotFound, JobNotRetryable, JobTypeUnavailable, TooManyJobs
 from services.provisioning.views import JobDetailView, JobStatusName, JobTypeName, JobView
 
 router = Router(tag="provisioning", prefix="/api/v1/provisioning")
@@ -33,7 +33,7 @@ class JobsQuery(PageQuery):
     "/jobs",
     answer=Envelope[JobDetailView],
     status=201,
-    errors=(JobTypeUnavailable, RoleRequired),
+    errors=(JobTypeUnavailable, RoleRequired, TooManyJobs),
     aliases=("/api/v1/provisioning/provision",),
 )
 async def create_job(call: Call, body: NewJob) -> web.Response:
@@ -60,7 +60,9 @@ async def show_job(call: Call, job_id: UUID) -> web.Response:
 
 
 @router.post(
-    "/jobs/{job_id}/retry", answer=Envelope[JobDetailView], errors=(JobNotFound, JobNotRetryable, RoleRequired)
+    "/jobs/{job_id}/retry",
+    answer=Envelope[JobDetailView],
+    errors=(JobNotFound, JobNotRetryable, RoleRequired, TooManyJobs),
 )
 async def retry_job(call: Call, job_id: UUID) -> web.Response:
     """Queue a finished job anew; it goes on where it failed. For owners and admins."""

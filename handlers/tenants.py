@@ -31,6 +31,7 @@ from services.tenants.views import (
     InvitationView,
     InvitedView,
     MemberView,
+    OfferView,
     TenantDetailView,
     TenantStatusView,
 )
@@ -245,6 +246,20 @@ async def revoke_invitation(call: Call, tenant_id: UUID, invitation_id: UUID) ->
             uow, call.actor, tenant_id=tenant_id, invitation_id=invitation_id
         )
     return call.message("Invitation revoked successfully")
+
+
+@router.get(
+    "/invitations/{token}",
+    answer=Envelope[OfferView],
+    access=Access.PUBLIC,
+    errors=(InvitationNotFound,),
+    rule="auth_per_ip",
+)
+async def show_offer(call: Call, token: str) -> web.Response:
+    """Show whoever holds the token of an invitation's letter what it offers."""
+    async with call.uow(PlatformScope("an invitation's token names the tenant")) as uow:
+        view = await call.context.services.tenants.invitations.offer(uow, token)
+    return call.ok(view)
 
 
 @router.post(

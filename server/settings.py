@@ -164,6 +164,7 @@ class Settings(BaseSettings):
     provisioning_recipe: Path = _ROOT / "deploy" / "recipes" / "local.yml"
     provisioning_database_url: SecretStr = SecretStr("")
     site_url_template: str = ""
+    waiting_jobs_per_tenant: int = Field(default=10, ge=1)
     sso_url_template: str = "{site}/api/method/erpmax.sso.login?token={token}"
     sso_token_lifetime_s: int = Field(default=60, ge=5, le=600)
 

@@ -261,6 +261,7 @@ def _services(
         driver=_driver(settings, engine),
         notifications=notifications,
         site_url_template=settings.site_template,
+        max_waiting=settings.waiting_jobs_per_tenant,
     )
     phones = PhoneService(
         units=units,

@@ -9,7 +9,7 @@ from uuid import UUID
 from providers.provisioning.contract import ProvisioningDriver
 from services.notifications import NotificationService
 from services.provisioning.claims import Claims
-from services.provisioning.errors import JobNotFound, JobNotRetryable, JobTypeUnavailable, SiteNotFound
+from services.provisioning.errors import JobNotFound, JobNotRetryable, JobTypeUnavailable, SiteNotFound, TooManyJobs
 from services.provisioning.outcomes import Outcomes
 from services.provisioning.removal import SiteRemoval
 from services.provisioning.requests import JobFilter, JobRequests
@@ -28,13 +28,15 @@ __all__ = [
     "ProvisioningService",
     "SiteNotFound",
     "Timing",
+    "TooManyJobs",
 ]
 
 
 class ProvisioningService(JobRequests):
     """Everything about jobs: the requests of people, and the work on them.
 
-    `site_url_template` is the address of a site with `{slug}` in its host or its path.
+    `site_url_template` is the address of a site with `{slug}` in its host or its path; `max_waiting` is how many jobs
+    of one tenant may wait at once.
     """
 
     def __init__(
@@ -44,10 +46,11 @@ class ProvisioningService(JobRequests):
         *,
         notifications: NotificationService,
         site_url_template: str,
+        max_waiting: int,
         timing: Timing = PRODUCTION,
     ) -> None:
         outcomes = Outcomes(notifications)
-        super().__init__(driver, outcomes)
+        super().__init__(driver, outcomes, max_waiting=max_waiting)
         claims = Claims(units, outcomes, addresses=SiteAddresses(site_url_template), timing=timing)
         self._runner = JobRunner(units, driver, claims=claims, outcomes=outcomes, timing=timing)
         self._sweep = Sweep(units, timing=timing)

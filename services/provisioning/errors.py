@@ -1,6 +1,9 @@
 """Refusals about provisioning jobs (texts of contract.md 1.5)."""
 
-from core.errors import DomainError, ErrorKind, NotFound, PermissionDenied
+from core.errors import DomainError, ErrorKind, NotFound, PermissionDenied, RateLimited
+
+# Jobs run one after another, and a short one may take this long.
+_RETRY_AFTER_S = 30
 
 
 class JobNotFound(NotFound):
@@ -23,6 +26,16 @@ class JobTypeUnavailable(DomainError):
     kind = ErrorKind.BAD_REQUEST
     code = "PROVISIONING_ERROR"
     message = "This job type is not available here"
+
+
+class TooManyJobs(RateLimited):
+    """As many of the tenant's jobs wait already as may; jobs that are alike are allowed, but not without end."""
+
+    code = "TOO_MANY_JOBS"
+    message = "Too many jobs of this tenant are waiting already"
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_s=_RETRY_AFTER_S)
 
 
 class SiteNotFound(NotFound):

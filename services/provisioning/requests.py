@@ -21,7 +21,7 @@ from providers.provisioning.contract import ProvisioningDriver, UnknownStep
 from services.identity import Principal, require_permission, require_tenant
 from services.permissions import Permission
 from services.provisioning.claims import steps_of
-from services.provisioning.errors import JobNotFound, JobNotRetryable, JobTypeUnavailable, TenantEnding
+from services.provisioning.errors import JobNotFound, JobNotRetryable, JobTypeUnavailable, TenantEnding, TooManyJobs
 from services.provisioning.outcomes import RUN_TASK, Outcomes, announce
 from services.provisioning.views import JobDetailView, JobView, job_detail_view, job_view
 from services.unit_of_work import UnitOfWork
@@ -38,11 +38,12 @@ class JobFilter:
 
 
 class JobRequests:
-    """The use cases of a tenant's people."""
+    """The use cases of a tenant's people; `max_waiting` jobs of one tenant may wait at once."""
 
-    def __init__(self, driver: ProvisioningDriver, outcomes: Outcomes) -> None:
+    def __init__(self, driver: ProvisioningDriver, outcomes: Outcomes, *, max_waiting: int) -> None:
         self._driver = driver
         self._outcomes = outcomes
+        self._max_waiting = max_waiting
 
     async def enqueue(
         self, uow: UnitOfWork, tenant: Tenant, job_type: JobType, *, requested_by: UUID | None
@@ -73,10 +74,13 @@ class JobRequests:
         return job
 
     async def create(self, uow: UnitOfWork, actor: Principal, *, job_type: JobType) -> JobDetailView:
-        """Queue a job for the caller's tenant; for owners and admins. Raises JobTypeUnavailable and TenantEnding."""
+        """Queue a job for the caller's tenant; for owners and admins.
+
+        Raises JobTypeUnavailable, TenantEnding and TooManyJobs.
+        """
         tenant_id = require_tenant(actor)
         require_permission(actor.role, Permission.JOBS_MANAGE)
-        tenant = await _lasting_tenant(uow, tenant_id)
+        tenant = await self._tenant_with_room(uow, tenant_id)
         job = await self.enqueue(uow, tenant, job_type, requested_by=actor.user_id)
         # Flushed so that the steps just added can be read back in their order.
         await uow.session.flush()
@@ -105,15 +109,17 @@ class JobRequests:
         return await self._details(uow, await self._job(uow, actor, job_id))
 
     async def retry(self, uow: UnitOfWork, actor: Principal, *, job_id: UUID) -> JobDetailView:
-        """Queue a finished job anew; for owners and admins. Raises JobNotFound, JobNotRetryable and TenantEnding.
+        """Queue a finished job anew; for owners and admins.
 
+        Raises JobNotFound, JobNotRetryable, TenantEnding and TooManyJobs.
         A failed or cancelled job goes on at its first unfinished step; a completed one is done once more as a whole.
         """
         job = await self._job(uow, actor, job_id, for_change=True)
-        await _lasting_tenant(uow, job.tenant_id)
-        done_before = job.state is JobState.SUCCEEDED
-        if not job.retry(uow.now):
+        if not job.is_finished:
             raise JobNotRetryable
+        await self._tenant_with_room(uow, job.tenant_id)
+        done_before = job.state is JobState.SUCCEEDED
+        job.retry(uow.now)
         for step in await steps_of(uow, job.id):
             step.failures = 0
             if done_before:
@@ -176,6 +182,26 @@ class JobRequests:
             raise JobNotFound
         return job
 
+    async def _tenant_with_room(self, uow: UnitOfWork, tenant_id: UUID) -> Tenant:
+        """Return a tenant for which one more job may wait, locked."""
+        # Locked, so that whoever asks for the tenant's deletion at this moment finds the job, or is found here, and
+        # that of many who ask for a job at once each counts what the one before has queued.
+        statement = select(Tenant).where(Tenant.id == tenant_id).with_for_update(key_share=True)
+        tenant = (await uow.session.scalars(statement)).one()
+        if tenant.deletion_due_at is not None:
+            raise TenantEnding
+        waiting = await uow.session.scalar(
+            select(func.count())
+            .select_from(ProvisioningJob)
+            .where(
+                ProvisioningJob.tenant_id == tenant_id,
+                ProvisioningJob.state.in_((JobState.QUEUED, JobState.RETRYING)),
+            )
+        )
+        if (waiting or 0) >= self._max_waiting:
+            raise TooManyJobs
+        return tenant
+
     async def _details(self, uow: UnitOfWork, job: ProvisioningJob) -> JobDetailView:
         newest = select(ProvisioningLogLine).where(ProvisioningLogLine.job_id == job.id)
         lines = (await uow.session.scalars(newest.order_by(ProvisioningLogLine.id.desc()).limit(_LOG_LINES))).all()
@@ -189,12 +215,3 @@ class JobRequests:
             subject=("provisioning_job", job.id),
             details={"job_type": job.job_type.value},
         )
-
-
-async def _lasting_tenant(uow: UnitOfWork, tenant_id: UUID) -> Tenant:
-    # Locked, so that whoever asks for the tenant's deletion at this moment finds the job, or is found here.
-    statement = select(Tenant).where(Tenant.id == tenant_id).with_for_update(read=True)
-    tenant = (await uow.session.scalars(statement)).one()
-    if tenant.deletion_due_at is not None:
-        raise TenantEnding
-    return tenant

@@ -191,6 +191,10 @@ class TenantService:
             )
         return TenantDetailView.seen_by(membership)
 
+    async def sweep(self) -> None:
+        """Delete the tenants whose time of grace is over, and whatever of them is still in the way."""
+        await self.deletion.sweep()
+
 
 async def _found(uow: UnitOfWork, *, name: str, slug_from: str) -> Tenant:
     while True:

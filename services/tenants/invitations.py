@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from core.pagination import Page, PageRequest
 from core.tokens import new_opaque_token, token_hash
-from models.tenants import Invitation, InvitationState, Membership, Role
+from models.tenants import Invitation, InvitationState, Membership, Role, Tenant
 from models.users import User
 from services.identity import Principal
 from services.mail import MailService
@@ -21,7 +21,7 @@ from services.tenants.errors import (
     OwnerRoleNotGrantable,
 )
 from services.tenants.members import attach, membership_of
-from services.tenants.views import InvitationView, InvitedView
+from services.tenants.views import InvitationView, InvitedView, OfferView
 from services.unit_of_work import UnitOfWork
 
 LIFETIME = timedelta(days=7)
@@ -87,16 +87,32 @@ class Invitations:
             subject=("invitation", invitation.id),
         )
 
+    async def offer(self, uow: UnitOfWork, token: str) -> OfferView:
+        """Show whoever holds a letter's token what it offers. Needs a PlatformScope. Raises InvitationNotFound."""
+        statement = (
+            select(Invitation, Tenant.name, User.full_name)
+            .join(Tenant, Tenant.id == Invitation.tenant_id)
+            .outerjoin(User, User.id == Invitation.invited_by)
+            .where(Invitation.token_hash == _hash(token))
+        )
+        found = (await uow.session.execute(statement)).one_or_none()
+        if found is None:
+            raise InvitationNotFound
+        invitation, tenant_name, inviter_name = found
+        return OfferView(
+            tenant_name=tenant_name,
+            inviter_name=inviter_name,
+            email=invitation.email,
+            state=invitation.shown_state(uow.now),
+        )
+
     async def find(self, uow: UnitOfWork, token: str) -> Invitation:
         """Return the invitation of a letter's token, locked and pending, though its time may be over.
 
         Needs a PlatformScope. Raises InvitationNotFound, InvitationExpired and InvitationClosed.
         """
-        # A path may carry bytes that are no text at all.
-        if not token.isascii():
-            raise InvitationNotFound
         invitation = await uow.session.scalar(
-            select(Invitation).where(Invitation.token_hash == token_hash(token)).with_for_update()
+            select(Invitation).where(Invitation.token_hash == _hash(token)).with_for_update()
         )
         if invitation is None:
             raise InvitationNotFound
@@ -208,6 +224,13 @@ class Invitations:
         )
         for invitation in earlier:
             invitation.revoke()
+
+
+def _hash(token: str) -> str:
+    # A path may carry bytes that are no text at all.
+    if not token.isascii():
+        raise InvitationNotFound
+    return token_hash(token)
 
 
 async def _user(uow: UnitOfWork, actor: Principal) -> User:

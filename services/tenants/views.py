@@ -148,6 +148,15 @@ class InvitationView(View):
         )
 
 
+class OfferView(View):
+    """What an invitation's letter says, for whoever holds its token; no `inviter_name` once the inviter is gone."""
+
+    tenant_name: str
+    inviter_name: str | None
+    email: str
+    state: InvitationState
+
+
 class InvitedView(View):
     """What came of inviting: a known user is a member at once, anybody else has an invitation."""
 

@@ -23,7 +23,8 @@ Json = dict[str, Any]
 
 # What the application serves besides REST: pages for people, their files, and the documents themselves.
 NOT_REST = re.compile(
-    r"/(docs|redoc|dashboard|metrics|reset-password)/?|/assets/.+|/(openapi|asyncapi)\.json|/(ws/)?socket\.io/"
+    r"/(docs|redoc|dashboard|metrics|reset-password)/?|/invitations(/{token})?|/assets/.+"
+    r"|/(openapi|asyncapi)\.json|/(ws/)?socket\.io/"
 )
 
 

@@ -15,9 +15,12 @@ from yarl import URL
 from handlers.pages import PAGES, WEB, mount_pages
 from services.events import CATALOGUE
 
-PATHS = [path for page in PAGES for path in page.paths]
+PATHS = [path.format(token="a-token") for page in PAGES for path in page.paths]
+OF_LETTERS = ("/reset-password", "/invitations", "/invitations/a-token")
 OUR_SCRIPTS = sorted(
-    file for folder in ("dashboard", "docs", "redoc", "reset-password") for file in (WEB / folder).glob("*.js")
+    file
+    for folder in ("dashboard", "docs", "invitation", "redoc", "reset-password")
+    for file in (WEB / folder).glob("*.js")
 )
 DASHBOARD = WEB / "dashboard"
 
@@ -64,7 +67,7 @@ async def test_page_is_served_under_a_strict_policy(http: ClientSession, server:
         assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
         assert answer.headers["Cache-Control"] == "no-cache"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        assert answer.headers["Referrer-Policy"] == ("no-referrer" if path == "/reset-password" else "same-origin")
+        assert answer.headers["Referrer-Policy"] == ("no-referrer" if path in OF_LETTERS else "same-origin")
         policy = directives(answer.headers["Content-Security-Policy"])
         assert "{" not in await answer.text()
     assert policy["default-src"] == ["'none'"]
@@ -178,13 +181,20 @@ def test_dashboard_has_a_sentence_for_every_event_it_hears() -> None:
     assert heard <= {event.event for event in CATALOGUE}
 
 
-def test_the_page_of_the_new_password_has_every_text_in_both_languages() -> None:
-    page = (WEB / "reset-password" / "index.html").read_text(encoding="utf-8")
-    script = (WEB / "reset-password" / "reset.js").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("page", "script", "needed"),
+    [
+        ("reset-password/index.html", "reset-password/reset.js", {"title", "noToken", "done"}),
+        ("invitation/index.html", "invitation/invitation.js", {"title", "noToken", "accepted", "fullName", "signIn"}),
+    ],
+)
+def test_the_pages_of_letters_have_every_text_in_both_languages(page: str, script: str, needed: set[str]) -> None:
+    code = (WEB / script).read_text(encoding="utf-8")
     languages = {
         name: set(re.findall(r'^    (\w+): "', body, re.MULTILINE))
-        for name, body in re.findall(r"^  (\w\w): \{\n(.*?)^  \},", script, re.MULTILINE | re.DOTALL)
+        for name, body in re.findall(r"^  (\w\w): \{\n(.*?)^  \},", code, re.MULTILINE | re.DOTALL)
     }
-    used = set(re.findall(r'data-t="(\w+)"', page)) | set(re.findall(r'\b(?:say|t)\("(\w+)"\)', script))
+    used = set(re.findall(r'data-t="(\w+)"', (WEB / page).read_text(encoding="utf-8")))
+    used |= set(re.findall(r'\b(?:say|t|filled)\("(\w+)"', code))
     assert languages["en"] == languages["ru"] >= used
-    assert {"title", "noToken", "done"} <= used
+    assert needed <= used

@@ -267,8 +267,17 @@ async def test_a_new_person_accepts_an_invitation(
     owner, email = await company(), unique_email()
     await invite(owner, email, "admin")
     token = token_in(await letter_in(orchestrator.settings.data_dir / "outbox", email))
-    url = address(orchestrator.url, f"invitations/{token}/accept")
+    offer_url = address(orchestrator.url, f"invitations/{token}")
+    url = f"{offer_url}/accept"
 
+    status, answer = await request(http, "GET", offer_url)
+    offer = {
+        "tenant_name": owner.registration["current_tenant"]["name"],
+        "inviter_name": "Olga Owner",
+        "email": email,
+        "state": "pending",
+    }
+    assert (status, answer["data"]) == (200, offer)
     status, answer = await request(http, "POST", url)
     assert (status, [error["field"] for error in answer["errors"]]) == (422, ["body -> full_name", "body -> password"])
     body = {"full_name": "Nina Newcomer", "password": "correct horse"}
@@ -292,6 +301,7 @@ async def test_a_new_person_accepts_an_invitation(
 
     status, answer = await request(http, "POST", url, json=body)
     assert (status, answer["error"]["code"]) == (409, "CONFLICT")
+    assert (await request(http, "GET", offer_url))[1]["data"] == {**offer, "state": "accepted"}
     _, answer = await owner.get(f"tenants/{owner.tenant_id}/invitations")
     (shown,) = answer["data"]
     assert set(shown) == {
@@ -343,6 +353,8 @@ async def test_a_revoked_or_unknown_invitation_opens_nothing(
         url = f"{orchestrator.url}/api/v1/invitations/{given}/accept"
         status, answer = await request(http, "POST", url, json=body)
         assert status == expected, given
+        status, answer = await request(http, "GET", url.removesuffix("/accept"))
+        assert status == (200 if given == token else expected), given
 
 
 async def test_every_route_asks_for_a_token(http: ClientSession, orchestrator: Orchestrator) -> None:

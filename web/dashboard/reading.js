@@ -7,8 +7,9 @@ export async function readAll() {
   const [me, tenant, members, subscription, plans, jobs, notifications, unread] = await Promise.all([
     call("GET", "auth/me"),
     current,
-    current.then(({ data }) => call("GET", `tenants/${data.id}/users?size=100`)),
-    call("GET", "billing/subscription").catch(unlessMissing),
+    // Only owners and admins may see who else is in the tenant.
+    current.then(({ data }) => call("GET", `tenants/${data.id}/users?size=100`)).catch(nullIf(403)),
+    call("GET", "billing/subscription").catch(nullIf(404)),
     call("GET", "billing/plans"),
     call("GET", "provisioning/jobs?size=10"),
     call("GET", "notifications?size=20"),
@@ -17,7 +18,7 @@ export async function readAll() {
   return {
     me: me.data,
     tenant: tenant.data,
-    members: new Map(members.data.map((member) => [member.user_id, member.full_name])),
+    members: new Map((members?.data ?? []).map((member) => [member.user_id, member.full_name])),
     subscription: subscription?.data ?? null,
     plans: plans.data,
     jobs: new Map(jobs.data.map((job) => [job.id, job])),
@@ -26,7 +27,7 @@ export async function readAll() {
   };
 }
 
-function unlessMissing(error) {
-  if (error instanceof ApiError && error.status === 404) return null;
+const nullIf = (status) => (error) => {
+  if (error instanceof ApiError && error.status === status) return null;
   throw error;
-}
+};

@@ -40,6 +40,7 @@ from tests.support.spine import Ears, spine
 QUICK = Timing(poll_s=0.1, heartbeat_s=0.2, flush_s=0.1, retry_base_s=0.02, retry_cap_s=0.04)
 # A worker that looks at its job all the time but does not extend the lease within a test, so that it can be taken away.
 HARDLY_HEARD = replace(QUICK, heartbeat_s=20.0)
+MAX_WAITING = 5
 PLATFORM = PlatformScope("a test looks at everything")
 
 StepSpec = Mapping[str, Any]
@@ -122,6 +123,7 @@ class Workshop:
             driver=driver or recipe_driver(self.folder, jobs or {}),
             notifications=NotificationService(),
             site_url_template="https://{slug}.example.test",
+            max_waiting=MAX_WAITING,
             timing=timing,
         )
 

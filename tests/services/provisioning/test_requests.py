@@ -1,5 +1,6 @@
 """What people may ask of provisioning, and what they see."""
 
+import asyncio
 from uuid import UUID, uuid4
 
 import pytest
@@ -8,9 +9,9 @@ from core.pagination import PageRequest
 from models.provisioning import JobState, JobType
 from models.tenants import Role
 from services.identity import RoleRequired
-from services.provisioning import JobFilter, JobNotFound, JobNotRetryable, SiteNotFound
+from services.provisioning import JobFilter, JobNotFound, JobNotRetryable, SiteNotFound, TooManyJobs
 from services.unit_of_work import TenantScope
-from tests.services.provisioning.support import PLATFORM, Person, Workshop, step
+from tests.services.provisioning.support import MAX_WAITING, PLATFORM, Person, Workshop, step
 
 EVERY_KIND = {kind.value: [step(kind.value)] for kind in JobType}
 
@@ -82,6 +83,28 @@ async def test_an_unfinished_job_is_not_retried(workshop: Workshop) -> None:
 
     assert await workshop.events(owner) == events
     assert workshop.rung(job_id) == 1
+
+
+async def test_no_more_jobs_wait_than_may_whoever_asks_at_once(workshop: Workshop) -> None:
+    service = workshop.worker(EVERY_KIND)
+    owner, stranger = await workshop.owner(), await workshop.owner()
+    done = await workshop.queue(service, owner)
+    await service.run(done)
+
+    asked = [workshop.queue(service, owner, JobType.BACKUP_SITE) for _ in range(2 * MAX_WAITING)]
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+
+    refusals = [outcome for outcome in outcomes if isinstance(outcome, TooManyJobs)]
+    queued = [outcome for outcome in outcomes if isinstance(outcome, UUID)]
+    assert (len(queued), len(refusals)) == (MAX_WAITING, MAX_WAITING)
+    assert {refusal.retry_after_s for refusal in refusals} == {30}
+    with pytest.raises(TooManyJobs):
+        await workshop.retry(service, owner, done)
+    with pytest.raises(JobNotRetryable):
+        await workshop.retry(service, owner, queued[0])
+    await workshop.queue(service, stranger)
+    await workshop.cancel(service, owner, queued[0])
+    await workshop.retry(service, owner, done)
 
 
 async def test_requests_are_audited_with_who_made_them(workshop: Workshop) -> None:
