@@ -47,7 +47,10 @@ class RateRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """The door's whole world; `public_url` has no trailing slash, `http` is for calls to our own routes."""
+    """The door's whole world; `public_url` has no trailing slash, `http` is for calls to our own routes.
+
+    `origins` are those of the pages that may call us.
+    """
 
     uow: UnitOfWorkFactory
     services: Services
@@ -58,6 +61,7 @@ class Context:
     environment: str
     version: str
     public_url: str
+    origins: frozenset[str]
     request_timeout_s: float
     http: ClientSession
 

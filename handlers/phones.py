@@ -11,6 +11,7 @@ from pydantic import BaseModel, RootModel, StringConstraints
 
 from core.i18n import TEXTS
 from handlers.auth import NewPassword, Password, RefreshBody, account_key, device_of, locale_of
+from handlers.credentials import COOKIE
 from handlers.phone_codes import SendCodeBody, send
 from handlers.phone_forms import Code, Phone, worded
 from handlers.rest import Access, Call, Router, WireModel, raw
@@ -27,7 +28,6 @@ from services.unit_of_work import PlatformScope
 router = Router(tag="phones", prefix="/api/auth")
 
 _OWN = PlatformScope("a person's own sign-in")
-_COOKIE = "access_token"
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
@@ -209,7 +209,7 @@ async def logout(call: Call) -> web.Response:
     async with call.uow(_OWN) as uow:
         await call.context.services.auth.sessions.logout(uow, call.actor)
     response = raw(Said(message="Logged out").model_dump())
-    response.del_cookie(_COOKIE, path="/")
+    response.del_cookie(COOKIE, path="/")
     return response
 
 
@@ -221,7 +221,7 @@ def _signed_in(call: Call, view: PhoneSessionView | ChallengeView) -> web.Respon
 def _with_cookie(call: Call, response: web.Response, access_token: str) -> web.Response:
     # The form is the ancestor's; that it stays on this site and, in production, on TLS is ours.
     response.set_cookie(
-        _COOKIE,
+        COOKIE,
         f"Bearer {access_token}",
         path="/",
         httponly=True,

@@ -20,6 +20,7 @@ from core import json
 from core.errors import DomainError, ErrorKind, InvalidInput, RateLimited
 from core.pagination import Page, PageRequest
 from handlers.context import CLIENT_IP, CONTEXT, REQUEST_ID, Context
+from handlers.credentials import access_token
 from handlers.envelope import Pagination
 from handlers.errors import ACCEPTED_CODINGS, CODING_UNKNOWN, FieldError, field_errors
 from services.identity import NotAuthenticated, Principal, require_tenant
@@ -316,10 +317,7 @@ async def _count(context: Context, name: str, key: str) -> None:
 
 async def _authenticate(request: web.Request, endpoint: Endpoint) -> Principal:
     context = request.app[CONTEXT]
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise NotAuthenticated
-    actor = await context.recognition.recognise(token.strip())
+    actor = await context.recognition.recognise(access_token(request, origins=context.origins))
     if endpoint.access is Access.MEMBER:
         require_tenant(actor)
     await _count(context, "user_total", str(actor.user_id))

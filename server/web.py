@@ -104,9 +104,15 @@ def _context(house: House) -> Context:
         environment=settings.environment,
         version=VERSION,
         public_url=settings.public_base,
+        origins=frozenset((*settings.allowed_origins, _origin(settings.public_base))),
         request_timeout_s=settings.request_timeout_s,
         http=house.http,
     )
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _rule(text: str) -> str:

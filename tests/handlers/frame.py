@@ -250,6 +250,7 @@ async def open_door(
             environment="test",
             version="0",
             public_url="http://test",
+            origins=frozenset(),
             request_timeout_s=30,
             http=http,
         )

@@ -91,6 +91,7 @@ async def limited(
         environment="test",
         version="0",
         public_url=orchestrator.url,
+        origins=frozenset(),
         request_timeout_s=30,
         http=http,
     )

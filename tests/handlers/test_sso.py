@@ -153,6 +153,7 @@ async def limited(orchestrator: Orchestrator) -> AsyncIterator[TestClient[web.Re
         environment="test",
         version="0",
         public_url=orchestrator.url,
+        origins=frozenset(),
         request_timeout_s=30,
         http=orchestrator.house.http,
     )

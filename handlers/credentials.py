@@ -1,0 +1,48 @@
+"""Credentials: where a request carries its access token, and that no other site has made it send one along.
+
+A browser adds a cookie to whatever any page has it ask for. So where a cookie alone authenticates, a request that may
+change something must come from one of our own pages: browsers name the page in `Origin` (Fetch standard, 3.1) or say in
+`Sec-Fetch-Site` that it was ours (W3C Fetch Metadata).
+"""
+
+from collections.abc import Collection
+
+from aiohttp import hdrs, web
+
+from core.errors import DomainError, ErrorKind
+from services.identity import NotAuthenticated
+
+COOKIE = "access_token"
+_SAFE_METHODS = frozenset((hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS))
+
+
+class CrossSiteRefused(DomainError):
+    """A cookie came with a request that no page of ours has made."""
+
+    kind = ErrorKind.FORBIDDEN
+    code = "CROSS_SITE_REFUSED"
+    message = "A request that is authenticated by a cookie must come from this site"
+
+
+def access_token(request: web.Request, *, origins: Collection[str]) -> str:
+    """Return the token of the Authorization header, or else of the cookie.
+
+    `origins` are those of our own pages. Raises NotAuthenticated, and CrossSiteRefused for a cookie from elsewhere.
+    """
+    header = request.headers.get(hdrs.AUTHORIZATION)
+    token = _bearer(header if header is not None else request.cookies.get(COOKIE, ""))
+    if header is None and request.method not in _SAFE_METHODS and not _is_ours(request, origins):
+        raise CrossSiteRefused
+    return token
+
+
+def _bearer(text: str) -> str:
+    scheme, _, token = text.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise NotAuthenticated
+    return token.strip()
+
+
+def _is_ours(request: web.Request, origins: Collection[str]) -> bool:
+    origin = request.headers.get(hdrs.ORIGIN)
+    return origin in origins if origin is not None else request.headers.get("Sec-Fetch-Site") == "same-origin"
