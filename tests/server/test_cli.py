@@ -177,8 +177,8 @@ class TestRefusals:
             port = str(taken.getsockname()[1])
             environment = {"DATABASE_URL": addresses["DATABASE_URL"], "PORT": port}
             refusal = (await orchestrator("serve", folder=tmp_path, **environment)).refusal()
-        assert port in refusal
-        assert "in use" in refusal
+        assert f"PORT={port} is in use" in refusal
+        assert "choose another port" in refusal
 
     async def test_a_worker_without_a_queue(self, tmp_path: Path) -> None:
         assert "RABBITMQ_URL" in (await orchestrator("worker", folder=tmp_path)).refusal()
@@ -186,7 +186,7 @@ class TestRefusals:
     async def test_a_data_folder_that_is_none(self, tmp_path: Path) -> None:
         (tmp_path / "in-the-way").write_text("a file")
         said = await orchestrator("serve", folder=tmp_path, DATA_DIR=str(tmp_path / "in-the-way"))
-        assert "in-the-way" in said.refusal()
+        assert f"DATA_DIR={tmp_path / 'in-the-way'} cannot be used: it is not a folder" in said.refusal()
 
 
 class TestData:
@@ -220,7 +220,7 @@ class TestData:
             orchestrator(*command, folder=tmp_path, **database, SUPERUSER_PASSWORD="short"),
         )
         assert "mail" in bad_address.refusal().lower()
-        assert "password" in bad_password.refusal().lower()
+        assert bad_password.refusal() == "password (SUPERUSER_PASSWORD): String should have at least 8 characters\n"
         said = await orchestrator(*command, folder=tmp_path, **database, **password)
         assert said.code == 0, said
         assert password["SUPERUSER_PASSWORD"] not in said.output + said.errors
