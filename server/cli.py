@@ -150,7 +150,7 @@ async def _migrate(options: argparse.Namespace, settings: Settings) -> int:
 
 async def _seed(_: argparse.Namespace, settings: Settings) -> int:
     async with open_database(settings) as engine, build(settings, engine, Part()) as house:
-        await seed(house.units, house.services, demo=settings.development)
+        await seed(house.units, house.services, demo=settings.development, sites=settings.demo_sites)
     return 0
 
 

@@ -43,7 +43,7 @@ async def serve(
             await migrate(engine)
         async with build(settings, engine, part) as house:
             if seed_first:
-                await seed(house.units, house.services, demo=settings.development)
+                await seed(house.units, house.services, demo=settings.development, sites=settings.demo_sites)
             async with background(house, part), listening(house, settings.host, settings.port):
                 announce(settings, seed_first)
                 await stop_signal()

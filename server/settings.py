@@ -257,6 +257,11 @@ class Settings(BaseSettings):
         return self.environment != "production"
 
     @property
+    def demo_sites(self) -> bool:
+        """Whether the demo accounts get sites: people who try things want them, tests make tenants of their own."""
+        return self.environment == "development"
+
+    @property
     def embedded(self) -> bool:
         """Whether this process starts its own PostgreSQL."""
         return not self.database_url.get_secret_value()

@@ -202,10 +202,11 @@ class TestData:
         # Two at once, as two containers of one release may do it, and then once more.
         first, second = await asyncio.gather(*(orchestrator("seed", folder=tmp_path, **environment) for _ in range(2)))
         assert (first.code, second.code) == (0, 0), (first, second)
-        counts = [await count(new_database, table) for table in ("plans", "users", "tenants", "subscriptions")]
-        assert counts == [4, 2, 2, 2]
+        tables = ("plans", "users", "tenants", "subscriptions", "provisioning_jobs")
+        counts = [await count(new_database, table) for table in tables]
+        assert counts == [4, 2, 2, 2, 2]
         assert (await orchestrator("seed", folder=tmp_path, **environment)).code == 0
-        assert counts == [await count(new_database, table) for table in ("plans", "users", "tenants", "subscriptions")]
+        assert counts == [await count(new_database, table) for table in tables]
 
         assert (await orchestrator("migrate", "base", folder=tmp_path, **environment)).code == 0
         assert await count(new_database, "pg_tables WHERE schemaname = 'public'") == 1, "alembic_version alone is left"
