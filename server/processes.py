@@ -1,6 +1,7 @@
 """The processes: web, worker and scheduler, each started, kept running and ended cleanly."""
 
 import asyncio
+import errno
 import gc
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -15,7 +16,7 @@ from taskiq.schedule_sources import LabelScheduleSource
 from server.database import migrate
 from server.http import Runner
 from server.seed import seed
-from server.settings import Settings
+from server.settings import ConfigurationError, Settings
 from server.web import create_app
 from server.wiring import House, Part, build, open_database, run_background
 
@@ -42,7 +43,7 @@ async def serve(
             await migrate(engine)
         async with build(settings, engine, part) as house:
             if seed_first:
-                await seed(house.units, house.services, demo=settings.development)
+                await seed(house.units, house.services, demo=settings.development, sites=settings.demo_sites)
             async with background(house, part), listening(house, settings.host, settings.port):
                 announce(settings, seed_first)
                 await stop_signal()
@@ -74,13 +75,25 @@ async def listening(house: House, host: str, port: int) -> AsyncIterator[int]:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, host, port, reuse_address=True, backlog=_BACKLOG)
-        await site.start()
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigurationError(_not_listening(host, port, error)) from error
         stack.push_async_callback(_drain, house)
         house.sockets.start()
         # What start-up made lives as long as the process: the collector need not walk it again and again.
         gc.collect()
         gc.freeze()
         yield runner.addresses[0][1]
+
+
+def _not_listening(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"PORT={port} is in use by another program on {host}. "
+            "Stop that program, or choose another port, as in `PORT=8100 make run`."
+        )
+    return f"HOST={host}, PORT={port} cannot be listened on: {error.strerror or error}. See docs/configuration.md."
 
 
 async def _drain(house: House) -> None:

@@ -16,8 +16,8 @@ DEMO_ACCOUNTS = (
 _GIVEN_PLAN = "business"
 
 
-async def seed(units: UnitOfWorkFactory, services: Services, *, demo: bool) -> None:
-    """Make sure that the plans exist and, when `demo` is set, the demo accounts."""
+async def seed(units: UnitOfWorkFactory, services: Services, *, demo: bool, sites: bool = False) -> None:
+    """Make sure that the plans exist and, when `demo` is set, the demo accounts; `sites` orders their sites too."""
     scope = PlatformScope("seed data belongs to the platform")
     async with units(scope) as uow:
         await services.billing.seed_plans(uow)
@@ -32,3 +32,7 @@ async def seed(units: UnitOfWorkFactory, services: Services, *, demo: bool) -> N
             if days:
                 until = uow.now + timedelta(days=days)
                 await services.billing.grant(uow, tenant, plan_slug=_GIVEN_PLAN, until=until)
+            if sites:
+                # Flushed so that the tenant's row can be locked.
+                await uow.session.flush()
+                await services.provisioning.ensure_site(uow, tenant_id=tenant.id, requested_by=user.id)

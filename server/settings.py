@@ -333,6 +333,11 @@ class Settings(BaseSettings):
         return self.environment != "production"
 
     @property
+    def demo_sites(self) -> bool:
+        """Whether the demo accounts get sites: people who try things want them, tests make tenants of their own."""
+        return self.environment == "development"
+
+    @property
     def embedded(self) -> bool:
         """Whether this process starts its own PostgreSQL."""
         return not self.database_url.get_secret_value()
@@ -374,12 +379,29 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def _explain(error: ValueError) -> str:
-    lines = ["The configuration is not complete:"]
+    lines = ["The configuration is wrong or not complete:"]
     for problem in getattr(error, "errors", list)():
         place = "/".join(str(part) for part in problem["loc"]).upper()
         text = problem["msg"].removeprefix("Value error, ")
         lines.append(f"  {place}: {text}" if place else f"  {text}")
     return "\n".join([*lines, "See docs/configuration.md."])
+
+
+def prepare_data_dir(path: Path) -> None:
+    """Make the folder that `DATA_DIR` names unless it is there; raises ConfigurationError when it is no use."""
+    why = "this process may not write there"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        usable = os.access(path, os.W_OK | os.X_OK)
+    except FileExistsError:
+        why, usable = "it is not a folder", False
+    except OSError as error:
+        why, usable = (error.strerror or str(error)).lower(), False
+    if not usable:
+        raise ConfigurationError(
+            f"DATA_DIR={path} cannot be used: {why}. Name a folder that can be made or written. "
+            "See docs/configuration.md."
+        )
 
 
 def derived_key(secret: str, purpose: str) -> bytes:
@@ -393,7 +415,7 @@ def secret_key(settings: Settings) -> str:
     if given:
         return given
     path = settings.data_dir / "secret_key"
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    prepare_data_dir(settings.data_dir)
     # Written aside and linked into place, so that two processes that start at once agree on one whole secret.
     draft = path.with_name(f"secret_key.{os.getpid()}")
     draft.touch(mode=0o600)

@@ -17,12 +17,17 @@ from server.demo.story import Story
 
 # The whole play, in seconds; a step that is waiting when it has passed is the one that failed.
 _TOTAL_S = 180.0
+# How long to wait for a server that is just being started, in seconds, before saying that there is none.
+_SILENCE_S = 3.0
 
 
-async def play(url: str, *, total_s: float = _TOTAL_S, stream: TextIO | None = None) -> int:
+async def play(
+    url: str, *, total_s: float = _TOTAL_S, silence_s: float = _SILENCE_S, stream: TextIO | None = None
+) -> int:
     """Play the main job against the server at `url`; returns the exit code, 0 when every step succeeded.
 
-    `total_s` is how long all steps together may take; `stream` is written to instead of the standard output.
+    `total_s` is how long all steps together may take, `silence_s` how long nobody may answer at first, both in seconds;
+    `stream` is written to instead of the standard output.
     """
     printer = Printer(stream or sys.stdout)
     printer.title(f"The main job, played against {url}")
@@ -37,7 +42,15 @@ async def play(url: str, *, total_s: float = _TOTAL_S, stream: TextIO | None = N
         for listener in (dashboard, phone):
             stack.push_async_callback(listener.close)
         client = RestClient(http, url.rstrip("/"))
-        story = Story(client, url=url.rstrip("/"), browser=browser, dashboard=dashboard, phone=phone, printer=printer)
+        story = Story(
+            client,
+            url=url.rstrip("/"),
+            browser=browser,
+            dashboard=dashboard,
+            phone=phone,
+            printer=printer,
+            silence_s=silence_s,
+        )
         return await _run(story, printer, total_s)
 
 

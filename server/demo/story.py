@@ -28,6 +28,10 @@ from server.demo.shapes import (
 Step = tuple[str, Callable[[], Awaitable[None]]]
 
 _READY_S = 30
+_HOW_TO_START = (
+    "        Start a server in another terminal by `make run`, or say where one is: "
+    "`PORT=8100 make demo`, `orchestrator demo --url ...`."
+)
 _TERMINAL = ("status:completed", "status:failed")
 
 
@@ -49,7 +53,9 @@ class Story:
         dashboard: Listener,
         phone: Listener,
         printer: Printer,
+        silence_s: float,
     ) -> None:
+        """Take the players; `silence_s` is how long nobody at all may answer at first."""
         self._client = client
         self._url = url
         self._browser = browser
@@ -57,6 +63,7 @@ class Story:
         self._phone = phone
         self._both = (dashboard, phone)
         self._printer = printer
+        self._silence_s = silence_s
 
     def steps(self) -> Sequence[Step]:
         """Return the steps with their titles."""
@@ -77,12 +84,15 @@ class Story:
         )
 
     async def _ready(self) -> None:
-        deadline = asyncio.get_running_loop().time() + _READY_S
+        loop = asyncio.get_running_loop()
+        started, heard = loop.time(), False
         while True:
             fault, answer = await self._look_whether_ready()
             if not fault:
                 break
-            expect(asyncio.get_running_loop().time() < deadline, f"not ready within {_READY_S} s: {fault}")
+            waited, heard = loop.time() - started, heard or bool(answer)
+            expect(heard or waited < self._silence_s, f"nothing answers at {self._url}: {fault}\n{_HOW_TO_START}")
+            expect(waited < _READY_S, f"not ready within {_READY_S} s: {fault}")
             await asyncio.sleep(0.2)
         try:
             health = Health.model_validate_json(answer)

@@ -73,6 +73,19 @@ class JobRequests:
         uow.ring(RUN_TASK, job.id)
         return job
 
+    async def ensure_site(self, uow: UnitOfWork, *, tenant_id: UUID, requested_by: UUID) -> None:
+        """Queue the making of a tenant's site, unless it was asked for before (demo accounts)."""
+        # Locked, so that two processes that seed at once do not both queue it.
+        statement = select(Tenant).where(Tenant.id == tenant_id).with_for_update(key_share=True)
+        tenant = (await uow.session.scalars(statement)).one()
+        earlier = await uow.session.scalar(
+            select(ProvisioningJob.id)
+            .where(ProvisioningJob.tenant_id == tenant_id, ProvisioningJob.job_type == JobType.CREATE_SITE)
+            .limit(1)
+        )
+        if earlier is None:
+            await self.enqueue(uow, tenant, JobType.CREATE_SITE, requested_by=requested_by)
+
     async def create(self, uow: UnitOfWork, actor: Principal, *, job_type: JobType) -> JobDetailView:
         """Queue a job for the caller's tenant; for owners and admins.
 

@@ -40,11 +40,18 @@ async def test_whole_main_job_works_on_a_running_server(orchestrator: Orchestrat
     assert "\x1b" not in told
 
 
+async def test_where_nothing_answers_the_demo_says_how_to_start_a_server() -> None:
+    stream, url = io.StringIO(), f"http://127.0.0.1:{free_port()}"
+    assert await play(url, silence_s=0.3, stream=stream) == 1
+    assert f"FAILED: nothing answers at {url}" in stream.getvalue()
+    assert "make run" in stream.getvalue()
+
+
 async def test_silence_fails_the_first_step() -> None:
     stream = io.StringIO()
-    code = await play(f"http://127.0.0.1:{free_port()}", total_s=1, stream=stream)
+    code = await play(f"http://127.0.0.1:{free_port()}", total_s=0.3, stream=stream)
     assert code == 1
-    assert "FAILED: the demo may take 1 s in all" in stream.getvalue()
+    assert "FAILED: the demo may take 0.3 s in all" in stream.getvalue()
     assert stream.getvalue().endswith("The main job does NOT work: step 1 of 13 failed.\n")
 
 

