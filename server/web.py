@@ -21,6 +21,7 @@ from handlers import (
     second_factor,
     service,
     sso,
+    super_admin,
     tenant_life,
     tenants,
     webhooks,
@@ -53,6 +54,7 @@ _ALWAYS = (
     sso,
     notifications,
     events,
+    super_admin,
 )
 _DEVELOPMENT_ONLY = (sandbox, local_site)
 
