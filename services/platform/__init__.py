@@ -3,7 +3,10 @@
 from services.auth.new_passwords import NewPasswords
 from services.auth.notices import SecurityNotices
 from services.auth.tokens import TokenDesk
+from services.platform.content import PlatformContents
 from services.platform.impersonation import Impersonation
+from services.platform.plans import Plans
+from services.platform.tariffs import Tariffs
 from services.platform.tenants import PlatformTenants
 from services.platform.users import PlatformUsers
 from services.tenants.suspension import Suspension
@@ -25,5 +28,8 @@ class PlatformService:
         suspension: Suspension,
     ) -> None:
         self.users = PlatformUsers(units=units, new_passwords=new_passwords)
+        self.content = PlatformContents()
+        self.plans = Plans()
+        self.tariffs = Tariffs()
         self.tenants = PlatformTenants(suspension)
         self.impersonation = Impersonation(desk=desk, notices=notices)

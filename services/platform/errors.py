@@ -50,3 +50,11 @@ class PlanSlugTaken(DomainError):
     kind = ErrorKind.CONFLICT
     code = "ALREADY_EXISTS"
     message = "A plan with this slug already exists"
+
+
+class TrialNotRetirable(DomainError):
+    """Every new tenant begins with this plan."""
+
+    kind = ErrorKind.CONFLICT
+    code = "TRIAL_NOT_RETIRABLE"
+    message = "The plan of the trials cannot be retired"

@@ -4,6 +4,8 @@ from datetime import datetime
 from typing import Any, Literal, Self
 from uuid import UUID
 
+from pydantic import ConfigDict, Field
+
 from core.pagination import Page
 from models.tenants import Tenant
 from models.users import User
@@ -74,6 +76,55 @@ class ImpersonationView(View):
     session_id: UUID
     user_id: UUID
     tenant_id: UUID | None
+
+
+class TariffView(View):
+    """What the public pages say of a price; `price` is a text."""
+
+    model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
+
+    id: str
+    name: str
+    price: str
+    period: str = ""
+    description: str = ""
+    features: list[str] = Field(default_factory=list)
+    popular: bool = False
+    active: bool = True
+
+
+class TariffListView(View):
+    """All tariffs."""
+
+    tariffs: list[TariffView]
+
+
+class ContentPieceView(View):
+    """Content, and since when it is so."""
+
+    content: dict[str, Any]
+    updated_at: datetime
+
+
+class ContentView(ContentPieceView):
+    """The same, and by whom; None for content that nobody wrote."""
+
+    updated_by: UUID | None
+
+
+class PublicContentView(View):
+    """What the public pages need; None for what nobody has written yet."""
+
+    hero_banner: ContentPieceView | None
+    telegram_settings: ContentPieceView | None
+
+
+class ContentWrittenView(View):
+    """Content was written."""
+
+    status: Literal["ok"] = "ok"
+    key: str
+    updated_at: datetime
 
 
 class DoneView(View):
