@@ -169,6 +169,9 @@ class Router:
     def post(self, path: str, **spec: Unpack[RouteSpec]) -> Callable[[Handler], Handler]:
         return self.route("POST", path, **spec)
 
+    def put(self, path: str, **spec: Unpack[RouteSpec]) -> Callable[[Handler], Handler]:
+        return self.route("PUT", path, **spec)
+
     def patch(self, path: str, **spec: Unpack[RouteSpec]) -> Callable[[Handler], Handler]:
         return self.route("PATCH", path, **spec)
 
@@ -212,6 +215,7 @@ class Call:
             request_id=self.request[REQUEST_ID],
             ip=self.request[CLIENT_IP],
             user_agent=user_agent(self.request),
+            impersonator_id=self._actor.impersonator_id if self._actor else None,
         )
 
     async def limit(self, rule: str, key: str) -> None:

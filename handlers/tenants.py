@@ -6,10 +6,10 @@ from uuid import UUID
 from aiohttp import web
 from pydantic import BeforeValidator, EmailStr, field_validator
 
-from core import json
 from core.errors import InvalidInput
 from handlers.auth import NewPassword, PersonName, device_of, locale_of
 from handlers.envelope import Envelope, ListEnvelope, MessageEnvelope
+from handlers.free_form import read_free_form
 from handlers.rest import Access, Call, PageQuery, Router, WireModel
 from models.tenants import Role
 from services.auth import Newcomer, read_bearer
@@ -39,11 +39,6 @@ from services.unit_of_work import PlatformScope, TenantScope
 
 router = Router(tag="tenants", prefix="/api/v1")
 
-_SETTINGS_BYTES = 64 * 1024
-_SETTINGS_DEPTH = 16
-# Larger whole numbers do not survive the way through JSON in every client (RFC 8259, 6).
-_LARGEST_NUMBER = 2**53
-
 
 def role_name(value: object) -> object:
     """Return the role that a client means: any case is taken, and the third ancestor's name for an owner."""
@@ -68,23 +63,7 @@ class UpdateTenantBody(WireModel):
     def _read_settings(cls, value: object) -> object:
         if value is None:
             return {}
-        _refuse_unstorable(value, _SETTINGS_DEPTH)
-        if len(json.dumps(value)) > _SETTINGS_BYTES:
-            raise ValueError(f"must not be larger than {_SETTINGS_BYTES} bytes")
-        return value
-
-
-def _refuse_unstorable(value: object, depth: int) -> None:
-    if depth < 0:
-        raise ValueError(f"must not be nested deeper than {_SETTINGS_DEPTH} levels")
-    if isinstance(value, int | float) and abs(value) > _LARGEST_NUMBER:
-        raise ValueError("holds a number that is too large")
-    if isinstance(value, dict):
-        for item in value.values():
-            _refuse_unstorable(item, depth - 1)
-    if isinstance(value, list):
-        for item in value:
-            _refuse_unstorable(item, depth - 1)
+        return read_free_form(value)
 
 
 class InviteBody(WireModel):

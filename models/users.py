@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, func, text
+from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, false, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Identified, Timestamped, enum_column
@@ -41,7 +41,14 @@ class User(Identified, Timestamped, Base):
     employment_type: Mapped[EmploymentType | None] = mapped_column(enum_column(EmploymentType, name="employment_type"))
     is_active: Mapped[bool] = mapped_column(default=True)
     is_superuser: Mapped[bool] = mapped_column(default=False)
+    # Edits the platform's content and may do nothing else; the platform_master of contract.md 2.7.
+    is_platform_master: Mapped[bool] = mapped_column(default=False, server_default=false())
     locale: Mapped[str] = mapped_column(String(8), default="en")
+
+    @property
+    def is_platform_staff(self) -> bool:
+        """Whether this is one of the platform's own people, who may belong to no tenant at all."""
+        return self.is_superuser or self.is_platform_master
 
     @property
     def shown_email(self) -> str:
@@ -80,7 +87,14 @@ class UserSession(Identified, Base):
     """
 
     __tablename__ = "user_sessions"
-    __table_args__ = (Index("ix_user_sessions_user_id", "user_id", postgresql_where=text("revoked_at IS NULL")),)
+    __table_args__ = (
+        Index("ix_user_sessions_user_id", "user_id", postgresql_where=text("revoked_at IS NULL")),
+        Index(
+            "ix_user_sessions_impersonated_by",
+            "impersonated_by",
+            postgresql_where=text("impersonated_by IS NOT NULL"),
+        ),
+    )
 
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     tenant_id: Mapped[UUID | None] = mapped_column(ForeignKey("tenants.id", ondelete="SET NULL"))
@@ -92,6 +106,8 @@ class UserSession(Identified, Base):
     expires_at: Mapped[datetime]
     # When the user last proved who they are in this session; None if never, as when an invitation led into it.
     authenticated_at: Mapped[datetime | None]
+    # Which of the platform's people opened it in the user's name; None for the user's own.
+    impersonated_by: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     revoked_at: Mapped[datetime | None]
     revoked_reason: Mapped[str | None] = mapped_column(String(50))
     user_agent: Mapped[str | None] = mapped_column(String(255))

@@ -38,6 +38,13 @@ class TenantAccessRevoked(PermissionDenied):
     message = "You no longer belong to this tenant"
 
 
+class AccountSwitchedOff(PermissionDenied):
+    """The platform has switched the user's account off."""
+
+    code = "USER_INACTIVE"
+    message = "Your account has been switched off"
+
+
 class TokenMismatch(PermissionDenied):
     """A socket was given a token of another user or tenant."""
 
@@ -46,7 +53,8 @@ class TokenMismatch(PermissionDenied):
 
 
 _ENDINGS: dict[str, type[DomainError]] = {
-    ending.code: ending for ending in (SessionRevoked, TenantAccessRevoked, TenantSuspended, TenantDeleted)
+    ending.code: ending
+    for ending in (SessionRevoked, AccountSwitchedOff, TenantAccessRevoked, TenantSuspended, TenantDeleted)
 }
 
 

@@ -132,7 +132,8 @@ class OrchestratorNamespace(AsyncNamespace):  # type: ignore[misc]
             self._delivery.say(seat, "error", {"message": error.text})
             raise
         scope = TenantScope(require_tenant(seat.principal))
-        async with self._units(scope, trace=RequestTrace(source="socket", request_id=seat.sid)) as uow:
+        trace = RequestTrace(source="socket", request_id=seat.sid, impersonator_id=seat.principal.impersonator_id)
+        async with self._units(scope, trace=trace) as uow:
             await self._services.notifications.mark_read(uow, seat.principal, notification_id)
         self._delivery.say(seat, "notification_read_confirmed", {"notification_id": notification_id})
         return {"ok": True}

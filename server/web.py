@@ -16,11 +16,14 @@ from handlers import (
     notifications,
     phone_codes,
     phones,
+    platform_content,
     provisioning,
     sandbox,
     second_factor,
     service,
     sso,
+    super_admin,
+    super_admin_plans,
     tenant_life,
     tenants,
     webhooks,
@@ -53,6 +56,9 @@ _ALWAYS = (
     sso,
     notifications,
     events,
+    super_admin,
+    super_admin_plans,
+    platform_content,
 )
 _DEVELOPMENT_ONLY = (sandbox, local_site)
 

@@ -47,12 +47,16 @@ from server.realtime import build_sockets, follow_platform, head_check_s, open_b
 from server.settings import Settings, all_secrets, derived_key
 from services.audit import AuditService
 from services.auth import AuthService
+from services.auth.new_passwords import NewPasswords
+from services.auth.notices import SecurityNotices
 from services.auth.recognition import Recognition
+from services.auth.tokens import TokenDesk
 from services.billing import BillingService
 from services.history import HistoryService
 from services.mail import MailService
 from services.notifications import NotificationService
 from services.phones import PhoneService
+from services.platform import PlatformService
 from services.provisioning import ProvisioningService
 from services.registry import Services
 from services.sso import SsoService
@@ -279,19 +283,22 @@ def _services(
         max_owned=settings.tenants_per_owner,
         deletion_grace=timedelta(days=settings.tenant_deletion_grace_days),
     )
+    signer, breaches = token_signer(settings), _breaches(settings, http)
+    access_lifetime = timedelta(minutes=settings.access_token_expire_minutes)
+    refresh_lifetime = timedelta(days=settings.refresh_token_expire_days)
     auth = AuthService(
         units=units,
-        signer=token_signer(settings),
+        signer=signer,
         hasher=hasher,
         tenants=tenants,
         mail=mail,
         notifications=notifications,
         phones=phones,
-        breaches=_breaches(settings, http),
+        breaches=breaches,
         sealer=Sealer([derived_key(secret, "second factors") for secret in all_secrets(settings)]),
         code_hashers=[CodeHasher(secret) for secret in all_secrets(settings)],
-        access_lifetime=timedelta(minutes=settings.access_token_expire_minutes),
-        refresh_lifetime=timedelta(days=settings.refresh_token_expire_days),
+        access_lifetime=access_lifetime,
+        refresh_lifetime=refresh_lifetime,
         public_url=settings.public_base,
     )
     sso = SsoService(
@@ -299,6 +306,13 @@ def _services(
         sso_url_template=settings.sso_url_template,
         lifetime=timedelta(seconds=settings.sso_token_lifetime_s),
         development=settings.development,
+    )
+    platform = PlatformService(
+        units=units,
+        new_passwords=NewPasswords(hasher=hasher, breaches=breaches),
+        desk=TokenDesk(signer, access_lifetime=access_lifetime, refresh_lifetime=refresh_lifetime),
+        notices=SecurityNotices(mail=mail, notifications=notifications),
+        suspension=tenants.suspension,
     )
     return Services(
         audit=AuditService(),
@@ -310,6 +324,7 @@ def _services(
         notifications=notifications,
         mail=mail,
         phones=phones,
+        platform=platform,
         history=HistoryService(
             log, clock=clock, keep=timedelta(hours=settings.events_keep_hours), keep_count=settings.events_keep_count
         ),

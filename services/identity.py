@@ -13,7 +13,8 @@ class Principal:
     """A signed-in user; `tenant_id` and `role` are those of the token's tenant and go together.
 
     It holds what a token tells, so that nobody need be looked up to be recognised. A use case that needs more of the
-    person, such as a name, asks for the user.
+    person, such as a name, asks for the user. `impersonator_id` is set when one of the platform's people acts in the
+    user's name.
     """
 
     user_id: UUID
@@ -21,6 +22,7 @@ class Principal:
     tenant_id: UUID | None
     role: Role | None
     is_superuser: bool
+    impersonator_id: UUID | None = None
 
     @property
     def manages(self) -> bool:
@@ -62,6 +64,13 @@ class SuperuserRequired(PermissionDenied):
     message = "Superuser access required"
 
 
+class Impersonated(PermissionDenied):
+    """Only the user in person may do this, not whoever acts in their name."""
+
+    code = "IMPERSONATED"
+    message = "Only the user in person may do this"
+
+
 def require_tenant(actor: Principal) -> UUID:
     """Return the tenant the actor speaks for; raises NoTenantInToken."""
     if actor.tenant_id is None:
@@ -73,6 +82,12 @@ def require_permission(role: Role | None, permission: Permission) -> None:
     """Raise RoleRequired unless somebody of this role may do it."""
     if not allows(role, permission):
         raise RoleRequired(*HOLDERS[permission])
+
+
+def require_oneself(actor: Principal) -> None:
+    """Raise Impersonated if somebody acts in the user's name; for what would outlast that, or cannot be undone."""
+    if actor.impersonator_id is not None:
+        raise Impersonated
 
 
 def require_superuser(actor: Principal) -> None:

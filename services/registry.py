@@ -9,6 +9,7 @@ from services.history import HistoryService
 from services.mail import MailService
 from services.notifications import NotificationService
 from services.phones import PhoneService
+from services.platform import PlatformService
 from services.provisioning import ProvisioningService
 from services.sso import SsoService
 from services.tenants import TenantService
@@ -27,4 +28,5 @@ class Services:
     notifications: NotificationService
     mail: MailService
     phones: PhoneService
+    platform: PlatformService
     history: HistoryService

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from core.errors import PermissionDenied
 from models.users import UserSession
-from services.identity import Principal
+from services.identity import Principal, require_oneself
 from services.unit_of_work import UnitOfWork
 
 RECENT = timedelta(minutes=10)
@@ -23,7 +23,11 @@ class StepUpRequired(PermissionDenied):
 
 
 async def require_recent_authentication(uow: UnitOfWork, actor: Principal) -> None:
-    """Raise StepUpRequired unless the caller proved who they are in this session a moment ago."""
+    """Raise StepUpRequired unless the caller proved who they are in this session a moment ago.
+
+    Raises Impersonated for whoever acts in somebody's name, who can never do so.
+    """
+    require_oneself(actor)
     proved_at = await uow.session.scalar(
         select(UserSession.authenticated_at).where(
             UserSession.id == actor.session_id, UserSession.user_id == actor.user_id

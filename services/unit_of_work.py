@@ -78,12 +78,16 @@ class TaskRinger(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestTrace:
-    """Where a use case came from, for its audit entries: through which door, and who said to be there."""
+    """Where a use case came from, for its audit entries: through which door, and who said to be there.
+
+    `impersonator_id` is who really acts, when it is in the name of somebody else.
+    """
 
     source: Literal["rest", "socket", "cli", "system"] = "system"
     request_id: str | None = None
     ip: str | None = None
     user_agent: str | None = None
+    impersonator_id: UUID | None = None
 
 
 class UnitOfWork:
@@ -131,6 +135,9 @@ class UnitOfWork:
 
         Of `details` whatever bears the name of a secret is left out.
         """
+        told = dict(details or {})
+        if self._trace.impersonator_id is not None:
+            told["impersonator_id"] = str(self._trace.impersonator_id)
         self._audits.append(
             {
                 "tenant_id": tenant_id,
@@ -139,7 +146,7 @@ class UnitOfWork:
                 "action": action,
                 "subject_type": subject[0],
                 "subject_id": str(subject[1]),
-                "details": redacted(details or {}),
+                "details": redacted(told),
                 "request_id": self._trace.request_id,
                 "ip": self._trace.ip,
                 "user_agent": self._trace.user_agent,

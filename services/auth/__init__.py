@@ -125,6 +125,7 @@ class AuthService:
             tenant_id=claims.tenant_id,
             role=role,
             is_superuser=user.is_superuser,
+            impersonator_id=session.impersonated_by,
         )
 
     def recognise(self, token: str, *, now: datetime) -> tuple[Principal, datetime]:
@@ -140,6 +141,7 @@ class AuthService:
             tenant_id=claims.tenant_id,
             role=claims.role,
             is_superuser=claims.is_superuser,
+            impersonator_id=claims.impersonator_id,
         )
         return principal, claims.expires_at
 

@@ -14,7 +14,7 @@ from services.auth.errors import ChallengeRefused, WrongPassword
 from services.auth.second_factor import SecondFactors
 from services.auth.tokens import Device, TokenDesk
 from services.auth.views import ChallengeView, SessionView
-from services.identity import Principal
+from services.identity import Principal, require_oneself
 from services.tenants.members import home_of, lock_user, memberships_of
 from services.unit_of_work import PlatformScope, RequestTrace, UnitOfWork, UnitOfWorkFactory
 
@@ -71,8 +71,10 @@ class Challenges:
     ) -> None:
         """Prove who one is in the session that one has: by a code if there is a second factor, else by the password.
 
-        Raises WrongPassword, WrongCode, RateLimited, and InvalidInput when the proof that is needed was not given.
+        Raises WrongPassword, WrongCode, RateLimited, Impersonated, and InvalidInput when the proof that is needed was
+        not given.
         """
+        require_oneself(actor)
         async with self._units(_SCOPE, trace=trace) as uow:
             stored = await uow.session.scalar(select(User.hashed_password).where(User.id == actor.user_id))
             needs_code = await self._factors.confirmed(uow, actor.user_id) is not None
@@ -115,7 +117,7 @@ class Challenges:
         user = await uow.session.scalar(select(User).where(User.id == user_id, User.is_active))
         places = await memberships_of(uow, user_id)
         place = home_of(places)
-        if user is None or (place is None and not user.is_superuser):
+        if user is None or (place is None and not user.is_platform_staff):
             return ChallengeRefused()
         tokens = self._desk.open(uow, user, place, device=device)
         return SessionView.build(tokens, user, places, place)

@@ -14,7 +14,7 @@ from services.auth.endings import end_sessions
 from services.auth.errors import ResetTokenInvalid, WrongPassword
 from services.auth.new_passwords import NewPasswords
 from services.auth.notices import SecurityNotices
-from services.identity import Principal
+from services.identity import Principal, require_oneself
 from services.mail import MailService
 from services.tenants.members import lock_user
 from services.unit_of_work import PlatformScope, RequestTrace, UnitOfWork, UnitOfWorkFactory
@@ -83,7 +83,11 @@ class Passwords:
         uow.audit("password.reset", actor_id=user.id, tenant_id=None, subject=("user", user.id))
 
     async def change(self, actor: Principal, *, current: str, new: str, trace: RequestTrace | None = None) -> None:
-        """Replace the caller's password and end every other session; raises WrongPassword and PasswordBreached."""
+        """Replace the caller's password and end every other session.
+
+        Raises WrongPassword, PasswordBreached and Impersonated.
+        """
+        require_oneself(actor)
         async with self._units(_SCOPE, trace=trace) as uow:
             stored = await uow.session.scalar(select(User.hashed_password).where(User.id == actor.user_id))
         if not (await self._hasher.verify(current, stored)).matches:

@@ -8,13 +8,14 @@ from sqlalchemy import select
 from models.tenants import Invitation, Membership
 from models.users import User
 from services.auth.accounts import insert_user
+from services.auth.errors import UserInactive
 from services.auth.new_passwords import NewPasswords
 from services.auth.tokens import Device, TokenDesk
 from services.auth.views import SessionView
-from services.identity import Principal
+from services.identity import Principal, require_oneself
 from services.tenants import TenantService
 from services.tenants.errors import InvitationExpired, InvitationForAnother
-from services.tenants.members import memberships_of
+from services.tenants.members import lock_user, memberships_of
 from services.unit_of_work import PlatformScope, RequestTrace, UnitOfWork, UnitOfWorkFactory
 
 _SCOPE = PlatformScope("an invitation's token names the tenant")
@@ -75,8 +76,8 @@ class Registration:
     ) -> SessionView:
         """Take the place an invitation offers, signed in or as a new user, and open a session there.
 
-        Raises InvitationNotFound, InvitationClosed, InvitationExpired, InvitationForAnother, EmailTaken and
-        PasswordBreached.
+        Raises InvitationNotFound, InvitationClosed, InvitationExpired, InvitationForAnother, EmailTaken,
+        PasswordBreached, UserInactive and Impersonated.
         """
         hashed = await self._new_passwords.hash(guest.password) if isinstance(guest, Newcomer) else ""
         async with self._units(_SCOPE, trace=trace) as uow:
@@ -101,7 +102,12 @@ class Registration:
             )
             uow.audit("user.registered", actor_id=user.id, tenant_id=invitation.tenant_id, subject=("user", user.id))
             return user
+        require_oneself(guest)
+        # Held, so that whoever is switched off meanwhile does not get a session that nobody ends.
+        await lock_user(uow, guest.user_id)
         user = (await uow.session.scalars(select(User).where(User.id == guest.user_id))).one()
+        if not user.is_active:
+            raise UserInactive
         # A forwarded letter must not let somebody else in.
         if user.shown_email.lower() != invitation.email.lower():
             raise InvitationForAnother

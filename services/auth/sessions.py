@@ -26,7 +26,7 @@ from services.auth.errors import (
 from services.auth.notices import SecurityNotices
 from services.auth.tokens import Device, RefreshClaims, TokenDesk
 from services.auth.views import ChallengeView, MeView, SessionView, SwitchView, TokensView
-from services.identity import Principal
+from services.identity import Principal, require_oneself
 from services.standing import sessions_ended
 from services.tenants.errors import NoTenantAccess
 from services.tenants.members import home_of, lock_user, memberships_of
@@ -89,7 +89,7 @@ class Sessions:
         places = await memberships_of(uow, user.id)
         place = home_of(places)
         # The platform's own people may belong to no tenant at all.
-        if place is None and not user.is_superuser:
+        if place is None and not user.is_platform_staff:
             raise UserHasNoTenants
         challenge = await self._challenges.open_if_needed(uow, user)
         if challenge is not None:
@@ -155,8 +155,9 @@ class Sessions:
     async def switch_tenant(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID) -> SwitchView:
         """Move the caller's session to another tenant, which becomes the only default; needs a PlatformScope.
 
-        Raises NoTenantAccess and TokenRevoked.
+        Raises NoTenantAccess, TokenRevoked and Impersonated.
         """
+        require_oneself(actor)
         await lock_user(uow, actor.user_id)
         place = _place_in(await memberships_of(uow, actor.user_id), tenant_id)
         if place is None:
@@ -223,7 +224,7 @@ class Sessions:
         places = await memberships_of(uow, user.id)
         # The session's tenant may be lost meanwhile; then the user goes on in another one.
         place = _place_in(places, session.tenant_id) or home_of(places)
-        if place is None and not user.is_superuser:
+        if place is None and not user.is_platform_staff:
             raise UserHasNoTenants
         tokens = self._desk.renew(uow, session, user, place, presented_jti=claims.jti)
         if device is not None:

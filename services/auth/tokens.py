@@ -14,6 +14,9 @@ from services.unit_of_work import UnitOfWork
 
 _USER_AGENT_LENGTH = 255
 _SUPERUSER = "super_admin"
+_MASTER = "platform_master"
+# For how long one of the platform's people may act in somebody's name before they have to ask again.
+_IMPERSONATION = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,13 +29,17 @@ class Device:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessClaims:
-    """What a valid access token says; `role` is the one in the tenant when it was issued."""
+    """What a valid access token says; `role` is the one in the tenant when it was issued.
+
+    `impersonator_id` (`imp`) names whoever acts in the user's name.
+    """
 
     user_id: UUID
     session_id: UUID
     tenant_id: UUID | None
     role: Role | None
     is_superuser: bool
+    impersonator_id: UUID | None
     expires_at: datetime
 
 
@@ -80,6 +87,30 @@ class TokenDesk:
         )
         return self._issue(uow.now, session, user, place)
 
+    def impersonate(
+        self, uow: UnitOfWork, user: User, place: Membership | None, *, by: UUID, device: Device
+    ) -> tuple[UserSession, str]:
+        """Begin a session of `user` in which `by` acts; returns it and its access token, which nothing renews.
+
+        Nobody has proved to be the user, so that the session can do nothing that needs a step-up.
+        """
+        # Instances remember that a session has ended for as long as any token of their own lifetime is good.
+        lifetime = min(_IMPERSONATION, self._access_lifetime)
+        session = UserSession(
+            id=uuid4(),
+            user_id=user.id,
+            tenant_id=place.tenant_id if place else None,
+            # No refresh token with this number is ever issued.
+            current_jti=uuid4().hex,
+            created_at=uow.now,
+            last_seen_at=uow.now,
+            expires_at=uow.now + lifetime,
+            impersonated_by=by,
+        )
+        self.note_device(session, device)
+        uow.session.add(session)
+        return session, self._issue_access(uow.now, session, user, place, lifetime=lifetime)
+
     def renew(
         self, uow: UnitOfWork, session: UserSession, user: User, place: Membership | None, *, presented_jti: str
     ) -> TokensView:
@@ -98,12 +129,14 @@ class TokenDesk:
         claims = self._signer.read(_ascii(token), "access", now=now)
         # Partners of the second ancestor know the tenant's claim by its shorter name.
         tenant = claims.get("tenant_id") or claims.get("tenant")
+        impersonator = claims.get("imp")
         return AccessClaims(
             user_id=_uuid(claims["sub"]),
             session_id=_uuid(claims.get("sid")),
             tenant_id=None if tenant is None else _uuid(tenant),
             role=_role(claims.get("role")),
             is_superuser=claims.get("platform_role") == _SUPERUSER,
+            impersonator_id=None if impersonator is None else _uuid(impersonator),
             expires_at=datetime.fromtimestamp(claims["exp"], UTC),
         )
 
@@ -125,35 +158,42 @@ class TokenDesk:
         return _uuid(claims["sub"]), _uuid(claims.get("challenge"))
 
     def _issue(self, now: datetime, session: UserSession, user: User, place: Membership | None) -> TokensView:
-        tenant_id = str(place.tenant_id) if place else None
-        session_id = str(session.id)
-        access = self._signer.issue(
-            "access",
-            user.id,
-            now=now,
-            lifetime=self._access_lifetime,
-            claims={
-                "sid": session_id,
-                "tenant_id": tenant_id,
-                "tenant": tenant_id,
-                "role": place.role.value if place else None,
-                "platform_role": _SUPERUSER if user.is_superuser else None,
-            },
-        )
+        access = self._issue_access(now, session, user, place, lifetime=self._access_lifetime)
         refresh = self._signer.issue(
             "refresh",
             user.id,
             now=now,
             lifetime=self._refresh_lifetime,
-            claims={"sid": session_id, "jti": session.current_jti},
+            claims={"sid": str(session.id), "jti": session.current_jti},
         )
         return TokensView(access_token=access, refresh_token=refresh)
+
+    def _issue_access(
+        self, now: datetime, session: UserSession, user: User, place: Membership | None, *, lifetime: timedelta
+    ) -> str:
+        tenant_id = str(place.tenant_id) if place else None
+        claims = {
+            "sid": str(session.id),
+            "tenant_id": tenant_id,
+            "tenant": tenant_id,
+            "role": place.role.value if place else None,
+            "platform_role": _platform_role(user),
+        }
+        if session.impersonated_by is not None:
+            claims["imp"] = str(session.impersonated_by)
+        return self._signer.issue("access", user.id, now=now, lifetime=lifetime, claims=claims)
 
 
 def read_bearer(text: str) -> str:
     """Return the token of `Bearer <token>`, or of the bare token that some socket clients send."""
     scheme, _, rest = text.strip().partition(" ")
     return rest.strip() if scheme.lower() == "bearer" else text.strip()
+
+
+def _platform_role(user: User) -> str | None:
+    if user.is_superuser:
+        return _SUPERUSER
+    return _MASTER if user.is_platform_master else None
 
 
 def _ascii(token: str) -> str:

@@ -96,7 +96,10 @@ class RecoveryCodesView(View):
 
 
 class DeviceView(View):
-    """Where the user is signed in: `device` is what the client calls itself, `current` the session that asks."""
+    """Where the user is signed in: `device` is what the client calls itself, `current` the session that asks.
+
+    `impersonated` marks a session in which one of the platform's people acts in the user's name.
+    """
 
     id: UUID
     device: str | None
@@ -106,6 +109,7 @@ class DeviceView(View):
     last_seen_at: datetime
     expires_at: datetime
     current: bool
+    impersonated: bool
 
     @classmethod
     def of(cls, session: UserSession, *, current: bool) -> Self:
@@ -118,6 +122,7 @@ class DeviceView(View):
             last_seen_at=session.last_seen_at,
             expires_at=session.expires_at,
             current=current,
+            impersonated=session.impersonated_by is not None,
         )
 
 

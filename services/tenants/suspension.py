@@ -1,6 +1,7 @@
 """Closing a tenant to its people for a while: what an operator does about abuse, or a bill that is not paid."""
 
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import select
 
@@ -22,26 +23,29 @@ class TenantNotFound(NotFound):
 class Suspension:
     """The use cases of the platform's own people; all need a PlatformScope."""
 
-    async def suspend(self, uow: UnitOfWork, *, slug: str, reason: str) -> bool:
+    async def suspend(self, uow: UnitOfWork, *, slug: str, reason: str, actor_id: UUID | None = None) -> bool:
         """Close a tenant: its sockets end and no new ones are let in; its site and its data stay as they are.
 
-        Returns whether that changed anything. Raises TenantNotFound.
+        `actor_id` is None for the command line. Returns whether that changed anything. Raises TenantNotFound.
         """
         tenant = await self._locked(uow, slug)
         if tenant.status is TenantStatus.SUSPENDED:
             return False
         former, tenant.status, tenant.updated_at = tenant.status, TenantStatus.SUSPENDED, uow.now
-        self._audit(uow, _SUSPENDED, tenant, {"reason": reason, "from": former.value})
+        self._audit(uow, _SUSPENDED, tenant, {"reason": reason, "from": former.value}, actor_id)
         uow.record(tenant_closed(tenant.id))
         return True
 
-    async def reinstate(self, uow: UnitOfWork, *, slug: str) -> bool:
+    async def reinstate(
+        self, uow: UnitOfWork, *, slug: str, reason: str | None = None, actor_id: UUID | None = None
+    ) -> bool:
         """Open a suspended tenant again; returns whether that changed anything. Raises TenantNotFound."""
         tenant = await self._locked(uow, slug)
         if tenant.status is not TenantStatus.SUSPENDED:
             return False
         tenant.status, tenant.updated_at = await self._status_to_be(uow, tenant), uow.now
-        self._audit(uow, "tenant.reinstated", tenant, {"to": tenant.status.value})
+        details = {"to": tenant.status.value} if reason is None else {"to": tenant.status.value, "reason": reason}
+        self._audit(uow, "tenant.reinstated", tenant, details, actor_id)
         return True
 
     async def _status_to_be(self, uow: UnitOfWork, tenant: Tenant) -> TenantStatus:
@@ -65,5 +69,7 @@ class Suspension:
             raise TenantNotFound
         return tenant
 
-    def _audit(self, uow: UnitOfWork, action: str, tenant: Tenant, details: dict[str, Any]) -> None:
-        uow.audit(action, actor_id=None, tenant_id=tenant.id, subject=("tenant", tenant.id), details=details)
+    def _audit(
+        self, uow: UnitOfWork, action: str, tenant: Tenant, details: dict[str, Any], actor_id: UUID | None
+    ) -> None:
+        uow.audit(action, actor_id=actor_id, tenant_id=tenant.id, subject=("tenant", tenant.id), details=details)

@@ -70,6 +70,7 @@ async def test_devices_are_listed_with_the_one_that_asks(company: RegisterCompan
     newest, oldest = answer["data"]
     assert set(newest) == {
         "id", "device", "ip", "tenant_id", "created_at", "last_seen_at", "expires_at", "current",
+        "impersonated",
     }  # fmt: skip
     assert (newest["id"], newest["device"], newest["current"]) == (session_id(phone), "Phone/1.0", True)
     assert (oldest["id"], oldest["current"]) == (session_id(desk), False)

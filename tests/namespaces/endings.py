@@ -3,19 +3,20 @@
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, ClassVar, Literal
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import jwt
+from sqlalchemy import select
 
 from core.tokens import new_opaque_token, token_hash
 from models.tenants import Tenant
-from models.users import OneTimeToken, TokenPurpose
+from models.users import OneTimeToken, TokenPurpose, User, UserSession
 from namespaces.seats import Seat
 from realtime.rooms import managers_room
 from services.events import DomainEvent
 from services.identity import Principal
 from services.standing import Standing
-from services.unit_of_work import PlatformScope, TenantScope
+from services.unit_of_work import PlatformScope, TenantScope, UnitOfWork
 from tests.namespaces.wire import Wire
 from tests.support.people import Person, address, request
 from tests.support.running import Orchestrator
@@ -122,6 +123,30 @@ async def delete(_: Orchestrator, owner: Person, __: Person) -> None:
     assert status == 200, answer
 
 
+async def deactivate(server: Orchestrator, _: Person, guest: Person) -> None:
+    async with server.units(PLATFORM) as uow:
+        await server.services.platform.users.deactivate(
+            uow, await superuser(uow), user_id=guest.user_id, reason="a test"
+        )
+
+
+async def superuser(uow: UnitOfWork) -> Principal:
+    """Return the superuser of the seed, who has just proved who they are."""
+    user = (await uow.session.scalars(select(User).where(User.has_email("admin@example.com")))).one()
+    session = UserSession(
+        id=uuid4(),
+        user_id=user.id,
+        current_jti=uuid4().hex,
+        last_seen_at=uow.now,
+        expires_at=uow.now + timedelta(hours=1),
+        authenticated_at=uow.now,
+    )
+    uow.session.add(session)
+    # The use case that follows looks it up by a statement of its own.
+    await uow.session.flush()
+    return Principal(user_id=user.id, session_id=session.id, tenant_id=None, role=None, is_superuser=True)
+
+
 async def change_role(owner: Person, guest: Person, role: str) -> None:
     status, answer = await owner.patch(f"tenants/{owner.tenant_id}/users/{guest.user_id}", {"role": role})
     assert status == 200, answer
@@ -134,6 +159,7 @@ ENDINGS: dict[str, tuple[Deed, str, str]] = {
     "removal": (remove, "TENANT_ACCESS_REVOKED", "PERMISSION_DENIED"),
     "leaving": (leave, "TENANT_ACCESS_REVOKED", "PERMISSION_DENIED"),
     "deletion": (delete, "TENANT_DELETED", "TENANT_DELETED"),
+    "deactivation": (deactivate, "USER_INACTIVE", "TOKEN_REVOKED"),
     "suspension": (suspend, "TENANT_SUSPENDED", "TENANT_SUSPENDED"),
 }
 

@@ -10,6 +10,7 @@ import pytest
 from models.events import PLATFORM as PLATFORM_STREAM
 from realtime.log import NumberedEvent
 from realtime.rooms import managers_room
+from services.auth import Device
 from services.events import DomainEvent
 from services.standing import sessions_ended
 from tests.namespaces.conftest import sign_in
@@ -26,6 +27,7 @@ from tests.namespaces.endings import (
     revoked,
     seat_of,
     standing_of,
+    superuser,
     suspend,
     tell_managers,
 )
@@ -70,6 +72,30 @@ class TestRevocation:
             for wire in others:
                 assert await wire.say("ping") == {"ok": True}
         for wire in victims + others:
+            await wire.drop()
+
+    async def test_whoever_acts_in_somebodys_name_is_put_out_when_they_end_it(
+        self, instances: list[Orchestrator], guest: Person
+    ) -> None:
+        server = instances[0]
+        async with server.units(PLATFORM) as uow:
+            seen = await server.services.platform.impersonation.begin(
+                uow,
+                await superuser(uow),
+                user_id=guest.user_id,
+                reason="a test",
+                tenant_id=guest.tenant_id,
+                device=Device(),
+            )
+        acting = await enter_all(instances, guest, "/", "/notifications", token=seen.access_token)
+        assert all(wire.of("connected")[0][0]["user_id"] == str(guest.user_id) for wire in acting)
+        own = await enter_all(instances, guest)
+        status, answer = await guest.delete(f"auth/sessions/{seen.session_id}")
+        assert status == 200, answer
+        await until(lambda: all(revoked(wire) for wire in acting), PROMISE_S)
+        assert {revoked(wire) for wire in acting} == {"SESSION_REVOKED"}
+        assert [await wire.say("ping") for wire in own] == [{"ok": True}] * len(own)
+        for wire in acting + own:
             await wire.drop()
 
     async def test_a_stock_client_stays_away(self, instances: list[Orchestrator], guest: Person) -> None:
