@@ -76,6 +76,10 @@ def _operation(endpoint: Endpoint, refs: dict[tuple[Any, str], Json]) -> Json:
             "required": endpoint.body_required,
             "content": {"application/json": {"schema": refs[endpoint.body, "validation"]}},
         }
+    if endpoint.takes_file:
+        file = {"type": "string", "contentMediaType": "application/octet-stream"}
+        form = {"type": "object", "properties": {"file": file}, "required": ["file"]}
+        operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
     return operation
 
 

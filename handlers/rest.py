@@ -86,6 +86,7 @@ class Endpoint:
     alias_of: str | None = None
     content_type: str = "application/json"
     also: Mapping[int, type[BaseModel]] = field(default_factory=dict)
+    takes_file: bool = False
 
     @property
     def summary(self) -> str:
@@ -104,6 +105,7 @@ class RouteSpec(TypedDict, total=False):
     body_required: bool
     content_type: str
     also: Mapping[int, type[BaseModel]]
+    takes_file: bool
 
 
 @dataclass(slots=True)
@@ -128,12 +130,14 @@ class Router:
         body_required: bool = True,
         content_type: str = "application/json",
         also: Mapping[int, type[BaseModel]] | None = None,
+        takes_file: bool = False,
     ) -> Callable[[Handler], Handler]:
         """Declare an endpoint.
 
         `answer` is the model of the body; `aliases` are further paths, whole, for released clients; `rule` names a
         field of `RateRules`, counted by address; `body_required=False` lets an absent body stand for an empty object;
-        `also` names the models of further answers by their status, where one path serves two families of clients.
+        `also` names the models of further answers by their status, where one path serves two families of clients;
+        `takes_file` describes a form with one field `file`, which the handler reads itself.
         """
 
         def declare(handler: Handler) -> Handler:
@@ -157,6 +161,7 @@ class Router:
                         alias_of=None if place == self.prefix + path else self.prefix + path,
                         content_type=content_type,
                         also=also or {},
+                        takes_file=takes_file,
                     )
                 )
             return handler

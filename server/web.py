@@ -17,6 +17,7 @@ from handlers import (
     phone_codes,
     phones,
     platform_content,
+    platform_uploads,
     provisioning,
     sandbox,
     second_factor,
@@ -59,6 +60,7 @@ _ALWAYS = (
     super_admin,
     super_admin_plans,
     platform_content,
+    platform_uploads,
 )
 _DEVELOPMENT_ONLY = (sandbox, local_site)
 

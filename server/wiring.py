@@ -31,6 +31,7 @@ from providers.mail.outbox import OutboxTransport
 from providers.mail.smtp import SmtpTransport
 from providers.provisioning.driver import RecipeDriver
 from providers.provisioning.recipe import load_recipe
+from providers.uploads import UploadFolder
 from realtime.bus import Bus, Deaf, RedisBus
 from realtime.cancellation import keep_cancellations
 from realtime.exchange import Bell, Exchange
@@ -313,6 +314,7 @@ def _services(
         desk=TokenDesk(signer, access_lifetime=access_lifetime, refresh_lifetime=refresh_lifetime),
         notices=SecurityNotices(mail=mail, notifications=notifications),
         suspension=tenants.suspension,
+        folder=UploadFolder(settings.data_dir / "uploads"),
     )
     return Services(
         audit=AuditService(),

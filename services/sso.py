@@ -13,7 +13,7 @@ from core.tokens import new_opaque_token, token_hash
 from models.sso import SsoToken
 from models.tenants import Membership, Tenant
 from models.users import User
-from services.identity import Principal, require_permission, require_tenant
+from services.identity import Principal, require_oneself, require_permission, require_tenant
 from services.permissions import HOLDERS, Permission
 from services.unit_of_work import PlatformScope, UnitOfWork, UnitOfWorkFactory
 
@@ -122,6 +122,8 @@ class SsoService:
         """Issue a token that lets the caller enter the site of their token's tenant once. Raises SiteNotProvisioned."""
         tenant_id = require_tenant(actor)
         require_permission(actor.role, Permission.SITE_ENTER)
+        # A sign-in at the site knows nothing of who really acts, and lasts.
+        require_oneself(actor)
         tenant = (await uow.session.scalars(select(Tenant).where(Tenant.id == tenant_id))).one()
         site = self._site_of(tenant)
         token = new_opaque_token()

@@ -1,5 +1,6 @@
 """The platform: what its own people do about everybody's accounts and tenants."""
 
+from providers.uploads import UploadFolder
 from services.auth.new_passwords import NewPasswords
 from services.auth.notices import SecurityNotices
 from services.auth.tokens import TokenDesk
@@ -8,6 +9,7 @@ from services.platform.impersonation import Impersonation
 from services.platform.plans import Plans
 from services.platform.tariffs import Tariffs
 from services.platform.tenants import PlatformTenants
+from services.platform.uploads import Uploads
 from services.platform.users import PlatformUsers
 from services.tenants.suspension import Suspension
 from services.unit_of_work import UnitOfWorkFactory
@@ -26,10 +28,12 @@ class PlatformService:
         desk: TokenDesk,
         notices: SecurityNotices,
         suspension: Suspension,
+        folder: UploadFolder,
     ) -> None:
         self.users = PlatformUsers(units=units, new_passwords=new_passwords)
         self.content = PlatformContents()
         self.plans = Plans()
         self.tariffs = Tariffs()
         self.tenants = PlatformTenants(suspension)
+        self.uploads = Uploads(units=units, folder=folder)
         self.impersonation = Impersonation(desk=desk, notices=notices)

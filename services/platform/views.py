@@ -127,6 +127,15 @@ class ContentWrittenView(View):
     updated_at: datetime
 
 
+class UploadView(View):
+    """A file that is kept: `url` is a path on this server, `filename` what the sender calls it, `size` in bytes."""
+
+    url: str
+    filename: str
+    size: int
+    type: str
+
+
 class DoneView(View):
     """The second ancestor's way to say that a deed is done."""
 

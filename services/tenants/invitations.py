@@ -10,7 +10,7 @@ from core.pagination import Page, PageRequest
 from core.tokens import new_opaque_token, token_hash
 from models.tenants import Invitation, InvitationState, Membership, Role, Tenant
 from models.users import User
-from services.identity import Principal
+from services.identity import Principal, require_oneself
 from services.mail import MailService
 from services.permissions import Permission
 from services.tenants.errors import (
@@ -40,9 +40,11 @@ class Invitations:
         """Offer a place; for owners and admins. Needs a PlatformScope, for a user's default may be elsewhere.
 
         Inviting an address again renews its invitation, whose earlier token is void.
-        Raises AlreadyMember and OwnerRoleNotGrantable.
+        Raises AlreadyMember, OwnerRoleNotGrantable and Impersonated.
         """
         host = await membership_of(uow, actor, tenant_id, Permission.MEMBERS_INVITE)
+        # A place that is given away outlasts whoever acts in somebody's name.
+        require_oneself(actor)
         if role is Role.OWNER:
             raise OwnerRoleNotGrantable
         user = await uow.session.scalar(select(User).where(User.has_email(email)))

@@ -10,7 +10,7 @@ from sqlalchemy.orm import joinedload
 from core.pagination import Page, PageRequest
 from models.tenants import Membership, Role
 from models.users import User
-from services.identity import Principal, require_permission
+from services.identity import Principal, require_oneself, require_permission
 from services.permissions import Permission
 from services.standing import place_changed
 from services.tenants.errors import (
@@ -124,9 +124,10 @@ class Members:
     ) -> None:
         """Give a member another role; for owners only. Where there are several owners, one may demote another.
 
-        Raises MemberNotFound, OwnerRoleFixed, OwnerRoleNotGrantable and LastOwner.
+        Raises MemberNotFound, OwnerRoleFixed, OwnerRoleNotGrantable, LastOwner and Impersonated.
         """
         await membership_of(uow, actor, tenant_id, Permission.MEMBERS_CHANGE_ROLE)
+        require_oneself(actor)
         await hold_places(uow, tenant_id)
         membership = await self._locked(uow, tenant_id, user_id)
         if membership.role is Role.OWNER and not await has_other_owner(uow, tenant_id, user_id):

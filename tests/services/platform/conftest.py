@@ -9,6 +9,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models.users import User
+from providers.uploads import UploadFolder
 from services.auth.new_passwords import NewPasswords
 from services.auth.notices import SecurityNotices
 from services.auth.tokens import TokenDesk
@@ -55,6 +56,7 @@ def platform(engine: AsyncEngine, orchestrator: Orchestrator, tmp_path: Path) ->
         desk=TokenDesk(identity.signer, access_lifetime=ACCESS, refresh_lifetime=REFRESH),
         notices=SecurityNotices(mail=identity.mail, notifications=NotificationService()),
         suspension=identity.tenants.suspension,
+        folder=UploadFolder(tmp_path / "uploads"),
     )
     yield Platform(identity, service)
     identity.hasher.close()

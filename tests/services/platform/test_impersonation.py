@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from models.audit import AuditEntry
 from models.notifications import Notification
+from models.tenants import Role
 from models.users import UserSession
 from services.auth.errors import TokenExpired, TokenRevoked
 from services.auth.views import SessionView
@@ -19,6 +20,7 @@ from services.tenants.errors import NoTenantAccess
 from services.unit_of_work import RequestTrace
 from tests.services.platform.conftest import Platform
 from tests.support.identity import DEVICE, PASSWORD, PLATFORM, claims_of, tenant_of
+from tests.support.running import Orchestrator
 
 
 async def impersonate(
@@ -66,7 +68,9 @@ async def test_the_user_is_told_sees_the_session_and_ends_it(platform: Platform)
 
 
 @pytest.mark.embedded
-async def test_what_is_dangerous_or_lasts_needs_the_user_in_person(platform: Platform) -> None:
+async def test_what_is_dangerous_or_lasts_needs_the_user_in_person(
+    platform: Platform, orchestrator: Orchestrator
+) -> None:
     identity = platform.identity
     actor, _ = await platform.superuser()
     view = await identity.sign_up()
@@ -85,6 +89,13 @@ async def test_what_is_dangerous_or_lasts_needs_the_user_in_person(platform: Pla
         # It would answer with a refresh token.
         with pytest.raises(Impersonated):
             await auth.sessions.switch_tenant(uow, acting, tenant_id=tenant_of(view))
+        # What is given away outlasts the quarter of an hour.
+        with pytest.raises(Impersonated):
+            await identity.tenants.invitations.invite(
+                uow, acting, tenant_id=tenant_of(view), email="friend@example.org", role=Role.ADMIN
+            )
+        with pytest.raises(Impersonated):
+            await orchestrator.services.sso.issue(uow, acting)
 
 
 @pytest.mark.embedded
