@@ -22,8 +22,10 @@ from tests.support.stores import StoreMissing, Stores, cluster_stores, free_port
 # `--hypothesis-profile=thorough`: for nights, not for every run.
 hypothesis.settings.register_profile("thorough", max_examples=10_000)
 
+QUICK_RECIPE = Path(__file__).parent / "support" / "quick_recipe.yml"
+
 # Fixtures that tests in several folders ask for, and that are a subject of their own.
-pytest_plugins = ("tests.support.node",)
+pytest_plugins = ("tests.support.node", "tests.support.sited")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -106,6 +108,8 @@ def settings(stores: Stores, data_dir: Path) -> Settings:
         provisioning_queue_name=f"test.provisioning.{unique}",
         tasks_queue_name=f"test.tasks.{unique}",
         log_level="WARNING",
+        # Tests that are about sites ask for `site_orchestrator` (tests/support/sited.py).
+        provisioning_recipe=QUICK_RECIPE,
         # What a password costs to check is proved in tests/core; a suite that registers thousands would do little else.
         password_hash_memory_kib=64,
         password_hash_rounds=1,

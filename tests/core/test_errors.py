@@ -33,7 +33,7 @@ def test_an_error_may_say_more() -> None:
     assert (error.text, error.details, error.retry_after_s) == ("Slow down", {"rule": "auth"}, 7)
 
 
-@pytest.mark.parametrize("error", sorted(set(every_error()), key=str))
+@pytest.mark.parametrize("error", sorted(set(every_error()), key=str), ids=str)
 def test_every_known_error_has_a_code_for_machines_and_a_text_for_people(error: type[DomainError]) -> None:
     assert re.fullmatch(r"[A-Z][A-Z_]*", error.code)
     assert error.message.strip()

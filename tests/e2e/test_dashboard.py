@@ -25,6 +25,11 @@ BADGE = "https://cdn.redoc.ly/redoc/logo-mini.svg"
 
 
 @pytest.fixture
+def orchestrator(site_orchestrator: Orchestrator) -> Orchestrator:
+    return site_orchestrator
+
+
+@pytest.fixture
 async def browser(tmp_path: Path) -> AsyncIterator[Window]:
     async with window(tmp_path) as opened:
         yield opened

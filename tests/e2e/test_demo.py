@@ -21,6 +21,11 @@ from tests.support.stores import free_port
 _STEPS = 13
 
 
+@pytest.fixture
+def orchestrator(site_orchestrator: Orchestrator) -> Orchestrator:
+    return site_orchestrator
+
+
 class Terminal(io.StringIO):
     """A stream that says it is a terminal."""
 

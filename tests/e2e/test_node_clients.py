@@ -33,9 +33,9 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-async def story(node: Node, orchestrator: Orchestrator) -> Story:
+async def story(node: Node, site_orchestrator: Orchestrator) -> Story:
     """Play the story once; every test below looks at another side of it."""
-    return Story(await node.play(SCRIPT, orchestrator.url))
+    return Story(await node.play(SCRIPT, site_orchestrator.url))
 
 
 @pytest.mark.parametrize("socket", ALL)

@@ -5,14 +5,22 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
+import pytest
+
 from tests.handlers.provisioned import colleague, settled, with_site
 from tests.support.people import Person, RegisterCompany
+from tests.support.running import Orchestrator
 
 JOB_KEYS = {
     "id", "tenant_id", "status", "job_type", "progress", "message", "error", "started_at", "completed_at", "created_at",
     "type", "state", "result", "error_message", "metadata",
 }  # fmt: skip
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+
+
+@pytest.fixture
+def orchestrator(site_orchestrator: Orchestrator) -> Orchestrator:
+    return site_orchestrator
 
 
 def error(code: str, text: str) -> dict[str, Any]:

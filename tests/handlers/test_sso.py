@@ -26,6 +26,11 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml"}
 REFUSED = {"success": False, "error": "Invalid or expired SSO token", "redirect": "/login"}
 
 
+@pytest.fixture
+def orchestrator(site_orchestrator: Orchestrator) -> Orchestrator:
+    return site_orchestrator
+
+
 async def issue(person: Person, path: str = "sso/erpnext/token") -> dict[str, Any]:
     status, answer = await person.post(path)
     assert status == 200, answer
