@@ -18,7 +18,7 @@ from tests.namespaces.test_delivery import payment, record
 from tests.support.running import Orchestrator
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.embedded, pytest.mark.slow]
 
 # The only thing a vendored library tries to fetch from elsewhere (web/vendor/README.md).
 BADGE = "https://cdn.redoc.ly/redoc/logo-mini.svg"

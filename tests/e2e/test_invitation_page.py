@@ -12,7 +12,7 @@ from tests.support.identity import letter_in
 from tests.support.people import Person, RegisterCompany, address, request
 from tests.support.running import Orchestrator
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.embedded, pytest.mark.slow]
 
 MESSAGE = "document.getElementById('message').textContent"
 OFFER = "document.getElementById('offer').textContent"

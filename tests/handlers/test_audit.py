@@ -12,6 +12,9 @@ from services.unit_of_work import PlatformScope
 from tests.support.people import Person, RegisterCompany, address, request
 from tests.support.running import Orchestrator
 
+# What is said on the wire is the same in both deployments.
+pytestmark = pytest.mark.embedded
+
 
 async def listed(person: Person, path: str = "audit", **params: str) -> list[dict[str, Any]]:
     status, answer = await person.get(path, params=params)

@@ -15,6 +15,9 @@ from tests.support.identity import letter_in, token_in
 from tests.support.people import Answer, RegisterCompany, address, request
 from tests.support.running import Orchestrator
 
+# What is said on the wire is the same in both deployments.
+pytestmark = pytest.mark.embedded
+
 USER_KEYS = {
     "id", "email", "full_name", "is_active", "is_superuser", "default_tenant_id", "created_at", "updated_at",
 }  # fmt: skip

@@ -7,6 +7,9 @@ from aiohttp import ClientSession
 
 from tests.support.people import Person, RegisterCompany, address
 
+# What is said on the wire is the same in both deployments.
+pytestmark = pytest.mark.embedded
+
 ORIGIN = "http://localhost:3000"
 STRANGER = "https://evil.example.org"
 

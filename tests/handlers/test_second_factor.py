@@ -4,9 +4,13 @@ from datetime import timedelta
 from typing import Any
 
 import pyotp
+import pytest
 
 from tests.support.people import Person, RegisterCompany, address, request
 from tests.support.running import Orchestrator
+
+# What is said on the wire is the same in both deployments.
+pytestmark = pytest.mark.embedded
 
 
 def code_of(secret: str, orchestrator: Orchestrator, *, later_s: int = 0) -> str:

@@ -20,6 +20,9 @@ from tests.support.listeners import Listener
 from tests.support.people import Person, RegisterCompany, address, request
 from tests.support.running import Orchestrator
 
+# What is said on the wire is the same in both deployments.
+pytestmark = pytest.mark.embedded
+
 PLATFORM = PlatformScope("a test looks at everything")
 
 

@@ -10,6 +10,9 @@ from tests.support.identity import letter_in, token_in
 from tests.support.people import Answer, Person, RegisterCompany, address, request
 from tests.support.running import Orchestrator
 
+# What is said on the wire is the same in both deployments.
+pytestmark = pytest.mark.embedded
+
 DETAIL_KEYS = {
     "id", "name", "slug", "status", "erpnext_site_url", "created_at", "updated_at", "settings", "role", "is_default",
 }  # fmt: skip
