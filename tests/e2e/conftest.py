@@ -1,32 +1,18 @@
 """Whole deployments made of real processes."""
 
-import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Fleet, fleet
+from tests.support.processes import Fleet, cluster_environment, fleet
 from tests.support.stores import Stores, own_database
 
 
 @pytest.fixture
 async def cluster(stores: Stores, tmp_path: Path) -> AsyncIterator[Fleet]:
     """A fleet on PostgreSQL, Redis and RabbitMQ, with a database and queues of its own; nothing runs yet."""
-    unique = secrets.token_hex(4)
     with own_database(stores.database_url, "fleet") as database_url:
-        environment = {
-            "ENVIRONMENT": "test",
-            "DATABASE_URL": database_url,
-            "REDIS_URL": stores.redis_url,
-            "RABBITMQ_URL": stores.rabbitmq_url,
-            "SECRET_KEY": secrets.token_hex(32),
-            "DATA_DIR": str(tmp_path / "data"),
-            "PROVISIONING_QUEUE_NAME": f"test.fleet.{unique}",
-            "TASKS_QUEUE_NAME": f"test.fleet.tasks.{unique}",
-            "RATE_AUTH_PER_IP": "off",
-            "RATE_USER_TOTAL": "off",
-            "LOG_LEVEL": "INFO",
-        }
+        environment = cluster_environment(stores, database_url, tmp_path)
         async with fleet(environment, tmp_path) as ships:
             yield ships

@@ -33,16 +33,8 @@ class Market:
 
 async def open_market(stack: AsyncExitStack, settings: Settings, engine: AsyncEngine, folder: Path) -> Market:
     """Start two servers beside the shared one."""
-    clock = SystemClock()
-    harnesses: dict[str, Any] = {
-        name: await stack.enter_async_context(open_harness(name, clock)) for name in sorted(STALLS)
-    }
-    stripe = await stack.enter_async_context(FakeStripe())
-    harnesses["stripe"] = StripeHarness(stripe)
-    stack.push_async_callback(harnesses["stripe"].close)
-    authorities = folder / "paypal.pem"
-    authorities.write_bytes(paypal_ca.roots())
-    own = settings.model_copy(update={**_keys(harnesses), "paypal_ca_file": str(authorities)})
+    harnesses = await open_harnesses(stack)
+    own = settings.model_copy(update=keys(harnesses, folder))
     instances = [
         await start(stack, own.model_copy(update={"port": free_port(), **_queues(settings, place)}), engine)
         for place in range(2)
@@ -50,7 +42,22 @@ async def open_market(stack: AsyncExitStack, settings: Settings, engine: AsyncEn
     return Market(instances, harnesses)
 
 
-def _keys(harnesses: dict[str, Any]) -> dict[str, Any]:
+async def open_harnesses(stack: AsyncExitStack) -> dict[str, Any]:
+    """Open the other side of every provider that is reached over the network, on the machine's clock."""
+    clock = SystemClock()
+    harnesses: dict[str, Any] = {
+        name: await stack.enter_async_context(open_harness(name, clock)) for name in sorted(STALLS)
+    }
+    stripe = await stack.enter_async_context(FakeStripe())
+    harnesses["stripe"] = StripeHarness(stripe)
+    stack.push_async_callback(harnesses["stripe"].close)
+    return harnesses
+
+
+def keys(harnesses: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the settings that make a server sell by the fakes; `folder` gets the file that one of them names."""
+    authorities = folder / "paypal.pem"
+    authorities.write_bytes(paypal_ca.roots())
     base = {name: harness.fake.base_url for name, harness in harnesses.items()}
     return {
         "stripe_secret_key": SecretStr(harnesses["stripe"].fake.secret_key),
@@ -62,6 +69,7 @@ def _keys(harnesses: dict[str, Any]) -> dict[str, Any]:
         "paypal_client_id": paypal_api.CLIENT_ID,
         "paypal_client_secret": SecretStr(paypal_api.CLIENT_SECRET),
         "paypal_webhook_id": paypal_api.WEBHOOK_ID,
+        "paypal_ca_file": str(authorities),
         "paypal_api_base": base["paypal"],
         "btcpay_host": base["btcpay"],
         "btcpay_api_key": SecretStr(btcpay_api.API_KEY),

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from aiohttp import ClientError, ClientSession
 
-from tests.support.stores import free_port
+from tests.support.stores import Stores, free_port
 
 _PATIENCE_S = 45.0
 _LOG_TAIL = 4000
@@ -126,3 +127,21 @@ async def fleet(environment: Mapping[str, str], folder: Path) -> AsyncIterator[F
         ships = Fleet(environment, folder)
         stack.push_async_callback(ships.end)
         yield ships
+
+
+def cluster_environment(stores: Stores, database_url: str, folder: Path) -> dict[str, str]:
+    """Return what processes of one deployment share: a database, the other servers, and queues of its own."""
+    unique = secrets.token_hex(4)
+    return {
+        "ENVIRONMENT": "test",
+        "DATABASE_URL": database_url,
+        "REDIS_URL": stores.redis_url,
+        "RABBITMQ_URL": stores.rabbitmq_url,
+        "SECRET_KEY": secrets.token_hex(32),
+        "DATA_DIR": str(folder / "data"),
+        "PROVISIONING_QUEUE_NAME": f"test.fleet.{unique}",
+        "TASKS_QUEUE_NAME": f"test.fleet.tasks.{unique}",
+        "RATE_AUTH_PER_IP": "off",
+        "RATE_USER_TOTAL": "off",
+        "LOG_LEVEL": "INFO",
+    }
