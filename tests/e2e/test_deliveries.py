@@ -14,7 +14,8 @@ from tests.support.billing import eventually
 from tests.support.listeners import Listener
 from tests.support.processes import Process
 from tests.support.running import Running
-from tests.support.sellers import ONE_PAYMENT, PROVIDERS, Buyer, Sellers, open_sellers
+from tests.support.sellers import ONE_PAYMENT, Buyer, Sellers, open_sellers
+from tests.support.stalls import ALL_PROVIDERS
 from tests.support.stores import Stores
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -54,7 +55,7 @@ async def knock(stand: Stand, buyer: Buyer, url: str, times: int) -> Counter[int
         return Counter([await stand.sellers.deliver(http, url, buyer.provider, delivery) for _ in range(times)])
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", ALL_PROVIDERS)
 async def test_a_thousand_deliveries_are_one_payment(stand: Stand, http: ClientSession, provider: str) -> None:
     sellers, (one, two) = stand.sellers, stand.webs
     buyer = await sellers.buyer(http, one.url, provider)

@@ -16,12 +16,12 @@ from pydantic import SecretStr
 
 from core.clock import SystemClock
 from providers.payments import CheckoutCreated
-from providers.payments.sandbox import SandboxProvider, paid_event
-from tests.providers.payments.harness import Delivery, SandboxHarness
+from providers.payments.sandbox import SandboxProvider
+from tests.providers.payments.harness import Delivery
 from tests.support.market import keys, open_harnesses
 from tests.support.people import Person, address, company_factory
 from tests.support.processes import Fleet, cluster_environment, fleet
-from tests.support.stalls import STALLS
+from tests.support.stalls import LiveSandbox
 from tests.support.stores import Stores, own_database
 
 # What `Sellers.books` says after one payment that took effect once.
@@ -35,8 +35,6 @@ ONE_PAYMENT = {
     "activated": 1,
     "status": "active",
 }
-PROVIDERS = ("stripe", *STALLS, "sandbox")
-
 _QUICK_RECIPE = Path(__file__).parent / "quick_recipe.yml"
 # What a purchase may lead to, each counted or told in full, so that a doubled effect of any kind is seen.
 _BOOKS = """
@@ -52,17 +50,6 @@ _BOOKS = """
         status, current_period_start, current_period_end
     FROM subscriptions WHERE tenant_id = $1
 """
-
-
-class _LiveSandbox(SandboxHarness):
-    """The sandbox of a running deployment: anybody with its secret is its other side."""
-
-    def __init__(self, secret: str) -> None:
-        super().__init__()
-        self.sandbox = self.provider = SandboxProvider(secret, "http://localhost", clock=SystemClock())
-
-    def paid(self, created: CheckoutCreated) -> list[bytes]:
-        return [paid_event(self.open(created), at=datetime.now(UTC))]
 
 
 @dataclass(slots=True)
@@ -144,7 +131,8 @@ async def open_sellers(stores: Stores, folder: Path) -> AsyncIterator[Sellers]:
             "RATE_WEBHOOKS_PER_IP": "1000000/minute",
             "LOG_LEVEL": "WARNING",
         }
-        harnesses["sandbox"] = _LiveSandbox(environment["SECRET_KEY"])
+        sandbox = SandboxProvider(environment["SECRET_KEY"], "http://localhost", clock=SystemClock())
+        harnesses["sandbox"] = LiveSandbox(sandbox, SystemClock())
         stack.push_async_callback(_delete_queues, environment)
         ships = await stack.enter_async_context(fleet(environment, folder))
         sellers = Sellers(ships, environment, harnesses)

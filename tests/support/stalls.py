@@ -1,12 +1,13 @@
-"""Providers without subscriptions beside a till: each with its fake, on the till's own clock."""
+"""Providers beside a till: each with its fake, on the till's own clock."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from providers.payments import CheckoutCreated, Reading, read_event
+from providers.payments.sandbox import SandboxProvider, declined_event, expired_event, paid_event
 from services.billing.views import CheckoutView
 from services.unit_of_work import RequestTrace
 from tests.fakes.btcpay_api import FakeBtcPay
@@ -14,6 +15,7 @@ from tests.fakes.coinbase_business_api import FakeBusiness
 from tests.fakes.coinbase_commerce_api import FakeCommerce
 from tests.fakes.liqpay_api import FakeLiqPay
 from tests.fakes.paypal_api import FakePayPal
+from tests.providers.payments.harness import Delivery, SandboxHarness, StripeHarness
 from tests.providers.payments.harness_one_time import (
     BtcPayHarness,
     BusinessHarness,
@@ -32,10 +34,29 @@ STALLS: dict[str, tuple[Any, Any]] = {
     "coinbase_commerce": (FakeCommerce, CommerceHarness),
     "coinbase_business": (FakeBusiness, BusinessHarness),
 }
+ALL_PROVIDERS = ("stripe", *STALLS, "sandbox")
 
 
 class _Clock(Protocol):
-    def now(self) -> Any: ...
+    def now(self) -> datetime: ...
+
+
+class LiveSandbox(SandboxHarness):
+    """The sandbox on a clock that goes: whoever has its secret is its other side."""
+
+    def __init__(self, sandbox: SandboxProvider, clock: _Clock) -> None:
+        super().__init__()
+        self.sandbox = self.provider = sandbox
+        self._clock = clock
+
+    def paid(self, created: CheckoutCreated) -> list[bytes]:
+        return [paid_event(self.open(created), at=self._clock.now())]
+
+    def declined(self, created: CheckoutCreated) -> list[bytes]:
+        return [declined_event(self.open(created), at=self._clock.now())]
+
+    def expired(self, created: CheckoutCreated) -> list[bytes]:
+        return [expired_event(self.open(created), at=self._clock.now())]
 
 
 @asynccontextmanager
@@ -50,6 +71,19 @@ async def open_harness(name: str, clock: _Clock) -> AsyncIterator[Any]:
             yield harness
         finally:
             await harness.close()
+
+
+class _TillsStripe:
+    """The till's own Stripe with the manners of a harness."""
+
+    def __init__(self, till: Till) -> None:
+        self.fake = till.stripe
+        self.provider = till.providers["stripe"]
+
+    def deliver(self, content: bytes, *, at: datetime) -> Delivery:
+        return Delivery(content, {"Stripe-Signature": self.fake.sign(content, at=int(at.timestamp()))})
+
+    paid = StripeHarness.paid
 
 
 @dataclass(slots=True)
@@ -94,6 +128,12 @@ class Stall:
 @asynccontextmanager
 async def open_stall(till: Till, name: str) -> AsyncIterator[Stall]:
     """Yield a provider at which the tenants of `till` can buy."""
+    if name == "sandbox":
+        yield Stall(till, LiveSandbox(till.sandbox, till.clock))
+        return
+    if name == "stripe":
+        yield Stall(till, _TillsStripe(till))
+        return
     async with open_harness(name, till.clock) as harness:
         till.providers[name] = harness.provider
         yield Stall(till, harness)

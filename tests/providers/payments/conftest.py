@@ -23,6 +23,8 @@ ONE_TIME = ("liqpay", "paypal", "btcpay", "coinbase_commerce", "coinbase_busines
 NETWORKED = ("stripe", *ONE_TIME)
 TIMED = ("stripe", "sandbox", "paypal", "coinbase_business")
 STAMPED = ("stripe", "sandbox")
+# LiqPay signs with its one key, and the sandbox with the server's own.
+ROLLED = ("stripe", "paypal", "btcpay", "coinbase_commerce", "coinbase_business")
 
 
 @pytest.fixture
@@ -97,6 +99,13 @@ def timed(request: pytest.FixtureRequest) -> Harness:
 @pytest.fixture(params=STAMPED)
 def stamped(request: pytest.FixtureRequest) -> Harness:
     """Every adapter whose header is Stripe's own form."""
+    found: Harness = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(params=ROLLED)
+def rolled(request: pytest.FixtureRequest) -> Harness:
+    """Every adapter whose secret can be rolled."""
     found: Harness = request.getfixturevalue(request.param)
     return found
 

@@ -195,3 +195,26 @@ class TestStampedHeader:
         event = await verify(stamped, stamped.deliver(b'{"id": "evt_1", "type": "x"}', at=at))
 
         assert event.occurred_at == at
+
+
+class TestRolledSecrets:
+    """While a secret is exchanged, the old one and the new one are both believed, and later the new one alone."""
+
+    @pytest.mark.parametrize("is_first", [True, False])
+    async def test_each_of_several_secrets_will_do(self, rolled: Harness, *, is_first: bool) -> None:
+        believe(rolled, lambda known: (*known, "another") if is_first else ("another", *known))
+
+        assert (await verify(rolled, rolled.deliver(rolled.other_event()))).event_id
+
+    async def test_one_that_was_taken_away_is_no_good(self, rolled: Harness) -> None:
+        believe(rolled, lambda _: ("another",))
+
+        with pytest.raises(BadSignature) as refused:
+            await verify(rolled, rolled.deliver(rolled.other_event()))
+        assert refused.value.fault is SignatureFault.INVALID_SIGNATURE
+
+
+def believe(harness: Harness, secrets: Callable[[tuple[str, ...]], tuple[str, ...]]) -> None:
+    """Change the secrets that an adapter was built with."""
+    (name,) = {"_webhook_secrets", "_webhook_ids"} & set(vars(harness.provider))
+    setattr(harness.provider, name, secrets(getattr(harness.provider, name)))

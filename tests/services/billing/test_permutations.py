@@ -6,6 +6,7 @@ order is applied within one transaction and undone again, which is some ten time
 
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,7 +19,6 @@ from core import json
 from providers.payments import CheckoutCreated, Reading, RefundRequest, read_event
 from providers.payments.sandbox import declined_event, expired_event, paid_event
 from tests.fakes.stripe_objects import Obj
-from tests.providers.payments.harness import NOW, SandboxHarness
 from tests.support.billing import PLATFORM, Shop, Till
 from tests.support.orders_of_facts import Undo, take_all
 from tests.support.stalls import Stall, open_stall
@@ -211,17 +211,11 @@ async def test_every_order_of_the_end_of_a_subscription(till: Till, shop: Shop, 
 
 
 async def test_every_order_of_the_sandboxs_events(till: Till, shop: Shop) -> None:
-    harness = SandboxHarness()
-    harness.sandbox = till.sandbox
-    view = await till.checkout(shop.owner, provider="sandbox")
-    session = harness.open(CheckoutCreated(session_id=view.session_id, url=view.checkout_url, **_LATER))
-    events = [act(session, at=till.now) for act in (declined_event, expired_event, paid_event)]
-    readings = []
-    for body in events:
-        headers = harness.headers(body, at=till.now)
-        event = till.sandbox.verify(body=body, headers=headers, now=till.now)
-        readings += [await read_event(till.sandbox, event)]
-    assert_one(await end_states(till, shop, "sandbox", [*readings, readings[-1]]), count=24)
-
-
-_LATER: Any = {"customer_ref": None, "expires_at": NOW}
+    async with open_stall(till, "sandbox") as stall:
+        created = await stall.begin(shop)
+        session = stall.harness.open(created)
+        # Somebody without money tries twice, and pays in the second in which time runs out.
+        told = [declined_event(session, at=till.now), declined_event(session, at=till.now + timedelta(seconds=3))]
+        told += [act(session, at=till.now + timedelta(seconds=7)) for act in (expired_event, paid_event)]
+        readings = [await stall.read(content) for content in told]
+        assert_one(await end_states(till, shop, "sandbox", readings), count=24)
