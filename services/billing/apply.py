@@ -71,7 +71,7 @@ class FactApplier:
         self._cancellations = cancellations
 
     async def measure(self, uow: UnitOfWork, provider: str, payment: PaymentState) -> bool:
-        """Take in what a payment amounts to; returns whether it is the purchase's own, whose facts are to be applied.
+        """Take in what a payment amounts to; returns whether its facts are to be applied: those of the purchase's own.
 
         An underpaid or overpaid payment becomes a credit, and the tenant's people are told.
         """
@@ -86,7 +86,7 @@ class FactApplier:
             )
         # Facts read what this has changed.
         await uow.session.flush()
-        return True
+        return measured.buys
 
     async def apply(self, uow: UnitOfWork, fact: Fact) -> list[UUID]:  # noqa: C901, PLR0912 - one branch per fact
         """Apply a fact."""

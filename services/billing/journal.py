@@ -1,5 +1,6 @@
 """Posting to the journal (models/journal.py). Callers hold the subscription's lock, so reading first is safe."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -29,18 +30,10 @@ async def post(uow: UnitOfWork, fact: MoneyFact, target: Decimal, *, may_fall: b
 
     With `may_fall` less than what is posted is posted back; without it a smaller amount is old news.
     """
-    rows = list(
-        await uow.session.scalars(
-            select(JournalEntry).where(
-                JournalEntry.provider == fact.provider,
-                JournalEntry.kind == fact.kind,
-                JournalEntry.fact_key == fact.key,
-            )
-        )
-    )
-    posted = sum((row.amount if row.debit is SIDES[fact.kind][0] else -row.amount for row in rows), Decimal(0))
-    step = difference(fact.kind, posted=posted, target=round_money(target, fact.currency))
-    if step is None or (posted > target and not may_fall):
+    rows = await _entries(uow, provider=fact.provider, kind=fact.kind, key=fact.key)
+    before = _sum(rows)
+    step = difference(fact.kind, posted=before, target=round_money(target, fact.currency))
+    if step is None or (before > target and not may_fall):
         return
     debit, credit, amount = step
     uow.session.add(
@@ -62,6 +55,11 @@ async def post(uow: UnitOfWork, fact: MoneyFact, target: Decimal, *, may_fall: b
     await uow.session.flush()
 
 
+async def posted(uow: UnitOfWork, *, provider: str, kind: EntryKind, key: str) -> Decimal:
+    """Return what is posted of a fact."""
+    return _sum(await _entries(uow, provider=provider, kind=kind, key=key))
+
+
 async def balances(uow: UnitOfWork, tenant_id: UUID) -> dict[tuple[Account, str], Decimal]:
     """Return what each account of a tenant holds, by currency: debits less credits. All together are zero."""
     found: dict[tuple[Account, str], Decimal] = {}
@@ -70,3 +68,17 @@ async def balances(uow: UnitOfWork, tenant_id: UUID) -> dict[tuple[Account, str]
             key = (account, row.currency)
             found[key] = found.get(key, Decimal(0)) + amount
     return found
+
+
+async def _entries(uow: UnitOfWork, *, provider: str, kind: EntryKind, key: str) -> list[JournalEntry]:
+    return list(
+        await uow.session.scalars(
+            select(JournalEntry).where(
+                JournalEntry.provider == provider, JournalEntry.kind == kind, JournalEntry.fact_key == key
+            )
+        )
+    )
+
+
+def _sum(entries: Sequence[JournalEntry]) -> Decimal:
+    return sum((row.amount if row.debit is SIDES[row.kind][0] else -row.amount for row in entries), Decimal(0))

@@ -9,11 +9,12 @@ from sqlalchemy import func, select
 
 from core.money import Money
 from core.pagination import Page, PageRequest
-from models.billing import BillingPeriod, CheckoutSession, CheckoutState, Credit, CreditReason
+from models.billing import BillingPeriod, CheckoutSession, CheckoutState, Credit, CreditReason, Subscription
 from models.journal import EntryKind
 from services.billing.actions import Action, actions_of_checkout
 from services.billing.errors import CreditNotFound, CreditSettled
-from services.billing.journal import MoneyFact, post
+from services.billing.journal import MoneyFact, post, posted
+from services.billing.lookup import locked_subscription
 from services.billing.views import View
 from services.identity import Principal, require_permission, require_superuser, require_tenant
 from services.permissions import Permission
@@ -123,6 +124,11 @@ async def list_credits(uow: UnitOfWork, actor: Principal, page: PageRequest) -> 
 async def settle_credit(uow: UnitOfWork, actor: Principal, *, credit_id: UUID) -> CreditView:
     """Note that money was given back or credited; for superusers. Raises CreditNotFound and CreditSettled."""
     require_superuser(actor)
+    tenant_id: UUID | None = await uow.session.scalar(select(Credit.tenant_id).where(Credit.id == credit_id))
+    if tenant_id is None:
+        raise CreditNotFound
+    # What a payment amounts to is measured under this lock, and a credit may change or vanish with it.
+    await locked_subscription(uow, Subscription.tenant_id == tenant_id)
     credit = await uow.session.scalar(select(Credit).where(Credit.id == credit_id).with_for_update())
     if credit is None:
         raise CreditNotFound
@@ -137,7 +143,8 @@ async def settle_credit(uow: UnitOfWork, actor: Principal, *, credit_id: UUID) -
         currency=credit.currency,
         occurred_at=uow.now,
     )
-    await post(uow, settled, credit.amount)
+    before = await posted(uow, provider=settled.provider, kind=settled.kind, key=settled.key)
+    await post(uow, settled, before + credit.amount)
     uow.audit(
         "credit.settled",
         actor_id=actor.user_id,
