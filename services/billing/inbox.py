@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import structlog
-from sqlalchemy import Select, select, update
+from sqlalchemy import Select, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from core.backoff import full_jitter_s
@@ -40,6 +40,8 @@ _STRIPE = "stripe"
 # A ring is repeated when nothing came of it for so long.
 _RING_AGAIN = timedelta(seconds=30)
 _SWEEP_LIMIT = 200
+# How many rings of a moment's outage are made up for at once, each of which was lost but once.
+_LOST_LIMIT = 5_000
 # When a provider shall deliver again what cannot be checked now, in seconds.
 _COME_BACK_S = 30
 _SCOPE = PlatformScope("an event names its tenant only once it is read")
@@ -125,10 +127,14 @@ class Inbox:
                 .limit(_SWEEP_LIMIT)
                 .with_for_update(skip_locked=True)
             )
+            # Rung but once so far: however many these are, each is made up for in time, and none is rung for twice.
+            lost = due.where(ProviderEvent.next_attempt_at == ProviderEvent.received_at + _RING_AGAIN).limit(
+                _LOST_LIMIT
+            )
             # Moved on at once, so that a queue without workers does not fill with the same rings.
             claimed = await uow.session.scalars(
                 update(ProviderEvent)
-                .where(ProviderEvent.id.in_(due.scalar_subquery()))
+                .where(or_(ProviderEvent.id.in_(due.scalar_subquery()), ProviderEvent.id.in_(lost.scalar_subquery())))
                 .values(next_attempt_at=uow.now + _RING_AGAIN)
                 .returning(ProviderEvent.id)
             )

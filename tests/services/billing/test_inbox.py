@@ -246,6 +246,27 @@ async def test_a_lost_ring_is_repeated_until_the_event_is_settled(till: Till, sh
     assert rings() == 2
 
 
+async def test_however_many_rings_were_lost_all_are_made_up_for_in_time(till: Till) -> None:
+    events = [
+        till.stripe._event("mandate.updated", {"id": "m", "object": "mandate", "livemode": False}) for _ in range(250)
+    ]
+    for event in events:
+        await till.receive(event)
+    rows = {task.row_id for task in till.ears.tasks}
+    assert len(rows) == len(events)
+    heard = len(till.ears.tasks)
+    till.travel(seconds=31)
+    await till.billing.sweep()
+    assert rows <= {task.row_id for task in till.ears.tasks[heard:]}
+    # Whoever is too slow for so many is not rung for all of them again and again.
+    heard = len(till.ears.tasks)
+    till.travel(seconds=31)
+    await till.billing.sweep()
+    assert 0 < len(rows & {task.row_id for task in till.ears.tasks[heard:]}) <= 200
+    for row_id in rows:
+        await till.billing.apply(row_id)
+
+
 async def test_an_event_whose_provider_was_taken_away_waits(till: Till, shop: Shop) -> None:
     event = await completed(till, shop)
     await till.receive(event)
