@@ -20,15 +20,16 @@ Obj = dict[str, Any]
 class Fault:
     """What goes wrong with one request.
 
-    `status` and `body` answer instead of the API; `delay_s` waits first. `cut` is where the connection
-    breaks: `before` anything is done, `after` the work but before the answer, or in the `middle` of the
-    answer's body.
+    `status` and `body` answer instead of the API; `delay_s` waits first, `answer_delay_s` after the work and before
+    the answer. `cut` is where the connection breaks: `before` anything is done, `after` the work but before the answer,
+    or in the `middle` of the answer's body.
     """
 
     status: int | None = None
     body: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
+    answer_delay_s: float = 0.0
     cut: str | None = None
 
 
@@ -127,6 +128,7 @@ class FakeServer:
             return web.Response(status=fault.status, text=fault.body, headers=fault.headers)
         reply = self.answer(request, seen)
         self.replies.append(reply)
+        await asyncio.sleep(fault.answer_delay_s)
         if fault.cut == "after":
             return _cut(request)
         content = (
