@@ -1,35 +1,41 @@
 """Subscriptions with their transitions, and the money that moves for them (contract.md 4.1)."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Self
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, func, text
+from sqlalchemy import ForeignKey, Index, Numeric, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from models.base import Base, Identified, TenantOwned, Timestamped, enum_column
-from models.checkouts import CheckoutSession, CheckoutState
+from models.checkouts import CheckoutKind, CheckoutSession, CheckoutState, Prepaid
 from models.credits import Credit, CreditReason
+from models.dunning import Dunning
+from models.instructions import InstructionKind, ProviderInstruction
 from models.invoices import Invoice, InvoiceStatus
 from models.payments import PaymentEvent, PaymentEventType
-from models.plans import BillingPeriod, Plan, PlanPrice, period_after
+from models.plan_changes import PendingChange
+from models.plans import BillingPeriod, PastDuePolicy, Plan, PlanPrice, period_after
 
-# The noun is billing; plans, checkouts, payments, invoices and credits have files of their own only to keep each short.
+# The noun is billing; what has files of its own has them only to keep each short.
 __all__ = [
     "BillingPeriod",
+    "CheckoutKind",
     "CheckoutSession",
     "CheckoutState",
     "Credit",
     "CreditReason",
+    "InstructionKind",
     "Invoice",
     "InvoiceStatus",
+    "PastDuePolicy",
     "PaymentEvent",
     "PaymentEventType",
     "Plan",
     "PlanPrice",
-    "ProviderCancellation",
+    "ProviderInstruction",
     "Subscription",
     "SubscriptionStatus",
 ]
@@ -45,7 +51,7 @@ class SubscriptionStatus(StrEnum):
     EXPIRED = "expired"
 
 
-class Subscription(Identified, TenantOwned, Timestamped, Base):
+class Subscription(Identified, TenantOwned, Timestamped, PendingChange, Dunning, Base):
     """A tenant's one subscription to the platform.
 
     Facts reach it late and out of order, so what they tell is kept in registers of which each remembers the provider's
@@ -61,10 +67,15 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
         Index("ix_subscriptions_external_customer_id", "payment_provider", "external_customer_id"),
         Index("ix_subscriptions_current_period_end", "status", "current_period_end"),
         Index("ix_subscriptions_trial_ends_at", "trial_ends_at", postgresql_where=text("status = 'trial'")),
+        Index("ix_subscriptions_overdue_since", "overdue_since", postgresql_where=text("overdue_since IS NOT NULL")),
+        Index("ix_subscriptions_next_at", "next_at", postgresql_where=text("next_at IS NOT NULL")),
     )
 
     plan_id: Mapped[UUID] = mapped_column(ForeignKey("plans.id"))
-    # The purchase in force: it tells the price that was agreed. Empty during a trial.
+    # What one period costs as agreed, where somebody has paid; `Plan.price` is for those who have yet to.
+    price: Mapped[Decimal | None] = mapped_column(Numeric(10, 2))
+    currency: Mapped[str | None] = mapped_column(String(3))
+    # The purchase in force, a period's or a change's. Empty during a trial.
     checkout_id: Mapped[UUID | None] = mapped_column(ForeignKey("checkout_sessions.id", ondelete="SET NULL"))
     status: Mapped[SubscriptionStatus] = mapped_column(enum_column(SubscriptionStatus, name="status"))
     billing_period: Mapped[BillingPeriod] = mapped_column(
@@ -92,7 +103,7 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
     # The smallest number of days left of which the tenant was warned, for the present end.
     expiry_warned_days: Mapped[int | None]
 
-    plan: Mapped[Plan] = relationship(lazy="raise")
+    plan: Mapped[Plan] = relationship(lazy="raise", foreign_keys=[plan_id])
     checkout: Mapped[CheckoutSession | None] = relationship(lazy="raise")
 
     @classmethod
@@ -135,9 +146,7 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
         `checkout.plan` must be loaded. The period is counted from `paid_at` until the provider tells better.
         Whatever the subscription was before, a trial or another purchase, is replaced.
         """
-        self.checkout, self.checkout_id = checkout, checkout.id
-        self.plan, self.plan_id = checkout.plan, checkout.plan_id
-        self.billing_period = checkout.billing_period
+        self._take_terms(checkout)
         # A customer of another provider would be nobody there.
         known_customer = self.external_customer_id if self.payment_provider == checkout.provider else None
         self.payment_provider = checkout.provider
@@ -152,7 +161,36 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
         self.failed_until, self.cancel_decided_at, self.ended_at = None, None, None
         self.anchor_day = paid_at.astimezone(UTC).day
         self._set_period(paid_at, period_after(paid_at, self.billing_period, anchor_day=self.anchor_day))
+        self.note_overdue(is_overdue=False, now=now)
         self.updated_at = now
+
+    def change(self, checkout: CheckoutSession, *, paid_at: datetime, now: datetime) -> None:
+        """Put a paid change of plan in force: at once, for the rest of the period or for a new one.
+
+        `checkout.plan` must be loaded. The provider's subscription, if there is one, stays the same.
+        """
+        self._take_terms(checkout)
+        if checkout.restarts:
+            end = period_after(paid_at, self.billing_period, anchor_day=paid_at.astimezone(UTC).day)
+            self._take_period((paid_at, end), paid_at)
+        self.updated_at = now
+
+    def switch_trial(self, plan: Plan, *, now: datetime) -> None:
+        """Go on trying another plan: for the days that it grants, counted from the trial's start."""
+        self.plan, self.plan_id = plan, plan.id
+        self.trial_ends_at = self.current_period_start + timedelta(days=plan.trial_days)
+        self._set_period(self.current_period_start, self.trial_ends_at)
+        self.updated_at = now
+
+    def turn(self, *, now: datetime) -> bool:
+        """Become what was to come once its time is there; returns whether it was."""
+        if self.next_plan is None or self.next_billing_period is None or self.next_at is None or now < self.next_at:
+            return False
+        self.plan, self.plan_id = self.next_plan, self.next_plan.id
+        self.billing_period, self.price = self.next_billing_period, self.next_price
+        self.unschedule()
+        self.updated_at = now
+        return True
 
     def grant(self, plan: Plan, *, until: datetime, now: datetime) -> bool:
         """Turn a trial into a plan without a payment, until a day; returns False when it is no trial any more."""
@@ -165,26 +203,23 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
         return True
 
     def prolong(self, checkout: CheckoutSession, *, paid_at: datetime, now: datetime) -> None:
-        """Add the period of one more payment for the plan in force, without losing the days that are paid already."""
+        """Add the period of one more payment for the plan in force.
+
+        It begins where the paid one ends, so that no day is lost of what was paid early, and none is given away to
+        who was served and paid late.
+        """
         start, end = self.current_period_start, self.current_period_end
         anchor_day = self.anchor_day
         self.activate(checkout, paid_at=paid_at, customer_ref=None, now=now)
         self.anchor_day = anchor_day
-        self._set_period(start, period_after(end, self.billing_period, anchor_day=anchor_day))
+        after = period_after(end, self.billing_period, anchor_day=anchor_day)
+        self._set_period(start if paid_at < end else end, after)
 
-    def prepay(self, paid: Sequence[datetime], *, now: datetime) -> None:
-        """Take the period from all payments for the plan in force, in their order, when one was heard of too late.
-
-        Each payment adds a period to what is paid already, or begins anew where nothing is.
-        """
-        start, end, anchor_day = paid[0], paid[0], paid[0].astimezone(UTC).day
-        for at in paid:
-            if at >= end:
-                start, end, anchor_day = at, at, at.astimezone(UTC).day
-            end = period_after(end, self.billing_period, anchor_day=anchor_day)
+    def prepay(self, period: Prepaid, *, now: datetime) -> None:
+        """Take the period that all payments for the plan in force have bought, when one was heard of too late."""
         if self.status is SubscriptionStatus.ACTIVE:
-            self.anchor_day = anchor_day
-            self._set_period(start, end)
+            self.anchor_day = period.anchor_day
+            self._set_period(period.start, period.end)
             self.updated_at = now
 
     def renew(self, *, at: datetime, period: tuple[datetime, datetime] | None, now: datetime) -> bool:
@@ -260,6 +295,7 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
         if not self.cancel_at_period_end:
             self.cancelled_at = self.ended_at
         self._set_period(self.current_period_start, self.ended_at)
+        self._rest(now)
         if is_first:
             self.updated_at = now
         return is_first
@@ -276,26 +312,41 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
         self.updated_at = now
         return True
 
+    def reinstate(self, *, now: datetime) -> bool:
+        """Take back that it ends with its period; returns False when it does not."""
+        if not self.cancel_at_period_end:
+            return False
+        self.cancel_facts_until = now.replace(microsecond=0)
+        self._plan_cancellation(now, planned=False)
+        self.updated_at = now
+        return True
+
     def cancel_now(self, *, reason: str | None, now: datetime) -> None:
         """End the subscription at once (contract.md 4.4)."""
         self.cancel_reason = reason or self.cancel_reason
         self.cancelled_at = now
         self.status = SubscriptionStatus.CANCELLED
         self._set_period(min(self.current_period_start, now), now)
+        self._rest(now)
         self.updated_at = now
 
     def lapse(self, *, now: datetime) -> None:
-        """Give a renewal that was not heard of some more time; the provider's next word decides."""
+        """Give a renewal that was not heard of some more time; the next payment decides."""
         self.status = SubscriptionStatus.PAST_DUE
+        self.note_overdue(is_overdue=True, now=now)
         self.updated_at = now
 
-    def expire(self, *, now: datetime) -> None:
-        """End a trial or a period that nobody paid to continue, or that was cancelled before."""
-        if self.cancel_at_period_end:
+    def expire(self, *, now: datetime, for_good: bool = False) -> None:
+        """End a trial or a period that nobody paid to continue, or that was cancelled before.
+
+        `for_good` makes it as if the tenant had cancelled it: nothing that a provider tells brings it back.
+        """
+        if self.cancel_at_period_end or for_good:
             self.status = SubscriptionStatus.CANCELLED
             self.cancelled_at = self.cancelled_at or now
         else:
             self.status = SubscriptionStatus.EXPIRED
+        self._rest(now)
         self.updated_at = now
 
     def warn_of_end(self, thresholds: tuple[int, ...], *, now: datetime) -> int | None:
@@ -312,6 +363,18 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
     def _is_closed(self) -> bool:
         """Whether we have ended it ourselves, after which nothing that a provider tells changes it."""
         return self.status is SubscriptionStatus.CANCELLED and self.ended_at is None
+
+    def _rest(self, now: datetime) -> None:
+        """Leave nothing to do for a subscription that is over."""
+        self.note_overdue(is_overdue=False, now=now)
+        self.unschedule()
+
+    def _take_terms(self, checkout: CheckoutSession) -> None:
+        self.checkout, self.checkout_id = checkout, checkout.id
+        self.plan, self.plan_id = checkout.plan, checkout.plan_id
+        self.billing_period = checkout.billing_period
+        self.price, self.currency = checkout.price, checkout.currency
+        self.unschedule()
 
     def _is_failing(self) -> bool:
         return self.failed_until is not None and (self.facts_until is None or self.failed_until > self.facts_until)
@@ -357,6 +420,7 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
         return self.status, self.current_period_start, self.current_period_end, self.cancel_at_period_end
 
     def _changed_since(self, before: tuple[object, ...], now: datetime) -> bool:
+        self.note_overdue(is_overdue=self.status is SubscriptionStatus.PAST_DUE, now=now)
         if self._visible() == before:
             return False
         self.updated_at = now
@@ -365,31 +429,3 @@ class Subscription(Identified, TenantOwned, Timestamped, Base):
 
 def _is_news(at: datetime, known_until: datetime | None) -> bool:
     return known_until is None or at >= known_until
-
-
-class ProviderCancellation(Identified, TenantOwned, Base):
-    """An order to a provider to stop charging: recorded with the decision, carried out afterwards, until it is done.
-
-    Without it a provider that is away at the wrong moment would go on charging somebody who has cancelled.
-    """
-
-    __tablename__ = "provider_cancellations"
-    __table_args__ = (
-        Index("ix_provider_cancellations_waiting", "next_attempt_at", postgresql_where=text("done_at IS NULL")),
-        Index("ix_provider_cancellations_subscription_ref", "provider", "subscription_ref"),
-    )
-
-    provider: Mapped[str] = mapped_column(String(50))
-    subscription_ref: Mapped[str] = mapped_column(String(255))
-    at_period_end: Mapped[bool]
-    attempts: Mapped[int] = mapped_column(default=0)
-    next_attempt_at: Mapped[datetime]
-    last_error: Mapped[str | None] = mapped_column(Text)
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    done_at: Mapped[datetime | None]
-
-    def claim(self, *, now: datetime, lease: timedelta) -> int:
-        """Begin an attempt that nobody else makes before `lease` is over; returns its number."""
-        self.attempts += 1
-        self.next_attempt_at = now + lease
-        return self.attempts

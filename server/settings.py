@@ -134,6 +134,9 @@ class Settings(BaseSettings):
     # Payments; of webhook secrets several may stand side by side, separated by commas
     payment_provider: _ProviderName = ""
     http_retry_enabled: bool = True
+    dunning_retry_days: Annotated[tuple[Annotated[int, Field(ge=1, le=60)], ...], NoDecode] = Field(
+        default=(2, 5, 7, 7), min_length=1, max_length=12
+    )
     stripe_secret_key: SecretStr = SecretStr("")
     stripe_webhook_secret: SecretStr = SecretStr("")
     stripe_api_base: str = "https://api.stripe.com"
@@ -176,7 +179,9 @@ class Settings(BaseSettings):
     smtp_starttls: bool = True
     mail_from: str = "ERPMax Orchestrator <no-reply@localhost>"
 
-    @field_validator("allowed_origins", "trusted_proxies", "jwt_previous_key_files", mode="before")
+    @field_validator(
+        "allowed_origins", "trusted_proxies", "jwt_previous_key_files", "dunning_retry_days", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value

@@ -351,6 +351,7 @@ def _billing(
         default_provider=payments.default,
         aliases=payments.aliases,
         notifications=notifications,
+        dunning=[timedelta(days=days) for days in settings.dunning_retry_days],
     )
 
 

@@ -32,6 +32,10 @@ News = Literal[
     "subscription_cancelled",
     "subscription_expired",
     "subscription_expiring",
+    "subscription_reinstated",
+    "payment_overdue",
+    "payment_superseded",
+    "plan_changed",
 ]
 
 _TYPES: dict[News, NotificationType] = {
@@ -46,6 +50,10 @@ _TYPES: dict[News, NotificationType] = {
     "subscription_cancelled": NotificationType.WARNING,
     "subscription_expired": NotificationType.ERROR,
     "subscription_expiring": NotificationType.WARNING,
+    "subscription_reinstated": NotificationType.SUCCESS,
+    "payment_overdue": NotificationType.ERROR,
+    "payment_superseded": NotificationType.WARNING,
+    "plan_changed": NotificationType.SUCCESS,
 }
 _LINK = "/billing"
 

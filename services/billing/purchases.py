@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from core.money import Money
 from core.pagination import Page, PageRequest
-from models.billing import BillingPeriod, CheckoutSession, CheckoutState, Credit, CreditReason
+from models.billing import BillingPeriod, CheckoutKind, CheckoutSession, CheckoutState, Credit, CreditReason
 from models.journal import EntryKind
 from services.billing.actions import Action, actions_of_checkout
 from services.billing.errors import CreditNotFound, CreditSettled
@@ -21,9 +21,13 @@ from services.unit_of_work import UnitOfWork
 
 
 class PurchaseView(View):
-    """A purchase; `received` is what has come so far, `overpaid` what nobody asked for, `url` where to pay."""
+    """A purchase of a period or of a change.
+
+    `received` is what has come so far, `overpaid` what nobody asked for, `url` where to pay.
+    """
 
     id: UUID
+    kind: CheckoutKind
     session_id: str | None
     provider: str
     plan_id: UUID
@@ -45,6 +49,7 @@ class PurchaseView(View):
         received = checkout.amount if _is_paid_in_full(checkout) else checkout.received
         return cls(
             id=checkout.id,
+            kind=checkout.kind,
             session_id=checkout.session_id,
             provider=checkout.provider,
             plan_id=checkout.plan_id,
