@@ -1,7 +1,7 @@
 """From a provider's facts to our state (contract.md 4.4, providers.md 1.2).
 
 Facts arrive twice, late and out of order, and every order must end in the same state. Money is booked once per key
-(ledger.py), what a fact tells counts from the moment it happened (models/billing.py), and what cannot be applied yet
+(ledger.py), what a fact tells counts from the moment it happened (models/subscriptions.py), and what cannot be applied yet
 waits (NotThereYet). Nothing is activated before the money asked for has arrived.
 """
 
