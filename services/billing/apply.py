@@ -1,8 +1,8 @@
 """From a provider's facts to our state (contract.md 4.4, providers.md 1.2).
 
 Facts arrive twice, late and out of order, and every order must end in the same state. Money is booked once per key
-(ledger.py), what a fact tells counts from the moment it happened (models/subscriptions.py), and what cannot be applied yet
-waits (NotThereYet). Nothing is activated before the money asked for has arrived.
+(ledger.py), what a fact tells counts from the moment it happened (models/subscriptions.py), and what cannot be applied
+yet waits (NotThereYet). Nothing is activated before the money asked for has arrived.
 """
 
 from collections.abc import Mapping
@@ -160,7 +160,7 @@ class FactApplier:
         begun.checkout.tell(CheckoutState.FAILED, at=fact.occurred_at)
         failure = await ledger.book_failure(uow, begun.subscription, fact)
         if failure.is_new:
-            await self._announcer.money_moved(uow, "payment_failed", begun.subscription, failure.movement)
+            await self._announcer.payment_failed(uow, begun.subscription, failure.movement)
 
     async def _checkout_expired(self, uow: UnitOfWork, fact: CheckoutExpired) -> None:
         (await _begun(uow, fact)).checkout.tell(CheckoutState.EXPIRED, at=fact.occurred_at)
@@ -217,7 +217,7 @@ class FactApplier:
         if not _is_in_force(target):
             return
         if failure.is_new:
-            await self._announcer.money_moved(uow, "payment_failed", subscription, failure.movement)
+            await self._announcer.payment_failed(uow, subscription, failure.movement)
         if subscription.mark_past_due(at=fact.occurred_at, now=uow.now):
             audit(uow, "subscription.past_due", subscription)
             self._announcer.subscription_updated(uow, subscription)

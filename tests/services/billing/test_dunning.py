@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 from models.billing import InstructionKind, PastDuePolicy, Plan, SubscriptionStatus
 from models.dunning import Dunning
@@ -38,6 +39,14 @@ class TestRetries:
         assert (await till.subscription(shop)).status is SubscriptionStatus.EXPIRED
         # One telling to each of two people for each attempt.
         assert len(await overdue(till, shop)) == 8
+
+    async def test_a_declined_renewal_is_told_once(self, till: Till, shop: Shop) -> None:
+        subscription_id = await till.buy(shop)
+        till.travel(days=31)
+        failed = till.stripe.renew(subscription_id, paid=False)
+        await till.take(*failed, *failed)
+        (event,) = till.heard(shop, "payment:failed")
+        assert (event.payload["amount"], event.payload["status"]) == (Decimal("49.99"), "failed")
 
     async def test_two_sweepers_try_once(self, till: Till, shop: Shop) -> None:
         await fail_a_renewal(till, shop)
