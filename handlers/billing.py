@@ -24,6 +24,7 @@ from services.billing.purchases import CreditView, PurchaseView
 from services.billing.return_urls import check_return_url
 from services.billing.views import CheckoutView, InvoiceView, PlanPriceView, PricedPlanView, SubscriptionView
 from services.identity import SuperuserRequired
+from services.permissions import KeyScope
 from services.unit_of_work import PlatformScope
 
 router = Router(tag="billing", prefix="/api/v1/billing")
@@ -137,6 +138,7 @@ async def set_price(call: Call, plan_id: UUID, body: PriceBody) -> web.Response:
     answer=Envelope[SubscriptionView],
     errors=(SubscriptionNotFound,),
     aliases=("/api/v1/billing/subscriptions",),
+    scope=KeyScope.BILLING_READ,
 )
 async def show_subscription(call: Call) -> web.Response:
     """Show the subscription of the caller's tenant with its plan."""
@@ -149,6 +151,7 @@ async def show_subscription(call: Call) -> web.Response:
     "/checkout",
     answer=CheckoutEnvelope,
     errors=(PlanNotFound, SubscriptionNotFound, AlreadySubscribed, ProviderUnavailable),
+    scope=KeyScope.BILLING_WRITE,
 )
 async def start_checkout(call: Call, body: CheckoutBody) -> web.Response:
     """Begin to buy a plan; for owners and admins."""
@@ -159,6 +162,7 @@ async def start_checkout(call: Call, body: CheckoutBody) -> web.Response:
     "/plans/{plan_id}/subscribe",
     answer=CheckoutEnvelope,
     errors=(PlanNotFound, SubscriptionNotFound, AlreadySubscribed, ProviderUnavailable),
+    scope=KeyScope.BILLING_WRITE,
 )
 async def subscribe(call: Call, plan_id: UUID, body: SubscribeBody) -> web.Response:
     """Begin to buy the plan named in the path; for owners and admins."""
@@ -179,7 +183,9 @@ async def cancel(call: Call, body: CancelBody) -> web.Response:
     return call.ok(view)
 
 
-@router.get("/invoices", answer=ListEnvelope[InvoiceView], aliases=("/api/v1/billing/payments",))
+@router.get(
+    "/invoices", answer=ListEnvelope[InvoiceView], aliases=("/api/v1/billing/payments",), scope=KeyScope.BILLING_READ
+)
 async def list_invoices(call: Call, query: PageQuery) -> web.Response:
     """Show the tenant's payments, refunds and disputes, newest first; for owners and admins."""
     async with call.tenant_uow() as uow:
@@ -187,7 +193,7 @@ async def list_invoices(call: Call, query: PageQuery) -> web.Response:
     return call.page(page)
 
 
-@router.get("/checkouts", answer=ListEnvelope[PurchaseView])
+@router.get("/checkouts", answer=ListEnvelope[PurchaseView], scope=KeyScope.BILLING_READ)
 async def list_purchases(call: Call, query: PageQuery) -> web.Response:
     """Show what the tenant began to buy and what came of it, newest first; for owners and admins."""
     async with call.tenant_uow() as uow:

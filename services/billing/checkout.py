@@ -27,7 +27,7 @@ from services.billing.errors import (
 from services.billing.lookup import locked_subscription
 from services.billing.plans import plan_for_sale, price_at
 from services.billing.views import CheckoutView
-from services.identity import Principal, require_permission, require_tenant
+from services.identity import Principal, require_may, require_tenant
 from services.permissions import Permission
 from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfWorkFactory
 
@@ -74,7 +74,7 @@ class Checkouts:
             ProviderRejected, ProviderUnavailable: the provider did not open a checkout.
         """
         tenant_id = require_tenant(actor)
-        require_permission(actor.role, Permission.PLAN_BUY)
+        require_may(actor, Permission.PLAN_BUY)
         provider = self._choose(order.provider)
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
             request = await self._record_intent(uow, actor, order, provider=provider, tenant_id=tenant_id)
@@ -128,7 +128,7 @@ class Checkouts:
             state=CheckoutState.PENDING,
             success_url=order.success_url,
             cancel_url=order.cancel_url,
-            created_by=actor.user_id,
+            created_by=actor.person_id,
             created_at=uow.now,
         )
         uow.session.add(checkout)
