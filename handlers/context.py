@@ -20,7 +20,7 @@ class Recogniser(Protocol):
         An API key is refused unless it has `scope`, and always without one.
         """
 
-    def must_look(self, token: str) -> bool:
+    def must_look(self, token: str, /) -> bool:
         """Tell whether the database must be asked merely to read a token."""
 
 

@@ -86,7 +86,7 @@ def _operation(endpoint: Endpoint, refs: dict[tuple[Any, str], Json]) -> Json:
     if endpoint.access is not Access.PUBLIC:
         operation["security"] = [{"bearer": []}]
         if endpoint.scope is not None:
-            # Where a scheme is no OAuth, the roles are listed that are needed (OpenAPI 3.1, Security Requirement Object).
+            # Where a scheme is no OAuth, the roles that are needed are listed (OpenAPI 3.1, Security Requirement).
             operation["security"].append({"apiKey": [endpoint.scope.value]})
     if endpoint.body is not None:
         operation["requestBody"] = {

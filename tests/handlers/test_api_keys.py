@@ -46,8 +46,10 @@ async def keys(orchestrator: Orchestrator) -> AsyncIterator[dict[KeyScope | None
     """For each scope a key that has all others, and one that has them all."""
     async with ClientSession() as http:
         owner = await found_company(orchestrator, http)
-        without = {scope: await make_key(owner, *set(KeyScope) - {scope}) for scope in KeyScope}
-        yield {None: await make_key(owner, *KeyScope), **without}
+        made: dict[KeyScope | None, MadeKey] = {None: await make_key(owner, *KeyScope)}
+        for scope in KeyScope:
+            made[scope] = await make_key(owner, *set(KeyScope) - {scope})
+        yield made
 
 
 def code_of(answer: Any) -> str:

@@ -1,7 +1,6 @@
 """When a key was last used: written beside the requests, once a minute however often and wherever it is used."""
 
 import asyncio
-from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID
 
@@ -29,7 +28,7 @@ async def owner(orchestrator: Orchestrator, http: ClientSession) -> Person:
 
 
 @pytest.fixture
-def clock() -> Iterator[MovableClock]:
+def clock() -> MovableClock:
     return MovableClock()
 
 
