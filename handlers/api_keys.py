@@ -21,7 +21,7 @@ router = Router(tag="api keys", prefix="/api/v1/tenants/{tenant_id}/api-keys")
 
 KeyName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 # Far years would not survive the way through another time zone.
-Expiry = Annotated[AwareDatetime, Field(le=datetime(9000, 1, 1, tzinfo=UTC))]
+Expiry = Annotated[AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), le=datetime(9000, 1, 1, tzinfo=UTC))]
 
 
 class CreateApiKeyBody(WireModel):

@@ -103,8 +103,9 @@ class TestMaking:
             {"name": "1C", "scopes": ["jobs:read"], "expires_at": "2020-01-01T00:00:00Z"},
             {"name": "1C", "scopes": ["jobs:read"], "expires_at": "2099-01-01T00:00:00"},
             {"name": "1C", "scopes": ["jobs:read"], "expires_at": "9999-12-31T23:59:59-23:59"},
+            {"name": "1C", "scopes": ["jobs:read"], "expires_at": "0001-01-01T00:00:00+14:00"},
         ],
-        ids=range(10),
+        ids=range(11),
     )
     async def test_what_is_no_key_is_refused(self, owner: Person, body: dict[str, Any]) -> None:
         status, answer = await owner.post(keys_of(owner), body)
