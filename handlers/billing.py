@@ -36,6 +36,7 @@ from services.billing.views import (
     SubscriptionView,
 )
 from services.identity import SuperuserRequired
+from services.permissions import KeyScope
 from services.unit_of_work import PlatformScope
 
 router = Router(tag="billing", prefix="/api/v1/billing")
@@ -179,6 +180,7 @@ async def set_price(call: Call, plan_id: UUID, body: PriceBody) -> web.Response:
     answer=Envelope[SubscriptionView],
     errors=(SubscriptionNotFound,),
     aliases=("/api/v1/billing/subscriptions",),
+    scope=KeyScope.BILLING_READ,
 )
 async def show_subscription(call: Call) -> web.Response:
     """Show the subscription of the caller's tenant with its plan."""
@@ -191,6 +193,7 @@ async def show_subscription(call: Call) -> web.Response:
     "/checkout",
     answer=CheckoutEnvelope,
     errors=_NOT_SOLD,
+    scope=KeyScope.BILLING_WRITE,
 )
 async def start_checkout(call: Call, body: CheckoutBody) -> web.Response:
     """Begin to buy a plan; for owners and admins."""
@@ -201,6 +204,7 @@ async def start_checkout(call: Call, body: CheckoutBody) -> web.Response:
     "/plans/{plan_id}/subscribe",
     answer=CheckoutEnvelope,
     errors=_NOT_SOLD,
+    scope=KeyScope.BILLING_WRITE,
 )
 async def subscribe(call: Call, plan_id: UUID, body: SubscribeBody) -> web.Response:
     """Begin to buy the plan named in the path; for owners and admins."""
@@ -229,7 +233,7 @@ async def reinstate(call: Call) -> web.Response:
     return call.ok(await call.context.services.billing.reinstate(call.actor, trace=call.trace))
 
 
-@router.post("/change-plan/preview", answer=Envelope[QuoteView], errors=_NOT_SOLD)
+@router.post("/change-plan/preview", answer=Envelope[QuoteView], errors=_NOT_SOLD, scope=KeyScope.BILLING_WRITE)
 async def preview_change(call: Call, body: ChangePlanBody) -> web.Response:
     """Tell what another plan would cost now and when it would begin; for owners and admins."""
     async with call.tenant_uow() as uow:
@@ -237,19 +241,26 @@ async def preview_change(call: Call, body: ChangePlanBody) -> web.Response:
     return call.ok(view)
 
 
-@router.post("/change-plan", answer=Envelope[ChangeView], errors=_NOT_SOLD)
+@router.post("/change-plan", answer=Envelope[ChangeView], errors=_NOT_SOLD, scope=KeyScope.BILLING_WRITE)
 async def change_plan(call: Call, body: ChangePlanBody) -> web.Response:
     """Change the plan: at once, by a payment, or when the paid period ends; for owners and admins."""
     return call.ok(await call.context.services.billing.change_plan(call.actor, body.order(), trace=call.trace))
 
 
-@router.delete("/change-plan", answer=Envelope[SubscriptionView], errors=(SubscriptionNotFound, NothingPending))
+@router.delete(
+    "/change-plan",
+    answer=Envelope[SubscriptionView],
+    errors=(SubscriptionNotFound, NothingPending),
+    scope=KeyScope.BILLING_WRITE,
+)
 async def withdraw_change(call: Call) -> web.Response:
     """Take back a change of plan that has yet to come; for owners and admins."""
     return call.ok(await call.context.services.billing.withdraw_change(call.actor, trace=call.trace))
 
 
-@router.get("/invoices", answer=ListEnvelope[InvoiceView], aliases=("/api/v1/billing/payments",))
+@router.get(
+    "/invoices", answer=ListEnvelope[InvoiceView], aliases=("/api/v1/billing/payments",), scope=KeyScope.BILLING_READ
+)
 async def list_invoices(call: Call, query: PageQuery) -> web.Response:
     """Show the tenant's payments, refunds and disputes, newest first; for owners and admins."""
     async with call.tenant_uow() as uow:
@@ -257,7 +268,7 @@ async def list_invoices(call: Call, query: PageQuery) -> web.Response:
     return call.page(page)
 
 
-@router.get("/checkouts", answer=ListEnvelope[PurchaseView])
+@router.get("/checkouts", answer=ListEnvelope[PurchaseView], scope=KeyScope.BILLING_READ)
 async def list_purchases(call: Call, query: PageQuery) -> web.Response:
     """Show what the tenant began to buy and what came of it, newest first; for owners and admins."""
     async with call.tenant_uow() as uow:

@@ -93,6 +93,7 @@ class Settings(BaseSettings):
     password_hash_rounds: int = Field(default=3, ge=1, le=50)
     tenants_per_owner: int = Field(default=10, ge=1)
     tenant_deletion_grace_days: int = Field(default=30, ge=0)
+    api_keys_per_tenant: int = Field(default=50, ge=0)
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = tuple(_DEFAULT_ORIGINS.split(","))
 
     # Limits (contract.md 9.8); `off` switches a rule off
@@ -101,6 +102,8 @@ class Settings(BaseSettings):
     rate_sso_per_user: str = "10/minute"
     rate_webhooks_per_ip: str = "120/minute"
     rate_user_total: str = "600/minute"
+    rate_key_total: str = "600/minute"
+    rate_key_looks_per_ip: str = "120/minute"
     rate_phone_codes_per_ip: str = "5/minute"
     rate_phone_codes_per_phone: str = "3/10 minutes;20/day"
     rate_phone_codes_total: str = "300/minute"
@@ -204,6 +207,8 @@ class Settings(BaseSettings):
         "rate_sso_per_user",
         "rate_webhooks_per_ip",
         "rate_user_total",
+        "rate_key_total",
+        "rate_key_looks_per_ip",
         "rate_phone_codes_per_ip",
         "rate_phone_codes_total",
         "rate_phone_checks_per_ip",

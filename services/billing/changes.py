@@ -15,7 +15,7 @@ from services.billing.instructions import Instructions, addressee_of
 from services.billing.lookup import locked_subscription
 from services.billing.quotes import Effect, Offer, Quote, quote
 from services.billing.views import ChangeView, QuoteView, SubscriptionView
-from services.identity import Principal, require_permission, require_tenant
+from services.identity import Principal, require_may, require_tenant
 from services.permissions import Permission
 from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfWorkFactory
 
@@ -58,7 +58,7 @@ class PlanChanges:
 
         Raises what `change` raises before anything is paid.
         """
-        require_permission(actor.role, Permission.PLAN_BUY)
+        require_may(actor, Permission.PLAN_BUY)
         subscription = await self._held(uow, require_tenant(actor))
         _, quoted = await self._quote(uow, subscription, order)
         return QuoteView.of(quoted)
@@ -73,7 +73,7 @@ class PlanChanges:
             ProviderRejected, ProviderUnavailable: the provider did not open a checkout.
         """
         tenant_id = require_tenant(actor)
-        require_permission(actor.role, Permission.PLAN_BUY)
+        require_may(actor, Permission.PLAN_BUY)
         instruction_id = None
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
             subscription = await self._held(uow, tenant_id)
@@ -91,7 +91,7 @@ class PlanChanges:
     async def withdraw(self, actor: Principal, *, trace: RequestTrace) -> SubscriptionView:
         """Take back a change that has yet to come; raises NothingPending when there is none."""
         tenant_id = require_tenant(actor)
-        require_permission(actor.role, Permission.PLAN_BUY)
+        require_may(actor, Permission.PLAN_BUY)
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
             subscription = await self._held(uow, tenant_id)
             if not subscription.unschedule():

@@ -35,7 +35,7 @@ from services.billing.lookup import locked_subscription
 from services.billing.plans import plan_for_sale, price_at
 from services.billing.quotes import Effect, Offer, Quote, quote
 from services.billing.views import CheckoutView
-from services.identity import Principal, require_permission, require_tenant
+from services.identity import Principal, require_may, require_tenant
 from services.permissions import Permission
 from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfWorkFactory
 
@@ -91,7 +91,7 @@ class Checkouts:
             ProviderRejected, ProviderUnavailable: the provider did not open a checkout.
         """
         tenant_id = require_tenant(actor)
-        require_permission(actor.role, Permission.PLAN_BUY)
+        require_may(actor, Permission.PLAN_BUY)
         provider = self._choose(order.provider)
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
             checkout, request = await self._record_intent(uow, actor, order, provider=provider, tenant_id=tenant_id)
@@ -172,7 +172,7 @@ class Checkouts:
                     "kind": checkout.kind,
                 },
             )
-        email = await uow.session.scalar(select(User.email).where(User.id == actor.user_id))
+        email = await uow.session.scalar(select(User.email).where(User.id == actor.person_id))
         known_customer = subscription.payment_provider == provider.name
         return checkout, CheckoutRequest(
             checkout_id=checkout.id,
@@ -219,7 +219,7 @@ def _checkout(
         state=CheckoutState.PENDING,
         success_url=order.success_url,
         cancel_url=order.cancel_url,
-        created_by=actor.user_id,
+        created_by=actor.person_id,
         created_at=now,
     )
 
@@ -241,7 +241,7 @@ async def _open_one(uow: UnitOfWork, wanted: CheckoutSession) -> CheckoutSession
     same = ("kind", "plan_id", "billing_period", "provider", "price", "currency", "success_url", "cancel_url")
     conditions += [getattr(CheckoutSession, name) == getattr(wanted, name) for name in same]
     conditions += [
-        CheckoutSession.created_by == wanted.created_by,
+        CheckoutSession.created_by.is_not_distinct_from(wanted.created_by),
         CheckoutSession.base_id.is_not_distinct_from(wanted.base_id),
     ]
     begun: CheckoutSession | None = await uow.session.scalar(

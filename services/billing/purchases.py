@@ -15,7 +15,7 @@ from services.billing.actions import Action, actions_of_checkout
 from services.billing.errors import CreditNotFound, CreditSettled
 from services.billing.journal import MoneyFact, post
 from services.billing.views import View
-from services.identity import Principal, require_permission, require_superuser, require_tenant
+from services.identity import Principal, require_may, require_superuser, require_tenant
 from services.permissions import Permission
 from services.unit_of_work import UnitOfWork
 
@@ -101,7 +101,7 @@ class CreditView(View):
 async def list_purchases(uow: UnitOfWork, actor: Principal, page: PageRequest) -> Page[PurchaseView]:
     """Show the tenant's purchases, newest first; for owners and admins."""
     tenant_id = require_tenant(actor)
-    require_permission(actor.role, Permission.INVOICES_READ)
+    require_may(actor, Permission.INVOICES_READ)
     own = CheckoutSession.tenant_id == tenant_id
     total = await uow.session.scalar(select(func.count()).select_from(CheckoutSession).where(own))
     rows = await uow.session.scalars(

@@ -16,7 +16,7 @@ from services.billing.instructions import Instructions, addressee_of
 from services.billing.lookup import locked_subscription, subscriptions_with_plan
 from services.billing.plans import trial_plan
 from services.billing.views import InvoiceView, SubscriptionView
-from services.identity import Principal, require_permission, require_tenant
+from services.identity import Principal, require_may, require_tenant
 from services.permissions import Permission
 from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfWorkFactory
 
@@ -72,7 +72,7 @@ class Subscriptions:
     async def invoices(self, uow: UnitOfWork, actor: Principal, page: PageRequest) -> Page[InvoiceView]:
         """Show the tenant's movements of money, newest first; for owners and admins."""
         tenant_id = require_tenant(actor)
-        require_permission(actor.role, Permission.INVOICES_READ)
+        require_may(actor, Permission.INVOICES_READ)
         own = PaymentEvent.tenant_id == tenant_id
         total = await uow.session.scalar(select(func.count()).select_from(PaymentEvent).where(own))
         rows = await uow.session.scalars(
@@ -94,7 +94,7 @@ class Subscriptions:
         Raises SubscriptionNotFound and SubscriptionOver.
         """
         tenant_id = require_tenant(actor)
-        require_permission(actor.role, Permission.PLAN_CANCEL)
+        require_may(actor, Permission.PLAN_CANCEL)
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
             subscription = await locked_subscription(uow, Subscription.tenant_id == tenant_id)
             if subscription is None:
@@ -117,7 +117,7 @@ class Subscriptions:
         Raises SubscriptionNotFound, SubscriptionOver once it has ended, and NotEnding.
         """
         tenant_id = require_tenant(actor)
-        require_permission(actor.role, Permission.PLAN_CANCEL)
+        require_may(actor, Permission.PLAN_CANCEL)
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
             subscription = await locked_subscription(uow, Subscription.tenant_id == tenant_id)
             if subscription is None:
