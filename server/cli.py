@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 
 from alembic.util import CommandError
-from pydantic import BaseModel, ConfigDict, EmailStr, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.errors import DomainError
 from core.logging import configure_logging
+from handlers.forms import NewEmail
 from providers.provisioning.recipe import RecipeError
 from server import processes
 from server.check import report
@@ -159,7 +160,7 @@ class _Superuser(BaseModel):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    email: EmailStr
+    email: NewEmail
     password: str = Field(min_length=8)
     full_name: str = Field(min_length=1, max_length=255)
 

@@ -7,6 +7,7 @@ import aiohttp_cors
 from aiohttp import web
 
 from handlers import (
+    accounts,
     audit,
     auth,
     billing,
@@ -46,6 +47,7 @@ _ALWAYS = (
     audit,
     auth,
     second_factor,
+    accounts,
     phones,
     phone_codes,
     messengers,

@@ -64,6 +64,7 @@ from services.sso import SsoService
 from services.standing import Standing
 from services.tenants import TenantService
 from services.unit_of_work import UnitOfWorkFactory, guard_tenants
+from services.verification import Verification
 
 # How long a store may take to answer at start, in seconds.
 _PATIENCE_S = 6.0
@@ -283,6 +284,7 @@ def _services(
         public_url=settings.public_base,
         max_owned=settings.tenants_per_owner,
         deletion_grace=timedelta(days=settings.tenant_deletion_grace_days),
+        verification=Verification(required=settings.require_verified_email),
     )
     signer, breaches = token_signer(settings), _breaches(settings, http)
     access_lifetime = timedelta(minutes=settings.access_token_expire_minutes)
@@ -351,6 +353,7 @@ def _billing(
         default_provider=payments.default,
         aliases=payments.aliases,
         notifications=notifications,
+        verification=Verification(required=settings.require_verified_email),
     )
 
 

@@ -27,6 +27,7 @@ from services.billing.winding_up import WindingUp
 from services.identity import Principal, require_tenant
 from services.notifications import NotificationService
 from services.unit_of_work import RequestTrace, UnitOfWork, UnitOfWorkFactory
+from services.verification import NOT_REQUIRED, Verification
 
 __all__ = ["BillingService", "CheckoutOrder", "PriceInput"]
 
@@ -40,6 +41,7 @@ class BillingService:
             webhook answer that it is not configured; in development the sandbox then stands in for its checkout.
         default_provider: the name that a checkout uses when it names none.
         aliases: further names that a checkout may use.
+        verification: whether buying asks for a confirmed address.
         notifications: keeps what people are told.
     """
 
@@ -51,12 +53,17 @@ class BillingService:
         default_provider: str,
         notifications: NotificationService,
         aliases: Mapping[str, str] | None = None,
+        verification: Verification = NOT_REQUIRED,
     ) -> None:
         announcer = Announcer(notifications)
         self._cancellations = Cancellations(units, providers)
         self._subscriptions = Subscriptions(units, announcer=announcer, cancellations=self._cancellations)
         self._checkouts = Checkouts(
-            units, providers=providers, default_provider=default_provider, aliases=aliases or {}
+            units,
+            providers=providers,
+            default_provider=default_provider,
+            aliases=aliases or {},
+            verification=verification,
         )
         self._inbox = Inbox(
             units,

@@ -30,6 +30,7 @@ from services.billing.views import CheckoutView
 from services.identity import Principal, require_permission, require_tenant
 from services.permissions import Permission
 from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfWorkFactory
+from services.verification import Verification
 
 _STRIPE = "stripe"
 
@@ -58,11 +59,13 @@ class Checkouts:
         providers: Mapping[str, PaymentProvider],
         default_provider: str,
         aliases: Mapping[str, str],
+        verification: Verification,
     ) -> None:
         self._units = units
         self._providers = providers
         self._default_provider = default_provider
         self._aliases = aliases
+        self._verification = verification
 
     async def start(self, actor: Principal, order: CheckoutOrder, *, trace: RequestTrace) -> CheckoutView:
         """Send the payer to the provider; for owners and admins.
@@ -71,12 +74,14 @@ class Checkouts:
             ProviderNotSupported, StripeNotConfigured: the provider asked for cannot be used.
             PlanNotFound, PlanNotForSale, CurrencyNotTaken, AlreadySubscribed: the plan cannot be bought.
             SubscriptionNotFound: the tenant never had a subscription.
+            EmailUnverified: the caller has to confirm their address first.
             ProviderRejected, ProviderUnavailable: the provider did not open a checkout.
         """
         tenant_id = require_tenant(actor)
         require_permission(actor.role, Permission.PLAN_BUY)
         provider = self._choose(order.provider)
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
+            await self._verification.require(uow, actor)
             request = await self._record_intent(uow, actor, order, provider=provider, tenant_id=tenant_id)
         try:
             created = await provider.create_checkout(request)
