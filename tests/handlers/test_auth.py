@@ -19,7 +19,8 @@ from tests.support.running import Orchestrator
 pytestmark = pytest.mark.embedded
 
 USER_KEYS = {
-    "id", "email", "full_name", "is_active", "is_superuser", "default_tenant_id", "created_at", "updated_at",
+    "id", "email", "email_verified", "phone", "full_name", "is_active", "is_superuser", "default_tenant_id",
+    "created_at", "updated_at",
 }  # fmt: skip
 TENANT_KEYS = {"id", "name", "slug", "status", "erpnext_site_url", "created_at", "updated_at"}
 

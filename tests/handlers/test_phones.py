@@ -84,6 +84,8 @@ async def test_the_third_ancestors_story_from_the_first_question_to_the_profile(
         {
             "id": registered["user_id"],
             "phone": phone,
+            "email": None,
+            "email_verified": False,
             "first_name": "Анна",
             "last_name": "Иванова",
             "employment_type": "self_employed",
