@@ -19,6 +19,7 @@ from core.clock import Clock, SystemClock
 from core.otp import CodeHasher
 from core.passwords import PasswordHasher
 from core.sealing import Sealer
+from handlers.context import GUARDING
 from jobs.broker import DoorbellBroker, create_broker
 from jobs.ringer import BrokerRinger
 from jobs.tasks import register
@@ -46,6 +47,7 @@ from server.payments import open_payments
 from server.readiness import StoreReadiness
 from server.realtime import build_sockets, follow_platform, head_check_s, open_board, open_bus
 from server.settings import Settings, all_secrets, derived_key
+from services.attempts import AttemptCounts
 from services.audit import AuditService
 from services.auth import AuthService
 from services.auth.new_passwords import NewPasswords
@@ -147,7 +149,9 @@ async def build(
         services = _services(settings, engine, units, http=http, log=log, clock=clock, stack=stack)
         register(broker, services, **queues)
         await _start_broker(stack, broker, settings, part)
-        limiter = WindowRateLimiter(settings.redis_url.get_secret_value())
+        limiter = WindowRateLimiter(
+            settings.redis_url.get_secret_value(), backstop=services.attempts, guarding=GUARDING
+        )
         stack.push_async_callback(limiter.aclose)
         standing = Standing(memory=timedelta(minutes=settings.access_token_expire_minutes))
         recognition = Recognition(units=units, auth=services.auth, standing=standing, follower=follower, clock=clock)
@@ -319,6 +323,7 @@ def _services(
         folder=UploadFolder(settings.data_dir / "uploads"),
     )
     return Services(
+        attempts=AttemptCounts(units),
         audit=AuditService(),
         auth=auth,
         tenants=tenants,

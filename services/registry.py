@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from services.attempts import AttemptCounts
 from services.audit import AuditService
 from services.auth import AuthService
 from services.billing import BillingService
@@ -19,6 +20,7 @@ from services.tenants import TenantService
 class Services:
     """One instance of each service; they hold no state of a request."""
 
+    attempts: AttemptCounts
     audit: AuditService
     auth: AuthService
     tenants: TenantService

@@ -14,6 +14,8 @@ from aiohttp import ClientSession, TCPConnector
 from tests.support.people import Answer, Person, address, company_factory, request
 from tests.support.phones import new_phone
 from tests.support.processes import Fleet
+from tests.support.relay import relay_to
+from tests.support.stores import Stores
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -83,6 +85,33 @@ async def test_two_hundred_wrong_passwords_on_two_instances_stop_at_one_limit(
     statuses = [status for status, _ in await spread(urls, crowd, "auth/login", bodies)]
 
     assert (statuses.count(401), statuses.count(429)) == (10, 190)
+
+
+async def test_while_redis_is_away_two_instances_keep_one_limit(
+    cluster: Fleet, stores: Stores, crowd: ClientSession
+) -> None:
+    assert await (await cluster.run("migrate")).ended() == 0
+    async with relay_to(stores.redis_url) as (relay, redis_url):
+        started = [await (await cluster.run("serve", REDIS_URL=redis_url)).ready() for _ in range(2)]
+        urls = [process.url for process in started]
+        owner = await company_factory(crowd, urls[0])()
+        phones = [{"phone": new_phone()} for _ in range(8)]
+        await relay.cut()
+
+        bodies = [{"email": owner.email, "password": f"guess number {number}"} for number in range(200)]
+        statuses = [status for status, _ in await spread(urls, crowd, "auth/login", bodies)]
+        asked = [status for status, _ in await spread(urls, crowd, "/api/auth/check-phone", phones)]
+        known = await request(crowd, "POST", address(urls[1], "auth/login"), json=bodies[0])
+        other = await company_factory(crowd, urls[1])()
+
+        assert (statuses.count(401), statuses.count(429)) == (10, 190)
+        assert (asked.count(200), asked.count(429)) == (5, 3)
+        assert known[0] == 429
+        assert (await replace(other, url=urls[0]).get("auth/me"))[0] == 200, "nobody else is kept out"
+        await relay.restore()
+        async with asyncio.timeout(20):
+            while (await request(crowd, "GET", address(urls[0], "/ready")))[0] != 200:
+                await asyncio.sleep(0.05)
 
 
 async def test_a_phones_code_bears_five_guesses_and_opens_once_on_two_instances(

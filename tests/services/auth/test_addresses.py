@@ -5,7 +5,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from core.errors import InvalidInput
 from models.audit import AuditEntry
@@ -261,7 +261,7 @@ class TestChanging:
 
         with pytest.raises(PasswordPresent):
             await change(identity, actor, new_address(), "another password")
-        await execute(identity, User.__table__.update().where(User.id == view.user.id).values(hashed_password=None))
+        await execute(identity, update(User).where(User.id == view.user.id).values(hashed_password=None))
         with pytest.raises(InvalidInput):
             await change(identity, actor, new_address())
 
