@@ -12,10 +12,11 @@ from handlers.envelope import Envelope, ListEnvelope, MessageEnvelope
 from handlers.phone_forms import Phone
 from handlers.rest import Access, Call, PageQuery, Router, WireModel, raw
 from models.tenants import TenantStatus
+from services.auth.errors import SecondFactorAbsent
 from services.auth.new_passwords import PasswordBreached
 from services.identity import SuperuserRequired
 from services.phones.errors import PhoneTaken
-from services.platform.errors import NotImpersonable, OwnAccount, RoleNotCreatable, UserNotFound
+from services.platform.errors import NotImpersonable, OwnAccount, OwnSecondFactor, RoleNotCreatable, UserNotFound
 from services.platform.views import (
     DoneView,
     ImpersonationView,
@@ -134,6 +135,19 @@ async def impersonate(call: Call, user_id: UUID, body: ImpersonateBody) -> web.R
     response = call.ok(view, status=201)
     response.headers["Cache-Control"] = "no-store"
     return response
+
+
+@router.post(
+    "/super-admin/users/{user_id}/reset-second-factor",
+    answer=MessageEnvelope,
+    access=Access.USER,
+    errors=(SuperuserRequired, StepUpRequired, UserNotFound, OwnSecondFactor, SecondFactorAbsent),
+)
+async def reset_second_factor(call: Call, user_id: UUID, body: ReasonBody) -> web.Response:
+    """Switch off the second factor of somebody who has lost it; they are told, and signed out. Needs a step-up."""
+    async with call.uow(_SCOPE) as uow:
+        await call.context.services.platform.second_factors.reset(uow, call.actor, user_id=user_id, reason=body.reason)
+    return call.message("The second factor has been reset")
 
 
 @router.get(

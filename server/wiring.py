@@ -319,6 +319,7 @@ def _services(
         new_passwords=NewPasswords(hasher=hasher, breaches=breaches),
         desk=TokenDesk(signer, access_lifetime=access_lifetime, refresh_lifetime=refresh_lifetime),
         notices=SecurityNotices(mail=mail, notifications=notifications),
+        factors=auth.second_factors,
         suspension=tenants.suspension,
         folder=UploadFolder(settings.data_dir / "uploads"),
     )
