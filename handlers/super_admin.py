@@ -17,6 +17,7 @@ from services.auth.new_passwords import PasswordBreached
 from services.identity import SuperuserRequired
 from services.phones.errors import PhoneTaken
 from services.platform.errors import NotImpersonable, OwnAccount, OwnSecondFactor, RoleNotCreatable, UserNotFound
+from services.platform.users import MASTER
 from services.platform.views import (
     DoneView,
     ImpersonationView,
@@ -70,11 +71,16 @@ class ImpersonateBody(ReasonBody):
     tenant_id: UUID | None = None
 
 
-class CreateUserBody(WireModel):
+class RegisterMasterBody(WireModel):
     """A master of the platform, who may edit its content."""
 
     phone: Phone
     password: NewPassword
+
+
+class CreateUserBody(RegisterMasterBody):
+    """The same where the role is named."""
+
     role: Annotated[str, StringConstraints(max_length=32, to_lower=True)]
 
 
@@ -204,6 +210,22 @@ async def create_user(call: Call, body: CreateUserBody) -> web.Response:
     """Make a master of the platform."""
     view = await call.context.services.platform.users.create_master(
         call.actor, phone=body.phone, password=body.password, role=body.role, locale=locale_of(call), trace=call.trace
+    )
+    return raw(view.model_dump(), status=201)
+
+
+@router.post(
+    "/platform/register-master",
+    answer=ManagedUserView,
+    access=Access.USER,
+    status=201,
+    errors=(SuperuserRequired, PhoneTaken, PasswordBreached),
+    aliases=("/api/v1/platform/register_master",),
+)
+async def register_master(call: Call, body: RegisterMasterBody) -> web.Response:
+    """Make a master of the platform; for superusers, where the second ancestor let anybody."""
+    view = await call.context.services.platform.users.create_master(
+        call.actor, phone=body.phone, password=body.password, role=MASTER, locale=locale_of(call), trace=call.trace
     )
     return raw(view.model_dump(), status=201)
 

@@ -27,6 +27,7 @@ from services.auth.phone_sign_in import PhoneSignIn, PhoneSignUp, ProfileChanges
 from services.auth.registration import Newcomer, Registration, SignUp
 from services.auth.second_factor import SecondFactors
 from services.auth.sessions import Sessions
+from services.auth.staff_sign_in import StaffSignIn
 from services.auth.tokens import AccessClaims, Device, TokenDesk, read_bearer
 from services.identity import Principal
 from services.mail import MailService
@@ -80,6 +81,7 @@ class AuthService:
         self.sessions = Sessions(
             units=units, hasher=hasher, desk=self._desk, challenges=self.challenges, notices=notices
         )
+        self.staff = StaffSignIn(self.sessions)
         self.devices = Devices()
         self.passwords = Passwords(
             units=units,
