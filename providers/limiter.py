@@ -19,6 +19,10 @@ from redis.asyncio import ConnectionPool
 from core.clock import SystemClock
 
 _REDIS_TIMEOUT_S = 0.5
+# What guards secrets is rather waited for: a Redis that is merely slow must not lead to a second count.
+_GUARDING_TIMEOUT_S = 2.0
+# How many hits the backstop is asked for at once; a crowd must not take every connection that it has.
+_BACKSTOP_HITS = 4
 
 logger = structlog.get_logger(__name__)
 
@@ -40,6 +44,7 @@ class WindowRateLimiter:
     def __init__(self, redis_url: str, *, backstop: Backstop | None = None, guarding: Collection[str] = ()) -> None:
         self._backstop = backstop
         self._guarding = guarding
+        self._turns = asyncio.Semaphore(_BACKSTOP_HITS)
         self._local = MovingWindowRateLimiter(MemoryStorage())
         self._pool = ConnectionPool.from_url(redis_url) if redis_url else None
         self._shared = MovingWindowRateLimiter(_storage(redis_url, self._pool)) if self._pool is not None else None
@@ -52,14 +57,16 @@ class WindowRateLimiter:
         item = parse(rule)
         if self._shared is None:
             return await _hit(self._local, item, key)
+        backstop = self._backstop if key[0] in self._guarding else None
         try:
-            async with asyncio.timeout(_REDIS_TIMEOUT_S):
+            async with asyncio.timeout(_REDIS_TIMEOUT_S if backstop is None else _GUARDING_TIMEOUT_S):
                 return await _hit(self._shared, item, key)
         except (StorageError, TimeoutError) as error:
             logger.warning("rate limits without Redis", rule=key[0], error=repr(error))
-        if self._backstop is not None and key[0] in self._guarding:
-            return await self._count_together(self._backstop, item, key)
-        return await _hit(self._local, item, key)
+        if backstop is None:
+            return await _hit(self._local, item, key)
+        async with self._turns:
+            return await self._count_together(backstop, item, key)
 
     async def _count_together(self, backstop: Backstop, item: RateLimitItem, key: tuple[str, ...]) -> int | None:
         # What this instance alone has allowed is part of what all have: an attack costs the backstop no more than that.

@@ -5,12 +5,14 @@ import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pyotp
 import pytest
 from aiohttp import ClientSession, TCPConnector
 
+from tests.support.identity import letter_in, token_in
 from tests.support.people import Answer, Person, address, company_factory, request
 from tests.support.phones import new_phone
 from tests.support.processes import Fleet
@@ -132,6 +134,29 @@ async def test_a_phones_code_bears_five_guesses_and_opens_once_on_two_instances(
 
     assert [status for status, _ in (*refused, last)] == [400] * 10, "the limit of ten attempts plays no part yet"
     assert sorted(status for status, _ in right) == [200, 400, 400, 400, 400]
+
+
+async def test_a_letter_confirms_once_and_one_way_to_sign_in_stays_on_two_instances(
+    urls: list[str], crowd: ClientSession, cluster: Fleet, tmp_path: Path
+) -> None:
+    await cluster.run("worker")
+    owner = await company_factory(crowd, urls[0])()
+    elsewhere, phone = replace(owner, url=urls[1]), new_phone()
+    token = token_in(await letter_in(tmp_path / "data" / "outbox", owner.email, welcome=True))
+
+    confirmed = await spread(urls, crowd, "auth/verify-email", [{"token": token}] * 10)
+
+    assert sorted(status for status, _ in confirmed) == [200] + [400] * 9
+    _, sent = await request(crowd, "POST", address(urls[0], "auth/send-code"), json={"phone": phone})
+    form = {"phone": phone, "code": sent["dev_code"]}
+    added = await asyncio.gather(
+        *(person.post("auth/change-phone", form) for person in (owner, elsewhere, owner, elsewhere))
+    )
+    assert sorted(status for status, _ in added) == [200, 400, 400, 400]
+    removed = await asyncio.gather(owner.delete("auth/phone"), elsewhere.delete("auth/email"))
+    assert sorted(status for status, _ in removed) == [200, 409]
+    left = (await owner.get("auth/me"))[1]["data"]
+    assert bool(left["email"]) != bool(left["phone"])
 
 
 async def test_a_recovery_code_and_a_code_of_the_app_work_once_on_two_instances(
