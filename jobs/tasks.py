@@ -40,6 +40,7 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
         "tenants.sweep": (services.tenants.sweep, _TENANTS_INTERVAL_S),
         "api_keys.prune": (services.api_keys.prune, _PRUNE_INTERVAL_S),
         "history.prune": (services.history.prune, _PRUNE_INTERVAL_S),
+        "attempts.prune": (services.attempts.prune, _PRUNE_INTERVAL_S),
     }
     # In one process nothing else bounds how many tasks run at once, and each may hold a connection.
     others = asyncio.Semaphore(_OTHERS_AT_ONCE)

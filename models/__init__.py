@@ -2,6 +2,7 @@
 
 from models import (
     api_keys,
+    attempts,
     audit,
     billing,
     events,
@@ -26,6 +27,7 @@ protect()
 __all__ = [
     "Base",
     "api_keys",
+    "attempts",
     "audit",
     "billing",
     "events",

@@ -89,6 +89,7 @@ class Settings(BaseSettings):
     access_token_expire_minutes: int = Field(default=15, ge=1, le=720)
     refresh_token_expire_days: int = Field(default=7, ge=1)
     breached_passwords_url: str = ""
+    require_verified_email: bool = False
     password_hash_memory_kib: int = Field(default=64 * 1024, ge=64, le=4 * 1024 * 1024)
     password_hash_rounds: int = Field(default=3, ge=1, le=50)
     tenants_per_owner: int = Field(default=10, ge=1)

@@ -7,6 +7,7 @@ import aiohttp_cors
 from aiohttp import web
 
 from handlers import (
+    accounts,
     api_keys,
     audit,
     auth,
@@ -24,6 +25,7 @@ from handlers import (
     second_factor,
     service,
     sso,
+    staff,
     super_admin,
     super_admin_plans,
     tenant_life,
@@ -47,6 +49,7 @@ _ALWAYS = (
     audit,
     auth,
     second_factor,
+    accounts,
     phones,
     phone_codes,
     messengers,
@@ -59,6 +62,7 @@ _ALWAYS = (
     sso,
     notifications,
     events,
+    staff,
     super_admin,
     super_admin_plans,
     platform_content,

@@ -19,6 +19,7 @@ from core.clock import Clock, SystemClock
 from core.otp import CodeHasher
 from core.passwords import PasswordHasher
 from core.sealing import Sealer
+from handlers.context import GUARDING
 from jobs.broker import DoorbellBroker, create_broker
 from jobs.ringer import BrokerRinger
 from jobs.tasks import register
@@ -47,6 +48,7 @@ from server.readiness import StoreReadiness
 from server.realtime import build_sockets, follow_platform, head_check_s, open_board, open_bus
 from server.settings import Settings, all_secrets, derived_key
 from services.api_keys import ApiKeyService
+from services.attempts import AttemptCounts
 from services.audit import AuditService
 from services.auth import AuthService
 from services.auth.new_passwords import NewPasswords
@@ -65,6 +67,7 @@ from services.sso import SsoService
 from services.standing import Standing
 from services.tenants import TenantService
 from services.unit_of_work import UnitOfWorkFactory, guard_tenants
+from services.verification import Verification
 
 # How long a store may take to answer at start, in seconds.
 _PATIENCE_S = 6.0
@@ -147,7 +150,9 @@ async def build(
         services = _services(settings, engine, units, http=http, log=log, clock=clock, stack=stack)
         register(broker, services, **queues)
         await _start_broker(stack, broker, settings, part)
-        limiter = WindowRateLimiter(settings.redis_url.get_secret_value())
+        limiter = WindowRateLimiter(
+            settings.redis_url.get_secret_value(), backstop=services.attempts, guarding=GUARDING
+        )
         stack.push_async_callback(limiter.aclose)
         standing = Standing(memory=timedelta(minutes=settings.access_token_expire_minutes))
         recognition = Recognition(units=units, auth=services.auth, standing=standing, follower=follower, clock=clock)
@@ -285,6 +290,7 @@ def _services(
         public_url=settings.public_base,
         max_owned=settings.tenants_per_owner,
         deletion_grace=timedelta(days=settings.tenant_deletion_grace_days),
+        verification=Verification(required=settings.require_verified_email),
     )
     signer, breaches = token_signer(settings), _breaches(settings, http)
     access_lifetime = timedelta(minutes=settings.access_token_expire_minutes)
@@ -315,6 +321,7 @@ def _services(
         new_passwords=NewPasswords(hasher=hasher, breaches=breaches),
         desk=TokenDesk(signer, access_lifetime=access_lifetime, refresh_lifetime=refresh_lifetime),
         notices=SecurityNotices(mail=mail, notifications=notifications),
+        factors=auth.second_factors,
         suspension=tenants.suspension,
         folder=UploadFolder(settings.data_dir / "uploads"),
     )
@@ -323,8 +330,10 @@ def _services(
             units=units,
             notices=SecurityNotices(mail=mail, notifications=notifications),
             notifications=notifications,
+            verification=Verification(required=settings.require_verified_email),
             max_keys=settings.api_keys_per_tenant,
         ),
+        attempts=AttemptCounts(units),
         audit=AuditService(),
         auth=auth,
         tenants=tenants,
@@ -360,6 +369,7 @@ def _billing(
         aliases=payments.aliases,
         notifications=notifications,
         dunning=[timedelta(days=days) for days in settings.dunning_retry_days],
+        verification=Verification(required=settings.require_verified_email),
     )
 
 

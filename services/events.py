@@ -156,12 +156,18 @@ class NotificationCreated(DomainEvent):
 
 
 AccountChange = Literal[
+    "email_changed",
+    "email_removed",
+    "email_verified",
     "password_changed",
     "password_reset",
+    "phone_changed",
+    "phone_removed",
     "recovery_codes_renewed",
     "session_reused",
     "two_factor_disabled",
     "two_factor_enabled",
+    "two_factor_reset",
 ]
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from services.api_keys import ApiKeyService
+from services.attempts import AttemptCounts
 from services.audit import AuditService
 from services.auth import AuthService
 from services.billing import BillingService
@@ -21,6 +22,7 @@ class Services:
     """One instance of each service; they hold no state of a request."""
 
     api_keys: ApiKeyService
+    attempts: AttemptCounts
     audit: AuditService
     auth: AuthService
     tenants: TenantService

@@ -37,6 +37,7 @@ from services.billing.winding_up import WindingUp
 from services.identity import Principal, require_tenant
 from services.notifications import NotificationService
 from services.unit_of_work import RequestTrace, UnitOfWork, UnitOfWorkFactory
+from services.verification import NOT_REQUIRED, Verification
 
 __all__ = ["BillingService", "ChangeOrder", "CheckoutOrder", "PriceInput"]
 
@@ -51,6 +52,7 @@ class BillingService:
         default_provider: the name that a checkout uses when it names none.
         aliases: further names that a checkout may use.
         dunning: how long after a failed renewal it is tried again, and each time after that.
+        verification: whether buying asks for a confirmed address.
         notifications: keeps what people are told.
     """
 
@@ -63,12 +65,17 @@ class BillingService:
         notifications: NotificationService,
         aliases: Mapping[str, str] | None = None,
         dunning: Sequence[timedelta] = DUNNING,
+        verification: Verification = NOT_REQUIRED,
     ) -> None:
         announcer = Announcer(notifications)
         self._instructions = Instructions(units, providers)
         self._subscriptions = Subscriptions(units, announcer=announcer, instructions=self._instructions)
         self._checkouts = Checkouts(
-            units, providers=providers, default_provider=default_provider, aliases=aliases or {}
+            units,
+            providers=providers,
+            default_provider=default_provider,
+            aliases=aliases or {},
+            verification=verification,
         )
         self._changes = PlanChanges(
             units,

@@ -16,10 +16,10 @@ from handlers.pages import PAGES, WEB, mount_pages
 from services.events import CATALOGUE
 
 PATHS = [path.format(token="a-token") for page in PAGES for path in page.paths]
-OF_LETTERS = ("/reset-password", "/invitations", "/invitations/a-token")
+OF_LETTERS = ("/reset-password", "/verify-email", "/invitations", "/invitations/a-token")
 OUR_SCRIPTS = sorted(
     file
-    for folder in ("dashboard", "docs", "invitation", "redoc", "reset-password")
+    for folder in ("dashboard", "docs", "invitation", "redoc", "reset-password", "verify-email")
     for file in (WEB / folder).glob("*.js")
 )
 DASHBOARD = WEB / "dashboard"

@@ -22,6 +22,7 @@ ROW_TASKS = {"provisioning.run", "billing.apply", "mail.send", "phones.send"}
 SWEEPS = {
     *("provisioning.sweep", "billing.sweep", "mail.sweep", "phones.sweep", "sso.sweep", "tenants.sweep"),
     *("api_keys.prune", "history.prune", "phones.prune"),
+    *("history.prune", "phones.prune", "attempts.prune"),
 }
 
 

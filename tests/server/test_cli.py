@@ -228,6 +228,13 @@ class TestData:
         said = await orchestrator(*command, folder=tmp_path, **database, **password)
         assert "already exists" in said.refusal()
 
+    async def test_reset_a_second_factor(self, tmp_path: Path, addresses: Mapping[str, str]) -> None:
+        database = {"DATABASE_URL": addresses["DATABASE_URL"]}
+        said = await orchestrator("reset-second-factor", "nobody@example.org", folder=tmp_path, **database)
+        assert (said.code, "--reason" in said.errors) == (2, True)
+        command = ("reset-second-factor", "nobody@example.org", "--reason", "a lost phone")
+        assert "User not found" in (await orchestrator(*command, folder=tmp_path, **database)).refusal()
+
     async def test_suspend_and_reinstate_a_tenant(
         self, tmp_path: Path, addresses: Mapping[str, str], engine: AsyncEngine
     ) -> None:
