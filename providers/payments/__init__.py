@@ -10,6 +10,7 @@ from providers.payments.contract import (
     Capabilities,
     CheckoutCreated,
     CheckoutRequest,
+    EventPage,
     InvoiceRequest,
     PayloadFault,
     PaymentProvider,
@@ -47,6 +48,7 @@ from providers.payments.facts import (
 )
 from providers.payments.payment_state import OrderTags, PaymentState, PaymentStatus, facts_of_payment
 from providers.payments.settling import Reading, facts_of_fetched, read_event, settle_payment
+from providers.payments.sightings import saw_state, saw_subscription
 
 __all__ = [
     "BadPayload",
@@ -63,6 +65,7 @@ __all__ = [
     "DisputeClosed",
     "DisputeOpened",
     "DisputeOutcome",
+    "EventPage",
     "Fact",
     "InvoicePaid",
     "InvoicePaymentFailed",
@@ -92,6 +95,8 @@ __all__ = [
     "facts_of_fetched",
     "facts_of_payment",
     "read_event",
+    "saw_state",
+    "saw_subscription",
     "settle_payment",
     "split_secrets",
 ]

@@ -89,12 +89,21 @@ class VerifiedEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EventPage:
+    """Some of what has happened; `next_cursor` asks for more, None when this was the last page."""
+
+    events: tuple[VerifiedEvent, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
     """What differs between providers and matters to a service.
 
     * `recurring`: the provider charges renewals by itself and tells of them; otherwise our own clock must.
     * `fetch_subscription`: the provider can be asked for a subscription's present state.
     * `fetch_payment`: the provider can be asked for a payment's present state.
+    * `list_events`: the provider can be asked what has happened of late.
     * `capture`: the payer only approves; `capture` takes the money.
     * `refund`: money can be given back through the provider, all of it or a part.
     * `withdraw`: a session that nobody has paid can be closed before its time.
@@ -108,6 +117,7 @@ class Capabilities:
     recurring: bool
     fetch_subscription: bool
     fetch_payment: bool
+    list_events: bool
     capture: bool
     refund: bool
     withdraw: bool
@@ -268,6 +278,17 @@ class PaymentProvider(Protocol):
         Raises:
             ProviderUnavailable: the provider cannot be reached or is broken.
             ProviderRejected: this provider cannot tell (`capabilities.fetch_subscription`), or refused.
+        """
+
+    async def list_events(self, *, since: datetime, until: datetime, cursor: str | None = None) -> EventPage:
+        """List what happened between two moments, a page at a time and in any order, as if webhooks had told it.
+
+        A provider that keeps its events lists those, under the ids that their webhooks bear. One that keeps none
+        lists its payments as they stand (`sightings.py`), also those that began before `since` and may have changed.
+
+        Raises:
+            ProviderUnavailable: the provider cannot be reached or is broken.
+            ProviderRejected: this provider cannot tell (`capabilities.list_events`), or refused.
         """
 
     async def aclose(self) -> None:

@@ -38,6 +38,7 @@ from providers.payments.contract import (
     Capabilities,
     CheckoutCreated,
     CheckoutRequest,
+    EventPage,
     InvoiceRequest,
     ProviderRejected,
     RefundCreated,
@@ -131,6 +132,7 @@ class SandboxProvider:
             recurring=False,
             fetch_subscription=False,
             fetch_payment=False,
+            list_events=False,
             capture=False,
             refund=True,
             withdraw=False,
@@ -261,6 +263,16 @@ class SandboxProvider:
     async def fetch_subscription(self, subscription_ref: str) -> SubscriptionState | None:  # noqa: ARG002
         """See `PaymentProvider.fetch_subscription`. The sandbox remembers nothing, so it cannot tell."""
         raise ProviderRejected("The sandbox keeps no subscriptions", details={"reason": "not_supported"})
+
+    async def list_events(
+        self,
+        *,
+        since: datetime,  # noqa: ARG002 - of the contract
+        until: datetime,  # noqa: ARG002 - likewise
+        cursor: str | None = None,  # noqa: ARG002 - likewise
+    ) -> EventPage:
+        """See `PaymentProvider.list_events`. The sandbox remembers nothing: a press of its buttons is the event."""
+        raise ProviderRejected("The sandbox keeps no events", details={"reason": "not_supported"})
 
     async def aclose(self) -> None:
         """See `PaymentProvider.aclose`."""

@@ -285,3 +285,6 @@ _READERS: Final[dict[str, Callable[[Node, Source], Fact | None]]] = {
     "charge.dispute.created": _dispute_opened,
     "charge.dispute.closed": _dispute_closed,
 }
+
+EVENT_TYPES: Final = tuple(_READERS)
+"""The events that mean something to us: also what a webhook endpoint must be subscribed to."""

@@ -85,6 +85,8 @@ class FakeLiqPay(FakeServer):
         params = self._opened(seen.params)
         if params is None:
             return Reply(200, _error("invalid_signature"))
+        if params["action"] == "reports":
+            return Reply(200, self._reports(params))
         order = self.orders.get(params.get("order_id", ""))
         if params["action"] not in {"status", "refund"}:
             return Reply(200, _error("err_unknown_action"))
@@ -93,6 +95,17 @@ class FakeLiqPay(FakeServer):
         if params["action"] == "status":
             return Reply(200, {**order, "action": "pay"})
         return Reply(200, self._refund(order, params))
+
+    def _reports(self, params: Obj) -> Obj:
+        """The archive of payments, by when they were made."""
+        if not params["date_from"] <= params["date_to"]:
+            return _error("err_date")
+        found = [
+            {**order, "action": "pay"}
+            for order in self.orders.values()
+            if params["date_from"] <= order["create_date"] <= params["date_to"]
+        ]
+        return {"result": "success", "data": found}
 
     def _refund(self, order: Obj, params: Obj) -> Obj:
         left = round(order["amount"] - order.get("refund_amount", 0), 2)

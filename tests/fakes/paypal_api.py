@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from urllib.parse import urlencode
 
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -193,6 +194,8 @@ class FakePayPal(FakeServer):
 
     def _route(self, method: str, path: list[str], seen: Seen) -> Reply:
         match method, path:
+            case "GET", ["v1", "notifications", "webhooks-events"]:
+                return self._list_events(seen.params)
             case "POST", ["v2", "checkout", "orders"]:
                 return self._create(seen.params)
             case "GET", ["v2", "checkout", "orders", order_id] if order_id in self.orders:
@@ -207,6 +210,18 @@ class FakePayPal(FakeServer):
                 return _missing() if found is None else self._refund(*found, seen.params)
             case _:
                 return _missing()
+
+    def _list_events(self, params: Obj) -> Reply:
+        """The application's notifications, the newest first, delivered or not."""
+        begin, end = params.get("start_time", ""), params.get("end_time", "9")
+        found = [event for event in reversed(self.events) if begin <= event["create_time"] <= end]
+        at, size = int(params.get("next_page_token", 0)), int(params.get("page_size", 10))
+        page = found[at : at + size]
+        links = [self._link("/v1/notifications/webhooks-events", "self", "GET")]
+        if at + size < len(found):
+            query = urlencode({**params, "next_page_token": at + size})
+            links.append(self._link(f"/v1/notifications/webhooks-events?{query}", "next", "GET"))
+        return Reply(200, {"events": page, "count": len(page), "links": links})
 
     def _create(self, params: Obj) -> Reply:
         unit = params["purchase_units"][0]

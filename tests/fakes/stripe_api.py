@@ -49,6 +49,7 @@ class FakeStripe(FakeServer):
         self.disputes: dict[str, Obj] = {}
         self.payments: dict[str, Obj] = {}
         self.refunds: dict[str, Obj] = {}
+        self.events: list[Obj] = []
         self._links: list[Obj] = []
         self._lines: dict[str, Obj] = {}
         self._metadata: dict[str, Obj] = {}
@@ -180,7 +181,9 @@ class FakeStripe(FakeServer):
 
     def _event(self, kind: str, subject: Obj, *, previous: Obj | None = None) -> Obj:
         # What an event shows never changes afterwards.
-        return stripe_objects.event(kind, copy.deepcopy(subject), now=self.now(), previous=previous)
+        event = stripe_objects.event(kind, copy.deepcopy(subject), now=self.now(), previous=previous)
+        self.events.append(event)
+        return event
 
     def _bill(self, subscription: Obj, reason: str) -> Obj:
         number = f"F4K3-{len(self.invoices) + 1:04}"
@@ -272,6 +275,8 @@ class FakeStripe(FakeServer):
                 return self._sessions_of(params["payment_intent"])
             case ["v1", "checkout", "sessions", session_id]:
                 return _found(self.sessions, session_id, "checkout.session")
+            case ["v1", "events"]:
+                return self._list_events(params)
             case ["v1", "invoices", invoice_id]:
                 return self._show_invoice(invoice_id, params)
             case ["v1", "payment_intents", payment_id]:
@@ -311,12 +316,27 @@ class FakeStripe(FakeServer):
         found = [session for session in self.sessions.values() if session["payment_intent"] == payment_id]
         return stripe_objects.listing(found, "/v1/checkout/sessions")
 
+    def _list_events(self, params: Obj) -> Obj:
+        """The newest first, of the last 30 days, as a webhook showed them."""
+        created, types = params.get("created", {}), params.get("types", [])
+        if len(types) > 20:
+            raise stripe_form.BadParameter("Invalid array: at most 20 types", param="types")
+        oldest = max(int(created.get("gte", 0)), self.now() - 30 * 86_400)
+        newest = int(created.get("lte", self.now()))
+        found = [row for row in reversed(self.events) if oldest <= row["created"] <= newest]
+        found = [row for row in found if not types or row["type"] in types]
+        if "starting_after" in params:
+            ids = [row["id"] for row in found]
+            found = found[ids.index(params["starting_after"]) + 1 :]
+        page = found[: int(params.get("limit", 10))]
+        return {"object": "list", "data": page, "has_more": len(page) < len(found), "url": "/v1/events"}
+
     def _expire_session(self, session_id: str) -> Obj:
         session = _found(self.sessions, session_id, "checkout.session")
         if session["status"] != "open":
             message = "Only Checkout Sessions with a status in [`open`] can be expired."
             raise stripe_form.BadParameter(message, param="session")
-        session.update(status="expired", url=None)
+        self.expire_checkout(session_id)
         return session
 
     def _show_invoice(self, invoice_id: str, params: Obj) -> Obj:
@@ -357,13 +377,14 @@ class FakeStripe(FakeServer):
         ends = params["cancel_at_period_end"] == "true"
         period_end = subscription["items"]["data"][0]["current_period_end"]
         subscription.update(cancel_at_period_end=ends, cancel_at=period_end if ends else None)
+        self._event("customer.subscription.updated", subscription)
         return subscription
 
     def _cancel_subscription(self, subscription_id: str) -> Obj:
         subscription = _found(self.subscriptions, subscription_id, "subscription")
         if subscription["status"] == "canceled":
             raise _missing("subscription", subscription_id, param="id")
-        self._cancel(subscription)
+        self.end_subscription(subscription_id)
         return subscription
 
 
