@@ -74,7 +74,7 @@ class FakePayPal(FakeServer):
         """The payer disputes a capture; with an `outcome` the dispute is decided."""
         (capture,) = _payments(self.orders[order_id])["captures"]
         dispute = {
-            "dispute_id": "PP-D-27803",
+            "dispute_id": f"PP-D-{capture['id']}",
             "create_time": self._moment(),
             "update_time": self._moment(),
             "disputed_transactions": [{"seller_transaction_id": capture["id"]}],
