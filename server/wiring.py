@@ -351,6 +351,7 @@ def _billing(
         default_provider=payments.default,
         aliases=payments.aliases,
         notifications=notifications,
+        reconcile_hour=settings.reconcile_hour,
     )
 
 

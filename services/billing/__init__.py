@@ -19,6 +19,7 @@ from services.billing.inbox import Inbox
 from services.billing.plans import PriceInput, plans_for_sale, seed_plans, set_price
 from services.billing.provider_events import ProviderEventView, list_provider_events, resend_provider_event
 from services.billing.purchases import CreditView, PurchaseView, list_credits, list_purchases, settle_credit
+from services.billing.reconciling import Reconciling
 from services.billing.sandbox import SandboxDesk
 from services.billing.subscriptions import Subscriptions
 from services.billing.sweeper import Sweeper
@@ -40,6 +41,7 @@ class BillingService:
             webhook answer that it is not configured; in development the sandbox then stands in for its checkout.
         default_provider: the name that a checkout uses when it names none.
         aliases: further names that a checkout may use.
+        reconcile_hour: from which hour of the day (UTC) on every provider is compared with what we hold.
         notifications: keeps what people are told.
     """
 
@@ -51,6 +53,7 @@ class BillingService:
         default_provider: str,
         notifications: NotificationService,
         aliases: Mapping[str, str] | None = None,
+        reconcile_hour: int = 3,
     ) -> None:
         announcer = Announcer(notifications)
         self._cancellations = Cancellations(units, providers)
@@ -66,6 +69,7 @@ class BillingService:
             cancellations=self._cancellations,
         )
         self._sweeper = Sweeper(units, providers=providers, announcer=announcer)
+        self.reconciling = Reconciling(units, providers=providers, aliases=aliases or {}, nightly_hour=reconcile_hour)
         self.winding_up = WindingUp(announcer=announcer, cancellations=self._cancellations)
         self.sandbox = SandboxDesk(providers)
 

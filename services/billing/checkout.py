@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import select
 
 from models.billing import BillingPeriod, CheckoutSession, CheckoutState, Plan, Subscription, SubscriptionStatus
+from models.checkouts import poll_after
 from models.users import User
 from providers.payments import (
     CheckoutCreated,
@@ -130,6 +131,7 @@ class Checkouts:
             cancel_url=order.cancel_url,
             created_by=actor.user_id,
             created_at=uow.now,
+            next_poll_at=uow.now + poll_after(0),
         )
         uow.session.add(checkout)
         uow.audit(
