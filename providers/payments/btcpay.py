@@ -134,7 +134,7 @@ class BtcPayProvider(OneTimeProvider):
             headers=self._headers,
         )
         try:
-            invoices = list(answer.rows("items"))
+            invoices = list(answer.required_rows("items"))
             events = tuple(_saw(invoice) for invoice in invoices if _has_moved(invoice))
         except BadPayload as nonsense:
             raise ProviderUnavailable(retryable=True) from nonsense

@@ -180,7 +180,7 @@ class CoinbaseBusinessProvider(OneTimeProvider):
             query["pageToken"] = cursor
         answer = await self._call("list_checkouts", "GET", f"{_ROOT}?{urlencode(query)}")
         try:
-            states = [_read_state(row) for row in answer.rows("checkouts")]
+            states = [_read_state(row) for row in answer.required_rows("checkouts")]
             token = answer.text_or_none("nextPageToken")
         except BadPayload as nonsense:
             raise ProviderUnavailable(retryable=True) from nonsense

@@ -125,7 +125,7 @@ class CoinbaseCommerceProvider(OneTimeProvider):
         answer = await self._call("list_events", "GET", f"/events?limit={_SEARCHED}&order=desc{after}", repeatable=True)
         try:
             # As a webhook brings it, the event stands within a delivery.
-            listed = [_envelope({"event": row.data}, at=until) for row in answer.rows("data")]
+            listed = [_envelope({"event": row.data}, at=until) for row in answer.required_rows("data")]
             is_more = "next_uri" in answer.node("pagination")
         except BadPayload as nonsense:
             raise ProviderUnavailable(retryable=True) from nonsense

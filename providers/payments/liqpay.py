@@ -174,7 +174,7 @@ class LiqPayProvider(OneTimeProvider):
         try:
             events = tuple(
                 _saw(row, at=until)
-                for row in answer.rows("data")
+                for row in answer.required_rows("data")
                 if _is_ours(row) and self._status(row.ref("status")) is not PaymentStatus.PENDING
             )
         except BadPayload as nonsense:

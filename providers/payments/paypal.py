@@ -173,7 +173,7 @@ class PayPalProvider(OneTimeProvider):
         query = cursor or urlencode({"page_size": _PAGE, **times})
         answer = await self._call("list_events", "GET", f"/v1/notifications/webhooks-events?{query}")
         try:
-            events = tuple(_envelope(row.data, at=until) for row in answer.rows("events"))
+            events = tuple(_envelope(row.data, at=until) for row in answer.required_rows("events"))
             pages = [link.text("href") for link in answer.rows("links") if link.text_or_none("rel") == "next"]
         except BadPayload as nonsense:
             raise ProviderUnavailable(retryable=True) from nonsense

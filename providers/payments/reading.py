@@ -159,6 +159,12 @@ class Node:
         """Walk a JSON list of objects; an absent one is empty."""
         return self._walk(key, self.data.get(key))
 
+    def required_rows(self, key: str) -> Iterator["Node"]:
+        """Walk a JSON list of objects that must be there, lest no list be taken for an empty one."""
+        if key not in self:
+            self.refuse(key, "is missing")
+        return self.rows(key)
+
     def _walk(self, key: str, rows: object) -> Iterator["Node"]:
         if rows is None:
             return

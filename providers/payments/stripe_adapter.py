@@ -290,7 +290,7 @@ class StripeProvider:
         async with self._calling("list_events"):
             answer = _node(await self._client.v1.events.list_async(params), "events")
             # Those of one page are told apart by their ids alone, so a garbled one spoils the page.
-            events = tuple(envelope_of(row.data, provider="Stripe", at=until) for row in answer.rows("data"))
+            events = tuple(envelope_of(row.data, provider="Stripe", at=until) for row in answer.required_rows("data"))
             more = events[-1].event_id if events and answer.flag("has_more") else None
             return EventPage(events=events, next_cursor=more)
 

@@ -7,6 +7,7 @@ answered with status 200, amounts are JSON numbers, and there are no idempotency
 import base64
 import hashlib
 import json
+import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -129,7 +130,8 @@ class FakeLiqPay(FakeServer):
         return params if params["public_key"] == PUBLIC_KEY and params["version"] == 3 else None
 
     def _order(self, params: Obj) -> Obj:
-        number = 2_000_000_001 + len(self.orders)
+        # As in the real thing, no two payments bear one number, whichever shop they are of.
+        number = 2_000_000_001 + secrets.randbelow(10**9)
         return {
             "result": "ok",
             "payment_id": number,

@@ -105,7 +105,8 @@ class Feeds:
 def in_order(events: Sequence[VerifiedEvent]) -> list[VerifiedEvent]:
     """Put a page into the order in which it happened, so that few have to wait for what they speak of."""
     # Lists show the newest first, also within one second.
-    return sorted(reversed(events), key=lambda event: event.occurred_at)
+    oldest_first = events[::-1]
+    return sorted(oldest_first, key=lambda event: event.occurred_at)
 
 
 async def _begin(uow: UnitOfWork, provider: str) -> None:
