@@ -31,7 +31,7 @@ _SCOPE = PlatformScope("a sweep compares what every tenant has bought")
 logger = structlog.get_logger(__name__)
 
 
-class _Superseded(Exception):
+class Superseded(Exception):
     """Somebody else has taken the sweep up, or it is over."""
 
 
@@ -105,7 +105,7 @@ class Sweeps:
             while row.state is ReconciliationState.RUNNING:
                 part = await self._compare(row)
                 row = await self._keep(row_id, attempt, part)
-        except _Superseded:
+        except Superseded:
             return
         except (ProviderUnavailable, ProviderRejected) as fault:
             await self._postpone(row_id, attempt, fault)
@@ -146,7 +146,7 @@ class Sweeps:
                 row.postpone(fault.text, now=uow.now, wait=wait, patience=patience)
                 if row.state is ReconciliationState.FAILED:
                     _audit_end(uow, row)
-        except _Superseded:
+        except Superseded:
             return
         logger.warning("reconciliation postponed", provider=row.provider, stage=row.stage.value, state=row.state.value)
 
@@ -187,5 +187,5 @@ async def _held(uow: UnitOfWork, row_id: UUID, attempt: int) -> Reconciliation:
         .with_for_update()
     )
     if row is None:
-        raise _Superseded
+        raise Superseded
     return row
