@@ -33,7 +33,7 @@ class ReconcileBody(WireModel):
 async def reconcile(call: Call, body: ReconcileBody) -> web.Response:
     """Begin to compare everything that a payment provider holds with what we hold; for superusers."""
     async with call.uow(_SCOPE) as uow:
-        view = await call.context.services.billing.reconciling.request(uow, call.actor, provider=body.provider)
+        view = await call.context.services.reconciling.request(uow, call.actor, provider=body.provider)
     return call.ok(view)
 
 
@@ -46,7 +46,7 @@ async def reconcile(call: Call, body: ReconcileBody) -> web.Response:
 async def list_reconciliations(call: Call, query: PageQuery) -> web.Response:
     """Show such comparisons and how far they are, newest first; for superusers."""
     async with call.uow(_SCOPE) as uow:
-        page = await call.context.services.billing.reconciling.list(uow, call.actor, query.request())
+        page = await call.context.services.reconciling.list(uow, call.actor, query.request())
     return call.page(page)
 
 
@@ -59,5 +59,5 @@ async def list_reconciliations(call: Call, query: PageQuery) -> web.Response:
 async def show_reconciliation(call: Call, reconciliation_id: UUID) -> web.Response:
     """Show how far a comparison is and what it has found; for superusers."""
     async with call.uow(_SCOPE) as uow:
-        view = await call.context.services.billing.reconciling.show(uow, call.actor, row_id=reconciliation_id)
+        view = await call.context.services.reconciling.show(uow, call.actor, row_id=reconciliation_id)
     return call.ok(view)

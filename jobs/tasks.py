@@ -10,9 +10,9 @@ from jobs.doorbell import PROVISIONING_TASK
 from services.registry import Services
 
 _EVENTS_TASK = "billing.apply"
-_POLL_TASK = "billing.poll"
-_FEED_TASK = "billing.feed"
-_RECONCILE_TASK = "billing.reconcile"
+_POLL_TASK = "reconciling.poll"
+_FEED_TASK = "reconciling.read"
+_RECONCILE_TASK = "reconciling.run"
 # How often each sweep looks for rows whose doorbell or worker was lost, and how often the log is pruned, in seconds.
 _SWEEP_INTERVAL_S = 10
 _PRUNE_INTERVAL_S = 600
@@ -34,16 +34,16 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
     rows: dict[str, Callable[[UUID], Awaitable[object]]] = {
         PROVISIONING_TASK: services.provisioning.run,
         _EVENTS_TASK: services.billing.apply,
-        _POLL_TASK: services.billing.reconciling.poll,
-        _FEED_TASK: services.billing.reconciling.read_feed,
-        _RECONCILE_TASK: services.billing.reconciling.run,
+        _POLL_TASK: services.reconciling.poll,
+        _FEED_TASK: services.reconciling.read,
+        _RECONCILE_TASK: services.reconciling.run,
         "mail.send": services.mail.send,
         "phones.send": services.phones.send,
     }
     sweeps: dict[str, tuple[Callable[[], Awaitable[object]], int]] = {
         "provisioning.sweep": (services.provisioning.sweep, _SWEEP_INTERVAL_S),
         "billing.sweep": (services.billing.sweep, _SWEEP_INTERVAL_S),
-        "billing.reconcile_sweep": (services.billing.reconciling.sweep, _SWEEP_INTERVAL_S),
+        "reconciling.sweep": (services.reconciling.sweep, _SWEEP_INTERVAL_S),
         "mail.sweep": (services.mail.sweep, _SWEEP_INTERVAL_S),
         "phones.sweep": (services.phones.sweep, _SWEEP_INTERVAL_S),
         "phones.prune": (services.phones.prune, _PRUNE_INTERVAL_S),

@@ -241,7 +241,7 @@ async def _reconcile(options: argparse.Namespace, settings: Settings) -> int:
     scope = PlatformScope("the command line acts for the platform")
     try:
         async with open_database(settings) as engine, build(settings, engine, Part()) as house:
-            reconciling = house.services.billing.reconciling
+            reconciling = house.services.reconciling
             async with house.units(scope) as uow:
                 begun = await reconciling.begin(uow, options.provider)
             # Carried out here, so that it can be waited for; what is found goes to the inbox, which the workers empty.

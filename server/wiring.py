@@ -321,6 +321,7 @@ def _services(
         auth=auth,
         tenants=tenants,
         billing=billing,
+        reconciling=billing.reconciling,
         provisioning=provisioning,
         sso=sso,
         notifications=notifications,

@@ -38,9 +38,9 @@ class Watch:
         billing = self.till.billing
         does = {
             "billing.apply": billing.apply,
-            "billing.poll": billing.reconciling.poll,
-            "billing.feed": billing.reconciling.read_feed,
-            "billing.reconcile": billing.reconciling.run,
+            "reconciling.poll": billing.reconciling.poll,
+            "reconciling.read": billing.reconciling.read,
+            "reconciling.run": billing.reconciling.run,
         }
         while self.tasks < len(self.till.ears.tasks):
             task = self.till.ears.tasks[self.tasks]

@@ -56,7 +56,7 @@ class Reconciling:
         """Ask about one purchase; see `Polls.poll`. For the worker."""
         await self._polls.poll(checkout_id)
 
-    async def read_feed(self, feed_id: UUID) -> None:
+    async def read(self, feed_id: UUID) -> None:
         """Read a provider's list of what happened; see `Feeds.read`. For the worker."""
         await self._feeds.read(feed_id)
 

@@ -19,7 +19,7 @@ from services.billing.inbox import store
 from services.billing.reconciling.pauses import pause_after
 from services.unit_of_work import PlatformScope, UnitOfWork, UnitOfWorkFactory
 
-TASK = "billing.feed"
+TASK = "reconciling.read"
 
 # How often each list is read, in seconds: with all webhooks lost we must know everything within ten minutes.
 _EVERY_S = (240.0, 330.0)

@@ -22,7 +22,7 @@ from services.billing.reconciling.known import knows_payment
 from services.billing.reconciling.pauses import pause_after
 from services.unit_of_work import PlatformScope, UnitOfWork, UnitOfWorkFactory
 
-TASK = "billing.poll"
+TASK = "reconciling.poll"
 
 # Longer than any provider is given to answer, so that two workers do not ask at once.
 _LEASE = timedelta(minutes=2)
@@ -48,7 +48,8 @@ class Polls:
         async with self._units(_SCOPE) as uow:
             due = (
                 select(CheckoutSession.id)
-                .where(CheckoutSession.next_poll_at <= uow.now)
+                # Whose keys were taken away waits until they are given back.
+                .where(CheckoutSession.next_poll_at <= uow.now, CheckoutSession.provider.in_(self._providers))
                 .order_by(CheckoutSession.next_poll_at)
                 .limit(_SWEEP_LIMIT)
                 .with_for_update(skip_locked=True)
@@ -70,10 +71,11 @@ class Polls:
                     CheckoutSession.id == checkout_id, CheckoutSession.next_poll_at.is_not(None)
                 )
             )
-        if checkout is None:
+        provider = None if checkout is None else self._providers.get(checkout.provider)
+        if checkout is None or provider is None:
             return
         try:
-            state = await self._ask(checkout)
+            state = await _ask(provider, checkout)
         except ProviderUnavailable as away:
             await self._postpone(checkout_id, away)
             return
@@ -81,19 +83,6 @@ class Polls:
             checkout = await _held(uow, checkout_id)
             await self._compare(uow, checkout, state)
             checkout.polled(uow.now)
-
-    async def _ask(self, checkout: CheckoutSession) -> PaymentState | None:
-        provider = self._providers.get(checkout.provider)
-        if provider is None:
-            # Its keys were taken away, and may be given back.
-            raise ProviderUnavailable(retryable=False)
-        if checkout.session_id is None or not provider.capabilities.fetch_payment:
-            return None
-        try:
-            return await provider.fetch_payment(checkout.session_id)
-        except ProviderRejected as refusal:
-            logger.warning("poll refused", provider=checkout.provider, checkout=str(checkout.id), reason=refusal.text)
-            return None
 
     async def _compare(self, uow: UnitOfWork, checkout: CheckoutSession, state: PaymentState | None) -> None:
         if state is not None and not await knows_payment(uow, checkout, state):
@@ -122,6 +111,16 @@ class Polls:
         async with self._units(_SCOPE) as uow:
             checkout = await _held(uow, checkout_id)
             checkout.next_poll_at = uow.now + pause_after(fault, attempt=_PATIENT, cap_s=_LONGEST_PAUSE_S)
+
+
+async def _ask(provider: PaymentProvider, checkout: CheckoutSession) -> PaymentState | None:
+    if checkout.session_id is None or not provider.capabilities.fetch_payment:
+        return None
+    try:
+        return await provider.fetch_payment(checkout.session_id)
+    except ProviderRejected as refusal:
+        logger.warning("poll refused", provider=checkout.provider, checkout=str(checkout.id), reason=refusal.text)
+        return None
 
 
 async def _held(uow: UnitOfWork, checkout_id: UUID) -> CheckoutSession:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from models.inbox import EventSource
@@ -20,7 +20,7 @@ from services.billing.reconciling.comparing import Part, compare_events, compare
 from services.billing.reconciling.pauses import pause_after
 from services.unit_of_work import PlatformScope, UnitOfWork, UnitOfWorkFactory
 
-TASK = "billing.reconcile"
+TASK = "reconciling.run"
 
 # How long one page may take, and for how long a provider that is away is asked again.
 _LEASE = timedelta(minutes=5)
@@ -87,11 +87,7 @@ class Sweeps:
                 for name in sorted(set(self._providers) - set(await uow.session.scalars(begun))):
                     await self.begin(uow, name, is_nightly=True)
         async with self._units(_SCOPE) as uow:
-            left = await uow.session.scalars(
-                select(Reconciliation.id).where(
-                    Reconciliation.state == ReconciliationState.RUNNING, Reconciliation.next_attempt_at <= uow.now
-                )
-            )
+            left = await uow.session.scalars(select(Reconciliation.id).where(self._is_waiting(uow)))
             for row_id in left:
                 uow.ring(TASK, row_id)
 
@@ -114,14 +110,18 @@ class Sweeps:
         async with self._units(_SCOPE) as uow:
             row = await uow.session.scalar(
                 select(Reconciliation)
-                .where(
-                    Reconciliation.id == row_id,
-                    Reconciliation.state == ReconciliationState.RUNNING,
-                    Reconciliation.next_attempt_at <= uow.now,
-                )
+                .where(Reconciliation.id == row_id, self._is_waiting(uow))
                 .with_for_update(skip_locked=True)
             )
             return None if row is None else (row, row.claim(now=uow.now, lease=_LEASE))
+
+    def _is_waiting(self, uow: UnitOfWork) -> ColumnElement[bool]:
+        """Select the sweeps that nobody carries out; one whose provider's keys were taken away waits for them."""
+        return and_(
+            Reconciliation.state == ReconciliationState.RUNNING,
+            Reconciliation.next_attempt_at <= uow.now,
+            Reconciliation.provider.in_(self._providers),
+        )
 
     async def _keep(self, row_id: UUID, attempt: int, part: Part) -> Reconciliation:
         async with self._units(_SCOPE) as uow:
@@ -151,10 +151,7 @@ class Sweeps:
         logger.warning("reconciliation postponed", provider=row.provider, stage=row.stage.value, state=row.state.value)
 
     async def _compare(self, row: Reconciliation) -> Part:
-        provider = self._providers.get(row.provider)
-        if provider is None:
-            # Its keys were taken away, and may be given back.
-            raise ProviderUnavailable(retryable=False)
+        provider = self._providers[row.provider]
         match row.stage:
             case ReconciliationStage.EVENTS if provider.capabilities.list_events:
                 return await compare_events(provider, row)

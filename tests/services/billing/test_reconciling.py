@@ -78,7 +78,7 @@ class TestOrder:
             await watch.work()
 
         async def listing() -> None:
-            await till.billing.reconciling.read_feed(feed.id)
+            await till.billing.reconciling.read(feed.id)
             await watch.work()
 
         async def poll() -> None:
@@ -158,8 +158,8 @@ class TestSchedule:
         till.billing.reconciling._sweeps._nightly_hour = 0
         await asyncio.gather(*(till.billing.reconciling.sweep() for _ in range(5)))
         own = await checkout_id(till, shop)
-        assert watch.rung("billing.poll").count(own) == 1
-        assert watch.rung("billing.feed").count((await watch.feed("btcpay")).id) == 1
+        assert watch.rung("reconciling.poll").count(own) == 1
+        assert watch.rung("reconciling.read").count((await watch.feed("btcpay")).id) == 1
         async with till.units(PLATFORM) as uow:
             rows = list(await uow.session.scalars(select(Reconciliation)))
         assert sorted(row.provider for row in rows) == ["btcpay", "sandbox", "stripe"]
@@ -181,7 +181,7 @@ class TestSchedule:
         watch = await open_watch(till)
         till.billing.reconciling._sweeps._nightly_hour = till.now.hour + 1
         await watch.look()
-        assert watch.rung("billing.reconcile") == []
+        assert watch.rung("reconciling.run") == []
         async with till.units(PLATFORM) as uow:
             assert list(await uow.session.scalars(select(Reconciliation))) == []
 
@@ -251,11 +251,11 @@ class TestFaults:
             return answer(request, seen)
 
         paypal.fake.answer = tired
-        await till.billing.reconciling.read_feed(feed.id)
+        await till.billing.reconciling.read(feed.id)
         before = await watch.found("paypal")
         assert (await watch.feed("paypal")).read_until is None
         paypal.fake.answer, paypal.fake.always = answer, None
-        await till.billing.reconciling.read_feed(feed.id)
+        await till.billing.reconciling.read(feed.id)
         assert (await watch.feed("paypal")).read_until is not None
         assert await watch.found("paypal") > before
 
