@@ -16,6 +16,9 @@ depends_on: str | Sequence[str] | None = None
 _TIME = sa.DateTime(timezone=True)
 _SOURCES = ("webhook", "poll", "listing", "sweep")
 _STATES = ("running", "done", "failed")
+# Of the journal, before fees.
+_KINDS = ("charge", "refund", "dispute", "dispute_won", "credit", "credit_settled")
+_ACCOUNTS = ("cash", "revenue", "refunds", "disputes", "credits")
 _STAGES = ("events", "purchases", "subscriptions")
 
 
@@ -55,6 +58,7 @@ def upgrade() -> None:
         ["reconciliation_id"],
         postgresql_where=sa.text("reconciliation_id IS NOT NULL"),
     )
+    _allow_in_journal(kinds=(*_KINDS, "fee"), accounts=(*_ACCOUNTS, "fees"))
     op.add_column("checkout_sessions", sa.Column("polls", sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.add_column("checkout_sessions", sa.Column("next_poll_at", _TIME, nullable=True))
     # Purchases under way are asked about from now on, over an hour, so that providers are not asked about all at once.
@@ -72,6 +76,14 @@ def upgrade() -> None:
 
 def _choice(*values: str, name: str, guarded: bool = False) -> sa.Enum:
     return sa.Enum(*values, name=name, native_enum=False, create_constraint=guarded, length=32)
+
+
+def _allow_in_journal(*, kinds: Sequence[str], accounts: Sequence[str]) -> None:
+    for column, allowed in (("kind", kinds), ("debit", accounts), ("credit", accounts)):
+        name = op.f(f"ck_journal_entries_{column}")
+        listed = ", ".join(f"'{value}'" for value in allowed)
+        op.drop_constraint(name, "journal_entries", type_="check")
+        op.create_check_constraint(name, "journal_entries", f"{column} IN ({listed})")
 
 
 def _make_reconciliations() -> None:
@@ -112,6 +124,8 @@ def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
     # Policies bind the owner of the tables too (0005b).
     op.execute("SET LOCAL app.scope = 'platform'")
+    op.execute("DELETE FROM journal_entries WHERE kind = 'fee'")
+    _allow_in_journal(kinds=_KINDS, accounts=_ACCOUNTS)
     op.drop_index("ix_checkout_sessions_next_poll_at", table_name="checkout_sessions")
     op.drop_column("checkout_sessions", "next_poll_at")
     op.drop_column("checkout_sessions", "polls")

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from core.clock import Clock
+from core.money import round_money
 from providers.http import HttpClient
 from providers.payments.api import ProviderApi, is_missing, known_ref, require_ref
 from providers.payments.contract import (
@@ -38,6 +39,7 @@ from providers.payments.contract import (
     SignatureFault,
     VerifiedEvent,
 )
+from providers.payments.facts import Fee
 from providers.payments.one_time import OneTimeProvider
 from providers.payments.orders import (
     Order,
@@ -352,7 +354,16 @@ def _read_state(checkout: Node) -> PaymentState:
         changed_at=checkout.instant_or_none("updatedAt") or checkout.instant("createdAt"),
         # When it was paid is not told, and a refund moves `updatedAt`; a checkout lives for a day at the most.
         paid_at=checkout.instant_or_none("createdAt") if has_money else None,
+        fee=_fee(checkout, asked, currency),
     )
+
+
+def _fee(checkout: Node, asked: Decimal, currency: str) -> Fee | None:
+    """Tell the fee in the currency that was asked, by the checkout's own rate: it is settled in coins."""
+    settled = checkout.node_or_none("settlement")
+    if settled is None or not (total := settled.amount("totalAmount")):
+        return None
+    return Fee(amount=round_money(asked * settled.amount("feeAmount") / total, currency), currency=currency)
 
 
 def _refunded(refund: Node, currency: str) -> Decimal:

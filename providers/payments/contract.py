@@ -12,7 +12,7 @@ from typing import Protocol
 from uuid import UUID
 
 from core.errors import DomainError, ErrorKind
-from providers.payments.facts import BillingPeriod, Fact, SubscriptionState
+from providers.payments.facts import BillingPeriod, Fact, Fee, SubscriptionState
 from providers.payments.payment_state import PaymentState
 
 TOLERANCE = timedelta(seconds=300)
@@ -236,6 +236,14 @@ class PaymentProvider(Protocol):
         Raises:
             ProviderUnavailable: the provider cannot be reached or is broken.
             ProviderRejected: this provider cannot tell (`capabilities.fetch_payment`), or refused.
+        """
+
+    async def fetch_fee(self, payment_ref: str) -> Fee | None:
+        """Ask what the provider kept of a payment that a `PaymentLinked` names; None where it does not say (yet).
+
+        Raises:
+            ProviderUnavailable: the provider cannot be reached or is broken.
+            ProviderRejected: the provider refused.
         """
 
     async def capture(self, session_id: str) -> PaymentState:

@@ -33,6 +33,7 @@ from providers.payments.contract import (
     SignatureFault,
     VerifiedEvent,
 )
+from providers.payments.facts import Fee
 from providers.payments.one_time import OneTimeProvider
 from providers.payments.orders import (
     Order,
@@ -274,6 +275,7 @@ class LiqPayProvider(OneTimeProvider):
                 is_test=word == "sandbox",
                 changed_at=_moment(answer) or self._clock.now(),
                 paid_at=_moment(answer, "end_date") if status is PaymentStatus.PAID else None,
+                fee=_fee(answer),
             )
         except BadPayload as nonsense:
             raise ProviderUnavailable(retryable=True) from nonsense
@@ -309,6 +311,12 @@ def _read_form(body: bytes) -> tuple[str, str]:
 def _event_id(callback: Node, order_id: str, status: str) -> str:
     facts = [order_id, status, _payment_id(callback) or "", *map(str, _dates(callback)), str(_refund_amount(callback))]
     return "liqpay_" + hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
+def _fee(answer: Node) -> Fee | None:
+    """Read what LiqPay keeps, in the payment's own currency; what it takes from the payer besides is not ours."""
+    kept = answer.amount_or_none("receiver_commission")
+    return None if kept is None else Fee(amount=kept, currency=answer.currency("currency"))
 
 
 def _is_ours(payment: Node) -> bool:

@@ -52,6 +52,7 @@ from providers.payments.facts import (
     CheckoutFailed,
     CheckoutPaid,
     Fact,
+    Fee,
     Purchase,
     Source,
     SubscriptionState,
@@ -234,6 +235,10 @@ class SandboxProvider:
             return None
         told = Node(fields, "reference")
         return _state(_read_session(told.node("session")), kind=told.text("type"), at=told.instant("at"))
+
+    async def fetch_fee(self, payment_ref: str) -> Fee | None:  # noqa: ARG002 - of the contract
+        """See `PaymentProvider.fetch_fee`. Play money costs nothing."""
+        return None
 
     async def capture(self, session_id: str) -> PaymentState:  # noqa: ARG002 - of the contract
         """See `PaymentProvider.capture`: nothing is ever waiting to be captured."""

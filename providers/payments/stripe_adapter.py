@@ -33,7 +33,7 @@ from providers.payments.contract import (
     SignatureFault,
     VerifiedEvent,
 )
-from providers.payments.facts import Fact, SubscriptionState
+from providers.payments.facts import Fact, Fee, SubscriptionState
 from providers.payments.payment_state import PaymentState, PaymentStatus
 from providers.payments.reading import Node, envelope_of, read_envelope
 from providers.payments.signature import (
@@ -43,13 +43,13 @@ from providers.payments.signature import (
     refuse_wrong_time,
 )
 from providers.payments.stripe_events import EVENT_TYPES, PROVIDER, interpret_stripe, order_to_fetch
-from providers.payments.stripe_objects import read_amount, read_subscription
+from providers.payments.stripe_objects import fee_of_charge, read_amount, read_subscription
 from providers.payments.stripe_params import checkout_params, invoice_params, minor_units
 from providers.payments.stripe_payments import payment_of_session, read_session
 
 if TYPE_CHECKING:
     # The SDK loads its 1,500 parameter classes on demand; at run time none of them is needed.
-    from stripe.params import EventListParams, RefundCreateParams
+    from stripe.params import EventListParams, PaymentIntentRetrieveParams, RefundCreateParams
     from stripe.params.checkout import SessionCreateParams
 
 API_VERSION: Final = "2026-10-28.endive"
@@ -196,9 +196,29 @@ class StripeProvider:
             invoice = _node(await v1.invoices.retrieve_async(invoice_ref, {"expand": ["payments"]}), "invoice")
         payment_ref = payment_of_session(session, invoice)
         if payment_ref is not None and payment_ref.startswith("pi_"):
-            answer = await v1.payment_intents.retrieve_async(payment_ref, {"expand": ["latest_charge"]})
+            answer = await v1.payment_intents.retrieve_async(
+                payment_ref, {"expand": ["latest_charge.balance_transaction"]}
+            )
             payment = _node(answer, "payment_intent")
         return read_session(session, payment_ref=payment_ref, payment=payment)
+
+    async def fetch_fee(self, payment_ref: str) -> Fee | None:
+        """See `PaymentProvider.fetch_fee`: it stands in the account's own books."""
+        v1 = self._client.v1
+        if not known_ref(payment_ref):
+            return None
+        try:
+            async with self._calling("fetch_fee"):
+                if payment_ref.startswith("ch_"):
+                    answer = await v1.charges.retrieve_async(payment_ref, {"expand": ["balance_transaction"]})
+                    return fee_of_charge(_node(answer, "charge"))
+                expand: PaymentIntentRetrieveParams = {"expand": ["latest_charge.balance_transaction"]}
+                payment = _node(await v1.payment_intents.retrieve_async(payment_ref, expand), "payment_intent")
+                return fee_of_charge(payment.node_or_none("latest_charge"))
+        except ProviderRejected as refusal:
+            if refusal.details.get("reason") == "resource_missing":
+                return None
+            raise
 
     async def capture(self, session_id: str) -> PaymentState:
         """See `PaymentProvider.capture`: Stripe takes the money by itself."""

@@ -59,6 +59,8 @@ class FakePayPal(FakeServer):
         """The money of a held capture arrives, or is denied."""
         (capture,) = _payments(self.orders[order_id])["captures"]
         capture["status"] = "COMPLETED" if arrives else "DECLINED"
+        if arrives:
+            capture["seller_receivable_breakdown"] = _breakdown(capture["amount"])
         self._touch(capture)
         kind = "PAYMENT.CAPTURE.COMPLETED" if arrives else "PAYMENT.CAPTURE.DENIED"
         return [self._event(kind, "capture", capture)]
@@ -105,6 +107,8 @@ class FakePayPal(FakeServer):
             "create_time": self._moment(),
             "update_time": self._moment(),
         }
+        if status == "COMPLETED":
+            made["seller_receivable_breakdown"] = _breakdown(unit["amount"])
         made["links"] = [self._link(f"/v2/payments/captures/{made['id']}", "self", "GET")]
         unit["payments"] = {"captures": [made], "refunds": []}
         order["status"] = "COMPLETED"
@@ -317,6 +321,18 @@ class FakePayPal(FakeServer):
 def order_currency(order: Obj) -> str:
     currency: str = order["purchase_units"][0]["amount"]["currency_code"]
     return currency
+
+
+def _breakdown(amount: Obj) -> Obj:
+    """What PayPal keeps, 3.49 %, and what is left of it."""
+    gross, currency = Decimal(amount["value"]), amount["currency_code"]
+    step = Decimal(1) if currency in _WHOLE_ONLY else Decimal("0.01")
+    fee = (gross * Decimal("0.0349")).quantize(step)
+    return {
+        "gross_amount": amount,
+        "paypal_fee": {"currency_code": currency, "value": str(fee)},
+        "net_amount": {"currency_code": currency, "value": str(gross - fee)},
+    }
 
 
 def _payments(order: Obj) -> Obj:

@@ -50,6 +50,7 @@ class FakeStripe(FakeServer):
         self.payments: dict[str, Obj] = {}
         self.refunds: dict[str, Obj] = {}
         self.events: list[Obj] = []
+        self.books: dict[str, Obj] = {}
         self._links: list[Obj] = []
         self._lines: dict[str, Obj] = {}
         self._metadata: dict[str, Obj] = {}
@@ -165,6 +166,11 @@ class FakeStripe(FakeServer):
         charge = self.charges[charge_id]
         charge["disputed"] = True
         dispute = stripe_objects.dispute(charge, now=self.now(), status=status, reason="fraudulent")
+        if not inquiry:
+            taken = stripe_objects.balance_transaction(
+                {**charge, "amount": -charge["amount"]}, fee=1500, now=self.now()
+            )
+            dispute["balance_transactions"].append({**taken, "source": dispute["id"], "type": "adjustment"})
         self.disputes[dispute["id"]] = dispute
         return [self._event("charge.dispute.created", dispute)]
 
@@ -172,6 +178,10 @@ class FakeStripe(FakeServer):
         """Close a dispute as `won`, `lost`, `warning_closed` or `prevented`."""
         dispute = self.disputes[dispute_id]
         dispute["status"] = status
+        if status == "won" and dispute["balance_transactions"]:
+            (taken,) = dispute["balance_transactions"]
+            back = {**taken, "id": stripe_objects.new_id("txn"), "amount": -taken["amount"], "fee": -taken["fee"]}
+            dispute["balance_transactions"].append({**back, "net": -taken["net"], "fee_details": []})
         return [self._event("charge.dispute.closed", dispute)]
 
     def charge_of(self, subscription_id: str) -> Obj:
@@ -214,6 +224,10 @@ class FakeStripe(FakeServer):
         payment.update(status="succeeded", amount_received=amount, latest_charge=charge["id"])
         self.payments[payment["id"]] = payment
         self.charges[charge["id"]] = charge
+        # What Stripe keeps: 2.9 % and 30 cents.
+        booked = stripe_objects.balance_transaction(charge, fee=round(amount * 0.029) + 30, now=self.now())
+        charge["balance_transaction"] = booked["id"]
+        self.books[booked["id"]] = booked
         return charge
 
     def _fail(self, invoice: Obj) -> Obj:
@@ -275,6 +289,8 @@ class FakeStripe(FakeServer):
                 return self._sessions_of(params["payment_intent"])
             case ["v1", "checkout", "sessions", session_id]:
                 return _found(self.sessions, session_id, "checkout.session")
+            case ["v1", "charges", charge_id]:
+                return self._show_charge(charge_id, is_booked="balance_transaction" in params.get("expand", []))
             case ["v1", "events"]:
                 return self._list_events(params)
             case ["v1", "invoices", invoice_id]:
@@ -348,9 +364,15 @@ class FakeStripe(FakeServer):
 
     def _show_payment(self, payment_id: str, params: Obj) -> Obj:
         payment = _found(self.payments, payment_id, "payment_intent")
-        if "latest_charge" not in params.get("expand", []) or payment["latest_charge"] is None:
+        charge, expand = payment["latest_charge"], params.get("expand", [])
+        if charge is None or not {"latest_charge", "latest_charge.balance_transaction"} & set(expand):
             return payment
-        return {**payment, "latest_charge": self.charges[payment["latest_charge"]]}
+        is_deep = "latest_charge.balance_transaction" in expand
+        return {**payment, "latest_charge": self._show_charge(charge, is_booked=is_deep)}
+
+    def _show_charge(self, charge_id: str, *, is_booked: bool) -> Obj:
+        charge = _found(self.charges, charge_id, "charge")
+        return {**charge, "balance_transaction": self.books[charge["balance_transaction"]]} if is_booked else charge
 
     def _create_refund(self, params: Obj) -> Obj:
         payment = _found(self.payments, params.get("payment_intent", ""), "payment_intent", param="payment_intent")

@@ -216,7 +216,9 @@ class TestStripe:
         async with till.units(PLATFORM) as uow:
             held = await balances(uow, shop.tenant_id)
         assert {account: amount for (account, _), amount in held.items() if amount} == {
-            Account.CASH: PRICE - 10,
+            Account.CASH: PRICE - 10 - Decimal("1.75"),
+            # 2.9 % and 30 cents of the charge; that of the dispute was given back.
+            Account.FEES: Decimal("1.75"),
             Account.REVENUE: -PRICE,
             Account.REFUNDS: Decimal(10),
         }
