@@ -1,32 +1,16 @@
 """Comparing a provider with what we hold, over REST: a payment that no webhook told of is found by the real workers."""
 
-from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from aiohttp import ClientSession
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from server.settings import Settings
 from tests.handlers.test_super_admin_plans import promoted
 from tests.handlers.test_webhooks import active, check_out
 from tests.support.billing import eventually
-from tests.support.market import Market, open_market
+from tests.support.market import Market
 from tests.support.people import Person, company_factory
-from tests.support.running import Running
-
-
-@pytest.fixture(scope="session")
-async def market(
-    settings: Settings, engine: AsyncEngine, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Market]:
-    """Two servers that sell by a fake of every provider."""
-    folder = tmp_path_factory.mktemp("market")
-    running = Running(partial(open_market, settings=settings, engine=engine, folder=folder))
-    yield await running.started()
-    await running.stop()
 
 
 @pytest.fixture
