@@ -18,6 +18,7 @@ from models.billing import CheckoutSession, CheckoutState, PaymentEventType, Sub
 from models.inbox import InboxState, ProviderEvent
 from models.reconciliations import Reconciliation, ReconciliationStage, ReconciliationState
 from services.billing.errors import ProviderNotSupported, ReconciliationNotFound, ReconciliationRunning
+from services.billing.reconciling import ReconciliationView
 from services.billing.reconciling.sweeps import Superseded
 from services.identity import SuperuserRequired
 from tests.fakes.server import Fault
@@ -191,6 +192,7 @@ FAULTS = [
     Fault(status=429, body='{"error": {"type": "invalid_request_error", "code": "rate_limit"}}'),
     Fault(status=200, body="{}"),
     Fault(status=200, body="<html>Login to the wifi</html>"),
+    Fault(status=400, body='{"code": "x"}'),
     Fault(status=401, body='{"error": {"message": "no"}}'),
     Fault(cut="before"),
     Fault(cut="middle"),
@@ -216,6 +218,20 @@ class TestFaults:
         await watch.pass_minutes(10)
         assert await listened(till, shop) == (ACTIVE, 1, 1)
         assert (await watch.feed(stall.name)).failures == 0
+
+    async def test_a_slow_provider(self, till: Till, shop: Shop, stall: Stall) -> None:
+        watch = await open_watch(till)
+        stall.harness.paid(await stall.begin(shop))
+        patient, till.providers[stall.name] = (
+            till.providers[stall.name],
+            stall.harness.patient(attempt_s=0.1, total_s=0.15, attempts=1),
+        )
+        stall.fake.always = Fault(delay_s=5.0)
+        await watch.pass_minutes(6)
+        assert (await watch.feed(stall.name)).failures > 0
+        till.providers[stall.name], stall.fake.always = patient, None
+        await watch.pass_minutes(10)
+        assert await listened(till, shop) == (ACTIVE, 1, 1)
 
     async def test_whoever_asks_for_a_pause_gets_it(self, till: Till, shop: Shop, paypal: Stall) -> None:
         watch = await open_watch(till)
@@ -386,8 +402,11 @@ class TestSweeps:
             *["ReconciliationRunning"] * 4,
             "ReconciliationView",
         ]
+        (row_id,) = [answer.id for answer in answers if isinstance(answer, ReconciliationView)]
+        await asyncio.gather(*(reconciling.run(row_id) for _ in range(4)))
         await watch.work()
         async with till.units(PLATFORM) as uow:
+            assert (await uow.session.get_one(Reconciliation, row_id)).attempts == 1
             (view,) = (await reconciling.list(uow, operator, PageRequest())).items
             assert (view.state, view.requested_by) == (ReconciliationState.DONE, operator.user_id)
             assert await reconciling.show(uow, operator, row_id=view.id) == view
