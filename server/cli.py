@@ -101,6 +101,8 @@ def _parser() -> argparse.ArgumentParser:
         _verify_audit,
         "compute every seal of the audit anew; fails when an entry was changed or removed",
     )
+    sub = add("reconcile", _reconcile, "compare everything that a payment provider holds with what the server holds")
+    sub.add_argument("--provider", required=True, help="the provider's name, such as stripe")
     add("register-bots", _register_bots, "tell the messengers where the webhooks of the bots are (PUBLIC_URL)")
     add("check-config", _check, "check the settings and reach every store they name")
     sub = add("demo", _demo, "play the main job against a running server")
@@ -255,6 +257,28 @@ async def _verify_audit(_: argparse.Namespace, settings: Settings) -> int:
         print(f"orchestrator: {fault}", file=sys.stderr)
     print(f"{verdict.entries} entries in {verdict.chains} chains, digest {verdict.digest}")
     return 1 if verdict.faults else 0
+
+
+async def _reconcile(options: argparse.Namespace, settings: Settings) -> int:
+    scope = PlatformScope("the command line acts for the platform")
+    try:
+        async with open_database(settings) as engine, build(settings, engine, Part()) as house:
+            reconciling = house.services.reconciling
+            async with house.units(scope) as uow:
+                begun = await reconciling.begin(uow, options.provider)
+            # Carried out here, so that it can be waited for; what is found goes to the inbox, which the workers empty.
+            await reconciling.run(begun.id)
+            async with house.units(scope) as uow:
+                view = await reconciling.view(uow, begun.id)
+    except DomainError as error:
+        print(f"orchestrator: {error}", file=sys.stderr)
+        return 1
+    if view.last_error is not None:
+        # It goes on by itself: the scheduler rings for what is left.
+        print(f"orchestrator: {view.provider}: {view.last_error}", file=sys.stderr)
+        return 1
+    print(f"{view.provider} is {view.state}: {view.checked} checked, {view.found} found that nobody had told")
+    return 0
 
 
 async def _register_bots(_: argparse.Namespace, settings: Settings) -> int:

@@ -338,6 +338,7 @@ def _services(
         auth=auth,
         tenants=tenants,
         billing=billing,
+        reconciling=billing.reconciling,
         provisioning=provisioning,
         sso=sso,
         notifications=notifications,
@@ -370,6 +371,7 @@ def _billing(
         notifications=notifications,
         dunning=[timedelta(days=days) for days in settings.dunning_retry_days],
         verification=Verification(required=settings.require_verified_email),
+        reconcile_hour=settings.reconcile_hour,
     )
 
 

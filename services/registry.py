@@ -7,6 +7,7 @@ from services.attempts import AttemptCounts
 from services.audit import AuditService
 from services.auth import AuthService
 from services.billing import BillingService
+from services.billing.reconciling import Reconciling
 from services.history import HistoryService
 from services.mail import MailService
 from services.notifications import NotificationService
@@ -27,6 +28,7 @@ class Services:
     auth: AuthService
     tenants: TenantService
     billing: BillingService
+    reconciling: Reconciling
     provisioning: ProvisioningService
     sso: SsoService
     notifications: NotificationService

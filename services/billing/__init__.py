@@ -13,14 +13,15 @@ from providers.payments import PaymentProvider
 from realtime.limits import SocketLimits
 from services.billing.announcer import Announcer
 from services.billing.apply import FactApplier
-from services.billing.changes import ChangeOrder, PlanChanges
 from services.billing.checkout import CheckoutOrder, Checkouts
 from services.billing.errors import SubscriptionNotFound
 from services.billing.inbox import Inbox
 from services.billing.instructions import Instructions
+from services.billing.plan_changes import ChangeOrder, PlanChanges
 from services.billing.plans import PriceInput, plans_for_sale, seed_plans, set_price
 from services.billing.provider_events import ProviderEventView, list_provider_events, resend_provider_event
 from services.billing.purchases import CreditView, PurchaseView, list_credits, list_purchases, settle_credit
+from services.billing.reconciling import Reconciling
 from services.billing.sandbox import SandboxDesk
 from services.billing.subscriptions import Subscriptions
 from services.billing.sweeper import DUNNING, Sweeper
@@ -53,6 +54,7 @@ class BillingService:
         aliases: further names that a checkout may use.
         dunning: how long after a failed renewal it is tried again, and each time after that.
         verification: whether buying asks for a confirmed address.
+        reconcile_hour: from which hour of the day (UTC) on every provider is compared with what we hold.
         notifications: keeps what people are told.
     """
 
@@ -66,6 +68,7 @@ class BillingService:
         aliases: Mapping[str, str] | None = None,
         dunning: Sequence[timedelta] = DUNNING,
         verification: Verification = NOT_REQUIRED,
+        reconcile_hour: int = 3,
     ) -> None:
         announcer = Announcer(notifications)
         self._instructions = Instructions(units, providers)
@@ -97,6 +100,7 @@ class BillingService:
             units, providers=providers, announcer=announcer, instructions=self._instructions, dunning=dunning
         )
         self.winding_up = WindingUp(announcer=announcer, instructions=self._instructions)
+        self.reconciling = Reconciling(units, providers=providers, aliases=aliases or {}, nightly_hour=reconcile_hour)
         self.sandbox = SandboxDesk(providers)
 
     async def plans(self, uow: UnitOfWork) -> list[PricedPlanView]:

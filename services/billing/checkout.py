@@ -14,6 +14,7 @@ from models.billing import (
     CheckoutState,
     Subscription,
 )
+from models.checkouts import poll_after
 from models.users import User
 from providers.payments import (
     CheckoutCreated,
@@ -226,6 +227,7 @@ def _checkout(
         cancel_url=order.cancel_url,
         created_by=actor.person_id,
         created_at=now,
+        next_poll_at=now + poll_after(0),
     )
 
 

@@ -27,8 +27,9 @@ class MoneyFacts:
 
     async def link(self, uow: UnitOfWork, fact: PaymentLinked) -> None:
         """Note by which reference refunds and disputes will name a payment."""
-        payment, _ = await _paid(uow, fact.provider, fact.invoice_ref)
+        payment, subscription = await _paid(uow, fact.provider, fact.invoice_ref)
         payment.provider_payment_id = payment.provider_payment_id or fact.payment_ref
+        await _post_fee(uow, subscription, fact, payment.fact_key)
 
     async def refund(self, uow: UnitOfWork, fact: PaymentRefunded) -> None:
         """Book what has gone back of a payment."""
@@ -51,6 +52,9 @@ class MoneyFacts:
         amount = dispute.movement.amount
         taken = _money(subscription, fact, EntryKind.DISPUTE, fact.dispute_ref)
         await journal.post(uow, taken, amount, may_fall=True)
+        # What was told with the decision is all that was taken; what was told before is no news then.
+        if isinstance(fact, DisputeClosed) or not dispute.movement.event_metadata.get("fee_decided"):
+            await _post_fee(uow, subscription, fact, f"dispute:{fact.dispute_ref}", may_fall=True)
         if dispute.movement.event_metadata.get("outcome") == "won":
             back = _money(subscription, fact, EntryKind.DISPUTE_WON, fact.dispute_ref)
             await journal.post(uow, back, amount, may_fall=True)
@@ -62,6 +66,8 @@ class MoneyFacts:
     async def book(self, uow: UnitOfWork, subscription: Subscription, fact: CheckoutPaid | InvoicePaid) -> bool:
         """Book a payment; returns whether it is new."""
         booked = await ledger.book_payment(uow, subscription, fact)
+        if booked is not None and isinstance(fact, CheckoutPaid):
+            await _post_fee(uow, subscription, fact, fact.payment_key)
         if booked is None or not booked.is_new:
             return False
         await journal.post(uow, _money(subscription, fact, EntryKind.CHARGE, fact.payment_key), fact.amount)
@@ -80,6 +86,28 @@ async def _paid(uow: UnitOfWork, provider: str, *refs: str | None) -> tuple[Paym
     # Read again under the lock, for another fact may just have changed it.
     await uow.session.refresh(payment)
     return payment, subscription
+
+
+async def _post_fee(
+    uow: UnitOfWork,
+    subscription: Subscription,
+    fact: CheckoutPaid | PaymentLinked | DisputeOpened | DisputeClosed,
+    key: str,
+    *,
+    may_fall: bool = False,
+) -> None:
+    """Post what the provider kept, where it says so: once, whichever of several facts tells of it first."""
+    if fact.fee is None:
+        return
+    money = MoneyFact(
+        tenant_id=subscription.tenant_id,
+        provider=fact.provider,
+        kind=EntryKind.FEE,
+        key=key,
+        currency=fact.fee.currency,
+        occurred_at=fact.occurred_at,
+    )
+    await journal.post(uow, money, fact.fee.amount, may_fall=may_fall)
 
 
 def _money(
