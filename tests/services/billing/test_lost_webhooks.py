@@ -223,3 +223,14 @@ class TestStripe:
             Account.REFUNDS: Decimal(10),
         }
         await assert_settled(watch, shop, "stripe")
+
+
+async def test_a_change_of_plan_at_stripe(till: Till, shop: Shop, watch: Watch) -> None:
+    await till.buy(shop, plan="starter")
+    till.travel(days=5)
+    await watch.look()
+    view = await till.checkout(shop.owner, plan="business")
+    till.stripe.pay_checkout(view.session_id)
+    await watch.pass_minutes(10)
+    assert (await till.view(shop.owner)).plan.slug == "business"
+    await assert_settled(watch, shop, "stripe")
