@@ -3,6 +3,7 @@
 from models import (
     audit,
     billing,
+    documents,
     events,
     inbox,
     journal,
@@ -26,6 +27,7 @@ __all__ = [
     "Base",
     "audit",
     "billing",
+    "documents",
     "events",
     "inbox",
     "journal",
