@@ -1,7 +1,7 @@
 """CSV for people who open it in a spreadsheet: RFC 4180 in UTF-8 with a byte order mark, and no formulas.
 
-A spreadsheet takes a cell that begins with one of a few characters for a formula, also when somebody chose it as a name;
-an apostrophe before it makes it text again (OWASP, CSV injection).
+A spreadsheet takes a cell that begins with one of a few characters for a formula, also when somebody chose it as a
+name; an apostrophe before it makes it text again (OWASP, CSV injection).
 """
 
 import csv
@@ -24,8 +24,8 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 def encode_rows(rows: Iterable[Iterable[object]]) -> bytes:
     """Return rows as CSV; amounts are plain numbers, times are RFC 3339 in UTC, None is empty.
 
-    >>> encode_rows([["name", "=1+1"], ['a "b"', None]])
-    b'name,\\'=1+1\\r\\n"a ""b""",\\r\\n'
+    >>> encode_rows([["name", "=1+1"], [Decimal("-1"), None]]).decode().split()
+    ["name,'=1+1", '-1.00,']
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")

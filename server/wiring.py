@@ -53,6 +53,7 @@ from services.auth.notices import SecurityNotices
 from services.auth.recognition import Recognition
 from services.auth.tokens import TokenDesk
 from services.billing import BillingService
+from services.documents import DocumentLinks, DocumentService, Issuer
 from services.history import HistoryService
 from services.mail import MailService
 from services.notifications import NotificationService
@@ -260,7 +261,8 @@ def _services(
     stack.callback(hasher.close)
     notifications = NotificationService()
     mail = MailService(units=units, transport=_mail_transport(settings))
-    billing = _billing(settings, units, notifications, clock, stack)
+    documents = _documents(settings, units, mail, notifications)
+    billing = _billing(settings, units, notifications, documents=documents, clock=clock, stack=stack)
     provisioning = ProvisioningService(
         units=units,
         driver=_driver(settings, engine),
@@ -321,6 +323,7 @@ def _services(
         auth=auth,
         tenants=tenants,
         billing=billing,
+        documents=documents,
         provisioning=provisioning,
         sso=sso,
         notifications=notifications,
@@ -337,6 +340,8 @@ def _billing(
     settings: Settings,
     units: UnitOfWorkFactory,
     notifications: NotificationService,
+    *,
+    documents: DocumentService,
     clock: Clock,
     stack: AsyncExitStack,
 ) -> BillingService:
@@ -350,6 +355,27 @@ def _billing(
         providers=payments.providers,
         default_provider=payments.default,
         aliases=payments.aliases,
+        notifications=notifications,
+        documents=documents,
+    )
+
+
+def _documents(
+    settings: Settings, units: UnitOfWorkFactory, mail: MailService, notifications: NotificationService
+) -> DocumentService:
+    keys = [derived_key(secret, "document links") for secret in all_secrets(settings)]
+    return DocumentService(
+        units=units,
+        issuer=Issuer(
+            name=settings.invoice_issuer_name,
+            # One line of the environment holds several of the address.
+            address=settings.invoice_issuer_address.replace("\\n", "\n"),
+            tax_id=settings.invoice_issuer_tax_id,
+            series=settings.invoice_number_prefix,
+            tax_rate=settings.invoice_tax_rate,
+        ),
+        links=DocumentLinks(keys, public_url=settings.public_base),
+        mail=mail,
         notifications=notifications,
     )
 

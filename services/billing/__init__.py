@@ -1,6 +1,6 @@
 """Billing: plans, the tenant's subscription, and the money that comes for it."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from services.billing.apply import FactApplier
 from services.billing.cancellations import Cancellations
 from services.billing.checkout import CheckoutOrder, Checkouts
 from services.billing.errors import SubscriptionNotFound
+from services.billing.export import PaymentExport
 from services.billing.inbox import Inbox
 from services.billing.plans import PriceInput, plans_for_sale, seed_plans, set_price
 from services.billing.provider_events import ProviderEventView, list_provider_events, resend_provider_event
@@ -24,6 +25,7 @@ from services.billing.subscriptions import Subscriptions
 from services.billing.sweeper import Sweeper
 from services.billing.views import CheckoutView, InvoiceView, PlanPriceView, PricedPlanView, SubscriptionView
 from services.billing.winding_up import WindingUp
+from services.documents import DocumentService
 from services.identity import Principal, require_tenant
 from services.notifications import NotificationService
 from services.unit_of_work import RequestTrace, UnitOfWork, UnitOfWorkFactory
@@ -41,6 +43,7 @@ class BillingService:
         default_provider: the name that a checkout uses when it names none.
         aliases: further names that a checkout may use.
         notifications: keeps what people are told.
+        documents: issues our papers of the money that is booked.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class BillingService:
         providers: Mapping[str, PaymentProvider],
         default_provider: str,
         notifications: NotificationService,
+        documents: DocumentService,
         aliases: Mapping[str, str] | None = None,
     ) -> None:
         announcer = Announcer(notifications)
@@ -61,13 +65,17 @@ class BillingService:
         self._inbox = Inbox(
             units,
             providers=providers,
-            applier=FactApplier(providers=providers, announcer=announcer, cancellations=self._cancellations),
+            applier=FactApplier(
+                providers=providers, announcer=announcer, cancellations=self._cancellations, documents=documents
+            ),
             announcer=announcer,
             cancellations=self._cancellations,
         )
         self._sweeper = Sweeper(units, providers=providers, announcer=announcer)
         self.winding_up = WindingUp(announcer=announcer, cancellations=self._cancellations)
         self.sandbox = SandboxDesk(providers)
+        self._documents = documents
+        self._payments = PaymentExport(units, documents)
 
     async def plans(self, uow: UnitOfWork) -> list[PricedPlanView]:
         """Show the plans that are sold, in their order."""
@@ -106,7 +114,14 @@ class BillingService:
 
     async def invoices(self, uow: UnitOfWork, actor: Principal, page: PageRequest) -> Page[InvoiceView]:
         """Show the tenant's movements of money, newest first; for owners and admins."""
-        return await self._subscriptions.invoices(uow, actor, page)
+        found = await self._subscriptions.invoices(uow, actor, page)
+        papers = await self._documents.of_movements(uow, [payment.id for payment in found.items])
+        shown = [payment.with_paper(papers.get(payment.id)) for payment in found.items]
+        return Page(items=shown, total=found.total, request=found.request)
+
+    def invoices_csv(self, actor: Principal, *, trace: RequestTrace) -> AsyncIterator[bytes]:
+        """Return the tenant's movements of money as CSV in pieces; for owners and admins. Opens units of its own."""
+        return self._payments.write(actor, trace=trace)
 
     async def purchases(self, uow: UnitOfWork, actor: Principal, page: PageRequest) -> Page[PurchaseView]:
         """Show what the tenant began to buy, newest first; for owners and admins."""

@@ -52,6 +52,7 @@ from services.billing.lookup import (
 from services.billing.measures import measure_payment
 from services.billing.money import MoneyFacts
 from services.billing.trail import audit
+from services.documents import DocumentService
 from services.unit_of_work import UnitOfWork
 
 
@@ -63,11 +64,16 @@ class FactApplier:
     """
 
     def __init__(
-        self, *, providers: Mapping[str, PaymentProvider], announcer: Announcer, cancellations: Cancellations
+        self,
+        *,
+        providers: Mapping[str, PaymentProvider],
+        announcer: Announcer,
+        cancellations: Cancellations,
+        documents: DocumentService,
     ) -> None:
         self._providers = providers
         self._announcer = announcer
-        self._money = MoneyFacts(announcer)
+        self._money = MoneyFacts(announcer, documents)
         self._cancellations = cancellations
 
     async def measure(self, uow: UnitOfWork, provider: str, payment: PaymentState) -> bool:
