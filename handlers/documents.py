@@ -21,6 +21,7 @@ from services.unit_of_work import PlatformScope
 
 router = Router(tag="billing", prefix="/api/v1")
 
+_ADDRESS_LINES = 8
 _SCOPE = PlatformScope("the platform's people look across tenants")
 
 
@@ -32,10 +33,19 @@ def _on_one_line(value: str) -> str:
     return " ".join(value.split())
 
 
+def _fits_an_envelope(value: str) -> str:
+    lines = [line.strip() for line in value.splitlines()]
+    if len(lines) > _ADDRESS_LINES:
+        raise ValueError(f"an address has at most {_ADDRESS_LINES} lines")
+    return "\n".join(lines)
+
+
 _Line = Annotated[str, AfterValidator(_on_one_line)]
 Name = Annotated[Annotated[_Line, Field(max_length=255)] | None, BeforeValidator(_none_if_blank)]
 TaxId = Annotated[Annotated[_Line, Field(max_length=50)] | None, BeforeValidator(_none_if_blank)]
-Address = Annotated[Annotated[str, Field(max_length=1000)] | None, BeforeValidator(_none_if_blank)]
+Address = Annotated[
+    Annotated[str, Field(max_length=500), AfterValidator(_fits_an_envelope)] | None, BeforeValidator(_none_if_blank)
+]
 Country = Annotated[
     Annotated[str, StringConstraints(to_upper=True, pattern="^[A-Za-z]{2}$")] | None, BeforeValidator(_none_if_blank)
 ]
