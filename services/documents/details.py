@@ -10,7 +10,7 @@ from core.i18n import TEXTS
 from models.documents import BillingDetails
 from models.tenants import Tenant
 from services.documents.views import BillingDetailsView
-from services.identity import Principal, require_permission, require_tenant
+from services.identity import Principal, require_oneself, require_permission, require_tenant
 from services.permissions import Permission
 from services.unit_of_work import UnitOfWork
 
@@ -43,9 +43,13 @@ async def show_details(uow: UnitOfWork, actor: Principal) -> BillingDetailsView:
 
 
 async def change_details(uow: UnitOfWork, actor: Principal, given: DetailsInput) -> BillingDetailsView:
-    """Replace all of it; for owners and admins. What was issued before stays as it is. Raises LanguageUnknown."""
+    """Replace all of it; for owners and admins in person. What was issued before stays as it is.
+
+    Raises LanguageUnknown, and Impersonated, for whoever changes the address gets every paper from then on.
+    """
     tenant_id = require_tenant(actor)
     require_permission(actor.role, Permission.TENANT_CHANGE)
+    require_oneself(actor)
     if given.locale is not None and given.locale not in TEXTS.locales:
         raise LanguageUnknown
     # Two who write for the first time at once come one after the other.

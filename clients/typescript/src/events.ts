@@ -36,6 +36,15 @@ export interface EventMap {
     status: string;
     created_at: string;
   };
+  "invoice:issued": Logged & {
+    document_id: string;
+    number: string;
+    kind: string;
+    payment_id: string;
+    amount: number;
+    currency: string;
+    issued_at: string;
+  };
   "notification:new": Logged & {
     user_id: string;
     id: string;
