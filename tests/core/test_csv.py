@@ -16,13 +16,13 @@ pytestmark = pytest.mark.embedded
 
 
 def test_rows_end_and_are_quoted_as_rfc_4180_says() -> None:
-    rows = [["a", 'say "b"', "c,d"], ["e\nf", "", None]]
+    rows: list[list[object]] = [["a", 'say "b"', "c,d"], ["e\nf", "", None]]
     assert encode_rows(rows) == b'a,"say ""b""","c,d"\r\n"e\nf",,\r\n'
 
 
 def test_values_are_written_for_machines() -> None:
     moment = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
-    row = [Decimal(-10), Decimal("0.125"), moment, DocumentKind.INVOICE, 7]
+    row: list[object] = [Decimal(-10), Decimal("0.125"), moment, DocumentKind.INVOICE, 7]
     assert encode_rows([row]) == b"-10.00,0.125,2026-11-20T12:00:00Z,invoice,7\r\n"
 
 

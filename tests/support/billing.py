@@ -49,6 +49,7 @@ from tests.support.spine import Ears
 T = TypeVar("T")
 
 ISSUER = Issuer(name="Platform", address="1 High Street", tax_id="X 1", series="INV", tax_rate=Decimal(0))
+LINKS = DocumentLinks([b"a key for tests"], public_url="http://localhost")
 
 PLATFORM = PlatformScope("a test looks at everything")
 SUCCESS_URL = "https://shop.example/success?session={CHECKOUT_SESSION_ID}"
@@ -323,7 +324,7 @@ def build_till(
     documents = DocumentService(
         units=units,
         issuer=issuer,
-        links=DocumentLinks([b"a key for tests"], public_url="http://localhost"),
+        links=LINKS,
         mail=MailService(units, Unsent()),
         notifications=notifications,
     )

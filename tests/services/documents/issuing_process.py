@@ -1,5 +1,7 @@
 """A process of its own that issues papers for several tenants at once, half of which never come to be.
 
+Between them it does what use cases without papers do, in the same tenants, to find whoever would wait in a circle.
+
 Arguments: the database, the series, how many papers to begin, and the ids of subscriptions.
 """
 
@@ -10,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from uuid import UUID, uuid4
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from core.clock import SystemClock
@@ -21,7 +23,7 @@ from services.mail import MailService
 from services.notifications import NotificationService
 from services.unit_of_work import PlatformScope, UnitOfWorkFactory, guard_tenants
 from tests.support.billing import Unsent
-from tests.support.spine import Ears
+from tests.support.spine import Ears, Said
 
 SCOPE = PlatformScope("a test issues for every tenant")
 SALE = Sale(plan="Plan", billing_period=BillingPeriod.MONTHLY, period=None)
@@ -57,6 +59,10 @@ async def issue_one(
         uow.leave_for_last(fail)
 
 
+def _tenant_of(subscription_id: UUID) -> Select[UUID]:
+    return select(Subscription.tenant_id).where(Subscription.id == subscription_id)
+
+
 async def issue(url: str, series: str, count: int, subscription_ids: list[UUID]) -> None:
     engine = create_engine(url, pool_size=10)
     sessions = async_sessionmaker(engine, class_=AsyncSession, expire_on_commit=False, autoflush=False)
@@ -76,7 +82,15 @@ async def issue(url: str, series: str, count: int, subscription_ids: list[UUID])
         if also:
             raise ThoughtBetter
 
+    async def speak(number: int) -> None:
+        """Do what every use case does, in the same tenants."""
+        async with units(SCOPE) as uow:
+            tenant_id = (await uow.session.scalars(_tenant_of(subscription_ids[number % len(subscription_ids)]))).one()
+            uow.audit("test.spoken", actor_id=None, tenant_id=tenant_id, subject=("test", tenant_id))
+            uow.record(Said(tenant_id=tenant_id, text=str(number)))
+
     async def attempt(number: int) -> bool:
+        await speak(number)
         try:
             failing = number % 2 == 1
             await issue_one(units, documents, random.choice(subscription_ids), lambda: fail(also=failing))

@@ -23,7 +23,7 @@ from tests.support.spine import Ears, spine
 
 ROOT = Path(__file__).resolve().parents[3]
 WORKER = Path(__file__).with_name("issuing_process.py")
-TENANTS, PROCESSES, EACH = 3, 2, 50
+TENANTS, PROCESSES, EACH = 3, 2, 26
 
 
 class Undo(Exception):

@@ -125,9 +125,10 @@ def test_no_name_is_too_odd(name: str) -> None:
 
 
 def test_many_lines_go_on_over_several_pages() -> None:
-    content = render_pdf(sheet_of(view(lines=[line(description=f"No. {number}") for number in range(60)])))
-    assert len(pypdf.PdfReader(io.BytesIO(content)).pages) > 2
-    assert all(f"No. {number}\n" in words(content) for number in range(60))
+    content = render_pdf(sheet_of(view(lines=[line(description=f"No. {number}") for number in range(40)])))
+    assert len(pypdf.PdfReader(io.BytesIO(content)).pages) > 1
+    text = words(content)
+    assert all(f"No. {number}\n" in text for number in range(40))
 
 
 def test_a_currency_without_a_minor_unit_is_shown_without_one() -> None:
