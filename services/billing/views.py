@@ -169,6 +169,7 @@ class InvoiceView(View):
     """One movement of money; `amount` is never negative, `status` and `event_type` tell its direction.
 
     `event_metadata` holds a few words of ours, never the provider's event. `paid_at` is set for payments alone.
+    `document_id` and `document_number` name our own paper of it; `invoice_url` is the provider's bill, else that paper.
     """
 
     id: UUID

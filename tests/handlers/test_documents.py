@@ -12,6 +12,7 @@ import pytest
 from aiohttp import ClientSession
 from sqlalchemy import update
 
+from handlers import hosted_documents
 from models.users import User
 from services.unit_of_work import PlatformScope
 from tests.handlers.test_billing import colleague, paid
@@ -238,6 +239,11 @@ async def test_links_that_we_did_not_make(company: RegisterCompany, http: Client
         status, content, headers = await download(http, url, Accept="text/html,*/*", **{"Accept-Language": "ru"})
         assert (status, headers["Content-Security-Policy"]) == (404, POLICY)
         assert "<h1>Такого документа нет</h1>" in content.decode()
+
+
+def test_links_cannot_be_tried_without_end() -> None:
+    by_token = [endpoint for endpoint in hosted_documents.router.endpoints if "token" in endpoint.path]
+    assert [endpoint.rule for endpoint in by_token] == ["documents_per_ip"] * 2
 
 
 async def test_payments_as_csv(company: RegisterCompany) -> None:

@@ -1,9 +1,12 @@
 """Invoices and credit notes follow from the facts of providers: each once, in the unit that books the money."""
 
 import asyncio
+import csv
+import io
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -16,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from core.pagination import PageRequest
 from models.documents import BillingDetails, Document, DocumentKind
 from models.mail import OutboundMail
+from models.payments import PaymentEvent
 from models.tenants import Tenant
 from providers.payments import Fact
 from server.isolation import as_owner
@@ -24,7 +28,7 @@ from services.documents import DocumentFilter, Issuer
 from services.documents.details import DetailsInput, LanguageUnknown
 from services.documents.errors import DocumentNotFound
 from services.identity import Impersonated, RoleRequired
-from services.unit_of_work import TenantScope, UnitOfWork
+from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork
 from tests.fakes.stripe_api import FakeStripe
 from tests.services.billing.test_journal import disputed, paid, refunded
 from tests.support.billing import ISSUER, LINKS, PLATFORM, Shop, Till, build_till, press_sandbox
@@ -211,6 +215,38 @@ async def test_papers_outlive_their_tenant_and_are_nobody_elses(till: Till, shop
     async with till.units(PLATFORM) as uow:
         page = await till.documents.list_all(uow, boss, DocumentFilter(), PageRequest(), tenant_id=shop.tenant_id)
         assert list(page.items) == [view]
+
+
+async def test_long_lists_are_written_page_by_page(till: Till, shop: Shop) -> None:
+    await press_sandbox(till, shop, "pay")
+    (first,), (paper,) = await till.payments(shop), await till.papers(shop)
+    series = uuid4().hex[:12].upper()
+    async with till.units(PLATFORM) as uow:
+        for place in range(1, 1001):
+            own = {
+                "id": uuid4(),
+                "fact_key": uuid4().hex,
+                "created_at": first.created_at + timedelta(seconds=place // 2),
+            }
+            uow.session.add(PaymentEvent(**{**columns(first), **own}))
+            place_in_series = {"series": series, "place": place, "number": f"{series}-{place}"}
+            uow.session.add(Document(**{**columns(paper), "id": uuid4(), "movement_id": uuid4(), **place_in_series}))
+    pieces = [piece async for piece in till.documents.csv(shop.owner, DocumentFilter(), trace=RequestTrace())]
+    numbers = [row["number"] for row in table(pieces) if row["number"].startswith(series)]
+    assert numbers == [f"{series}-{place}" for place in range(1, 1001)]
+    pieces = [piece async for piece in till.billing.invoices_csv(shop.owner, trace=RequestTrace())]
+    assert len(pieces) == 4
+    payment_ids = [row["payment_id"] for row in table(pieces)]
+    assert len(set(payment_ids)) == len(payment_ids) == 1001
+    assert payment_ids[0] == str(first.id)
+
+
+def columns(row: Document | PaymentEvent) -> dict[str, Any]:
+    return {column.key: getattr(row, column.key) for column in row.__table__.columns}
+
+
+def table(pieces: Sequence[bytes]) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(b"".join(pieces).decode("utf-8-sig"), newline="")))
 
 
 async def test_every_order_of_facts_leaves_the_same_papers(till: Till, shop: Shop) -> None:
