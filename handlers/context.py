@@ -56,6 +56,7 @@ class RateRules:
     auth_per_account: str = ""
     key_total: str = ""
     key_looks_per_ip: str = ""
+    documents_per_ip: str = ""
     phone_codes_per_ip: str = ""
     phone_codes_total: str = ""
     phone_checks_per_ip: str = ""

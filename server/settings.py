@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 from contextlib import suppress
+from decimal import Decimal
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -102,6 +103,7 @@ class Settings(BaseSettings):
     rate_auth_per_account: str = "10/minute"
     rate_sso_per_user: str = "10/minute"
     rate_webhooks_per_ip: str = "120/minute"
+    rate_documents_per_ip: str = "60/minute"
     rate_user_total: str = "600/minute"
     rate_key_total: str = "600/minute"
     rate_key_looks_per_ip: str = "120/minute"
@@ -166,6 +168,13 @@ class Settings(BaseSettings):
     coinbase_business_webhook_secret: SecretStr = SecretStr("")
     coinbase_business_api_base: str = "https://business.coinbase.com"
 
+    # Papers that we issue ourselves
+    invoice_issuer_name: str = Field(default="ERPMax Orchestrator", min_length=1, max_length=255)
+    invoice_issuer_address: str = ""
+    invoice_issuer_tax_id: str = Field(default="", max_length=50)
+    invoice_number_prefix: str = Field(default="INV", pattern=r"^[A-Z0-9][A-Z0-9-]{0,19}$")
+    invoice_tax_rate: Decimal = Field(default=Decimal(0), ge=0, lt=100, decimal_places=3)
+
     # Provisioning
     provisioning_queue_name: str = "erpmax.provisioning"
     tasks_queue_name: str = "erpmax.tasks"
@@ -208,6 +217,7 @@ class Settings(BaseSettings):
         "rate_auth_per_account",
         "rate_sso_per_user",
         "rate_webhooks_per_ip",
+        "rate_documents_per_ip",
         "rate_user_total",
         "rate_key_total",
         "rate_key_looks_per_ip",

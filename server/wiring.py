@@ -56,6 +56,7 @@ from services.auth.notices import SecurityNotices
 from services.auth.recognition import Recognition
 from services.auth.tokens import TokenDesk
 from services.billing import BillingService
+from services.documents import DocumentLinks, DocumentService, Issuer
 from services.history import HistoryService
 from services.mail import MailService
 from services.notifications import NotificationService
@@ -267,7 +268,8 @@ def _services(
     stack.callback(hasher.close)
     notifications = NotificationService()
     mail = MailService(units=units, transport=_mail_transport(settings))
-    billing = _billing(settings, units, notifications, clock, stack)
+    documents = _documents(settings, units, mail, notifications)
+    billing = _billing(settings, units, notifications, documents=documents, clock=clock, stack=stack)
     provisioning = ProvisioningService(
         units=units,
         driver=_driver(settings, engine),
@@ -339,6 +341,7 @@ def _services(
         tenants=tenants,
         billing=billing,
         reconciling=billing.reconciling,
+        documents=documents,
         provisioning=provisioning,
         sso=sso,
         notifications=notifications,
@@ -355,6 +358,8 @@ def _billing(
     settings: Settings,
     units: UnitOfWorkFactory,
     notifications: NotificationService,
+    *,
+    documents: DocumentService,
     clock: Clock,
     stack: AsyncExitStack,
 ) -> BillingService:
@@ -372,6 +377,27 @@ def _billing(
         dunning=[timedelta(days=days) for days in settings.dunning_retry_days],
         verification=Verification(required=settings.require_verified_email),
         reconcile_hour=settings.reconcile_hour,
+        documents=documents,
+    )
+
+
+def _documents(
+    settings: Settings, units: UnitOfWorkFactory, mail: MailService, notifications: NotificationService
+) -> DocumentService:
+    keys = [derived_key(secret, "document links") for secret in all_secrets(settings)]
+    return DocumentService(
+        units=units,
+        issuer=Issuer(
+            name=settings.invoice_issuer_name,
+            # One line of the environment holds several of the address.
+            address=settings.invoice_issuer_address.replace("\\n", "\n"),
+            tax_id=settings.invoice_issuer_tax_id,
+            series=settings.invoice_number_prefix,
+            tax_rate=settings.invoice_tax_rate,
+        ),
+        links=DocumentLinks(keys, public_url=settings.public_base),
+        mail=mail,
+        notifications=notifications,
     )
 
 

@@ -8,6 +8,7 @@ from services.audit import AuditService
 from services.auth import AuthService
 from services.billing import BillingService
 from services.billing.reconciling import Reconciling
+from services.documents import DocumentService
 from services.history import HistoryService
 from services.mail import MailService
 from services.notifications import NotificationService
@@ -29,6 +30,7 @@ class Services:
     tenants: TenantService
     billing: BillingService
     reconciling: Reconciling
+    documents: DocumentService
     provisioning: ProvisioningService
     sso: SsoService
     notifications: NotificationService

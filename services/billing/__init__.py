@@ -1,6 +1,6 @@
 """Billing: plans, the tenant's subscription, and the money that comes for it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from services.billing.announcer import Announcer
 from services.billing.apply import FactApplier
 from services.billing.checkout import CheckoutOrder, Checkouts
 from services.billing.errors import SubscriptionNotFound
+from services.billing.export import PaymentExport
 from services.billing.inbox import Inbox
 from services.billing.instructions import Instructions
 from services.billing.plan_changes import ChangeOrder, PlanChanges
@@ -35,6 +36,7 @@ from services.billing.views import (
     SubscriptionView,
 )
 from services.billing.winding_up import WindingUp
+from services.documents import DocumentService
 from services.identity import Principal, require_tenant
 from services.notifications import NotificationService
 from services.unit_of_work import RequestTrace, UnitOfWork, UnitOfWorkFactory
@@ -56,6 +58,7 @@ class BillingService:
         verification: whether buying asks for a confirmed address.
         reconcile_hour: from which hour of the day (UTC) on every provider is compared with what we hold.
         notifications: keeps what people are told.
+        documents: issues our papers of the money that is booked.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class BillingService:
         providers: Mapping[str, PaymentProvider],
         default_provider: str,
         notifications: NotificationService,
+        documents: DocumentService,
         aliases: Mapping[str, str] | None = None,
         dunning: Sequence[timedelta] = DUNNING,
         verification: Verification = NOT_REQUIRED,
@@ -92,6 +96,7 @@ class BillingService:
             announcer=announcer,
             instructions=self._instructions,
             served_for=patience(dunning),
+            documents=documents,
         )
         self._inbox = Inbox(
             units, providers=providers, applier=applier, announcer=announcer, instructions=self._instructions
@@ -102,6 +107,8 @@ class BillingService:
         self.winding_up = WindingUp(announcer=announcer, instructions=self._instructions)
         self.reconciling = Reconciling(units, providers=providers, aliases=aliases or {}, nightly_hour=reconcile_hour)
         self.sandbox = SandboxDesk(providers)
+        self._documents = documents
+        self._payments = PaymentExport(units, documents)
 
     async def plans(self, uow: UnitOfWork) -> list[PricedPlanView]:
         """Show the plans that are sold, in their order."""
@@ -140,7 +147,14 @@ class BillingService:
 
     async def invoices(self, uow: UnitOfWork, actor: Principal, page: PageRequest) -> Page[InvoiceView]:
         """Show the tenant's movements of money, newest first; for owners and admins."""
-        return await self._subscriptions.invoices(uow, actor, page)
+        found = await self._subscriptions.invoices(uow, actor, page)
+        papers = await self._documents.of_movements(uow, [payment.id for payment in found.items])
+        shown = [payment.with_paper(papers.get(payment.id)) for payment in found.items]
+        return Page(items=shown, total=found.total, request=found.request)
+
+    def invoices_csv(self, actor: Principal, *, trace: RequestTrace) -> AsyncIterator[bytes]:
+        """Return the tenant's movements of money as CSV in pieces; for owners and admins. Opens units of its own."""
+        return self._payments.write(actor, trace=trace)
 
     async def purchases(self, uow: UnitOfWork, actor: Principal, page: PageRequest) -> Page[PurchaseView]:
         """Show what the tenant began to buy, newest first; for owners and admins."""

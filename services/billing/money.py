@@ -1,4 +1,4 @@
-"""Facts about money that has come or gone: into the money book, the journal and the news."""
+"""Facts about money that has come or gone: into the money book, the journal, our papers and the news."""
 
 from models.billing import PaymentEvent, Subscription
 from models.journal import EntryKind
@@ -15,15 +15,18 @@ from services.billing.announcer import Announcer
 from services.billing.errors import NotThereYet
 from services.billing.journal import MoneyFact
 from services.billing.lookup import locked_subscription
+from services.billing.sales import sale_of
 from services.billing.trail import audit
+from services.documents import DocumentService
 from services.unit_of_work import UnitOfWork
 
 
 class MoneyFacts:
     """Applies them in the caller's transaction; raises NotThereYet for a payment that nobody has told of yet."""
 
-    def __init__(self, announcer: Announcer) -> None:
+    def __init__(self, announcer: Announcer, documents: DocumentService) -> None:
         self._announcer = announcer
+        self._documents = documents
 
     async def link(self, uow: UnitOfWork, fact: PaymentLinked) -> None:
         """Note by which reference refunds and disputes will name a payment."""
@@ -39,6 +42,7 @@ class MoneyFacts:
         if refund is not None:
             audit(uow, "payment.refunded", subscription, amount=refund.amount, currency=refund.currency)
             await self._announcer.money_moved(uow, "payment_refunded", subscription, refund)
+            self._documents.settle(uow, payment.id)
 
     async def dispute(self, uow: UnitOfWork, fact: DisputeOpened | DisputeClosed) -> None:
         """Book a disputed payment and how it was decided."""
@@ -58,6 +62,7 @@ class MoneyFacts:
         if dispute.movement.event_metadata.get("outcome") == "won":
             back = _money(subscription, fact, EntryKind.DISPUTE_WON, fact.dispute_ref)
             await journal.post(uow, back, amount, may_fall=True)
+        self._documents.settle(uow, payment.id)
         if isinstance(fact, DisputeClosed):
             await self._announcer.money_moved(uow, "dispute_closed", subscription, dispute.movement)
         elif dispute.is_new:
@@ -73,6 +78,7 @@ class MoneyFacts:
         await journal.post(uow, _money(subscription, fact, EntryKind.CHARGE, fact.payment_key), fact.amount)
         audit(uow, "payment.received", subscription, amount=fact.amount, currency=fact.currency)
         await self._announcer.payment_received(uow, subscription, booked.movement)
+        self._documents.settle(uow, booked.movement.id, sale=await sale_of(uow, subscription, fact))
         return True
 
 

@@ -144,7 +144,7 @@ def test_vendored_files_are_those_that_the_readme_names() -> None:
     vendor = WEB / "vendor"
     readme = (vendor / "README.md").read_text(encoding="utf-8")
     table = dict(re.findall(r"^\| `([0-9a-f]{64})` \| `([^`]+)` \|", readme, re.MULTILINE))
-    code = [file for file in vendor.rglob("*") if file.suffix in (".js", ".css")]
+    code = [file for file in vendor.rglob("*") if file.suffix in (".js", ".css", ".ttf")]
     found = {hashlib.sha256(file.read_bytes()).hexdigest(): file.relative_to(vendor).as_posix() for file in code}
     assert found == table
     assert all((folder / "LICENSE").is_file() for folder in vendor.iterdir() if folder.is_dir())
