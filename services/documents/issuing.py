@@ -34,11 +34,15 @@ _LINK = "/billing"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sale:
-    """What a payment bought; `period` is from when to when, where that is known."""
+    """What a payment bought; `period` is from when to when, where that is known.
+
+    With `is_change` it is what a plan costs more than the one before it, for the rest of a period.
+    """
 
     plan: str
     billing_period: BillingPeriod
     period: tuple[datetime, datetime] | None
+    is_change: bool = False
 
 
 class Issuing:
@@ -208,6 +212,8 @@ def _description(due: Due, sale: Sale | None, corrects: Document | None, locale:
     if corrects is not None or sale is None:
         number = "" if corrects is None else corrects.number
         return TEXTS.text(f"documents.line.{due.reason.value}", locale, number=number)
+    if sale.is_change:
+        return TEXTS.text("documents.line.change", locale, plan=sale.plan)
     period = TEXTS.text(f"documents.period.{sale.billing_period.value}", locale)
     return TEXTS.text("documents.line.plan", locale, plan=sale.plan, period=period)
 

@@ -105,6 +105,22 @@ async def test_a_payment_that_only_adds_to_what_is_paid_tells_no_period(till: Ti
     assert second.lines[0]["period_start"] is None
 
 
+async def test_a_change_of_plan_is_named_and_its_renewal_is_of_the_new_plan(till: Till, shop: Shop) -> None:
+    subscription_id = await till.buy(shop, plan="starter")
+    till.travel(days=10)
+    view = await till.checkout(shop.owner, plan="business")
+    await till.take(*till.stripe.pay_checkout(view.session_id))
+    till.travel(days=21)
+    await till.take(*till.stripe.renew(subscription_id))
+    lines = [paper.lines[0] for paper in await till.papers(shop)]
+    assert [line["description"] for line in lines] == [
+        "Plan Starter, one month",
+        "Change to the plan Business",
+        "Plan Business, one month",
+    ]
+    assert lines[1]["period_end"] == lines[0]["period_end"]
+
+
 async def test_a_refund_has_a_credit_note(till: Till, shop: Shop) -> None:
     subscription_id = await till.buy(shop)
     charge = till.stripe.charge_of(subscription_id)
