@@ -242,7 +242,7 @@ async def test_long_lists_are_written_page_by_page(till: Till, shop: Shop) -> No
             own = {
                 "id": uuid4(),
                 "fact_key": uuid4().hex,
-                "created_at": first.created_at + timedelta(seconds=place // 2),
+                "created_at": first.created_at + timedelta(seconds=1 + place // 2),
             }
             uow.session.add(PaymentEvent(**{**columns(first), **own}))
             place_in_series = {"series": series, "place": place, "number": f"{series}-{place}"}
