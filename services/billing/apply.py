@@ -270,12 +270,10 @@ class FactApplier:
 
     async def _is_ending(self, uow: UnitOfWork, fact: SubscriptionChanged) -> bool:
         """Tell whether it ends with its period: the provider's view of that is out of date until it has heard ours."""
-        ref = fact.state.subscription_ref
-        if await self._instructions.is_stopping(uow, provider=fact.provider, subscription_ref=ref):
-            return True
-        if await self._instructions.is_resuming(uow, provider=fact.provider, subscription_ref=ref):
-            return False
-        return fact.state.cancel_at_period_end
+        decided = await self._instructions.will_stop(
+            uow, provider=fact.provider, subscription_ref=fact.state.subscription_ref
+        )
+        return fact.state.cancel_at_period_end if decided is None else decided
 
     async def _ended(self, uow: UnitOfWork, fact: SubscriptionEnded) -> None:
         target = await by_subscription(

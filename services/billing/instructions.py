@@ -87,14 +87,19 @@ class Instructions:
             charge_from=charge_from,
         )
 
-    async def is_stopping(self, uow: UnitOfWork, *, provider: str, subscription_ref: str) -> bool:
-        """Tell whether the provider has yet to hear of a cancellation."""
-        return await self._waits(uow, provider, subscription_ref, ProviderInstruction.kind.in_(_STOPS))
-
-    async def is_resuming(self, uow: UnitOfWork, *, provider: str, subscription_ref: str) -> bool:
-        """Tell whether the provider has yet to hear that a cancellation was taken back."""
-        resume = ProviderInstruction.kind == InstructionKind.RESUME
-        return await self._waits(uow, provider, subscription_ref, resume)
+    async def will_stop(self, uow: UnitOfWork, *, provider: str, subscription_ref: str) -> bool | None:
+        """Tell what the provider has yet to hear: that it shall stop, or charge on; None where it has heard all."""
+        newest = await uow.session.scalar(
+            select(ProviderInstruction.kind)
+            .where(
+                _is_about(provider, subscription_ref),
+                ProviderInstruction.done_at.is_(None),
+                ProviderInstruction.kind.in_((*_STOPS, InstructionKind.RESUME)),
+            )
+            .order_by(ProviderInstruction.number.desc())
+            .limit(1)
+        )
+        return None if newest is None else newest in _STOPS
 
     async def carry_out(self, instruction_id: UUID) -> None:
         """Tell the provider, outside any unit of work; when it is away, the sweeper tells it again."""
@@ -155,14 +160,6 @@ class Instructions:
         # The next of the same unit of work counts on.
         await uow.session.flush()
         return given.id
-
-    async def _waits(self, uow: UnitOfWork, provider: str, ref: str, condition: ColumnElement[bool]) -> bool:
-        found = await uow.session.scalar(
-            select(ProviderInstruction.id)
-            .where(_is_about(provider, ref), ProviderInstruction.done_at.is_(None), condition)
-            .limit(1)
-        )
-        return found is not None
 
     async def _claim(self, instruction_id: UUID) -> tuple[ProviderInstruction, int] | None:
         async with self._units(_SCOPE) as uow:

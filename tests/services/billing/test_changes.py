@@ -317,6 +317,16 @@ class TestReinstate:
         await till.take(echo)
         assert (await till.subscription(shop)).cancel_at_period_end is False
 
+    async def test_while_the_provider_has_heard_of_neither_the_last_word_counts(self, till: Till, shop: Shop) -> None:
+        subscription_id = await till.buy(shop)
+        till.stripe.always = Fault(status=503)
+        await till.cancel(shop.owner)
+        await till.billing.reinstate(shop.owner, trace=RequestTrace())
+        till.stripe.always = None
+        till.travel(seconds=5)
+        await till.take(till.stripe._event("customer.subscription.updated", till.stripe.subscriptions[subscription_id]))
+        assert (await till.subscription(shop)).cancel_at_period_end is False
+
     async def test_what_is_over_stays_so(self, till: Till, shop: Shop) -> None:
         await till.buy(shop)
         await till.cancel(shop.owner, at_period_end=False)
