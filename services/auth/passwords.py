@@ -122,6 +122,8 @@ class Passwords:
         await uow.session.execute(delete(SignInChallenge).where(SignInChallenge.user_id == user.id))
 
     async def _asked_just_now(self, uow: UnitOfWork, user_id: UUID) -> bool:
+        # Of a crowd that asks at once, each but the first finds the first one's letter.
+        await lock_user(uow, user_id)
         recent = await uow.session.scalar(
             select(OneTimeToken.id).where(
                 OneTimeToken.user_id == user_id,
