@@ -74,7 +74,8 @@ class PasswordHasher:
         try:
             return self._compare(password, stored)
         except (ValueError, TypeError):
-            # What is stored is no hash that we know, so nothing matches it.
+            # What is stored is no hash that we know, so nothing matches it; and that takes as long as for any other.
+            self._context.verify(password, self._decoy)
             return Verdict(matches=False)
 
     def _compare(self, password: str, stored: str) -> Verdict:
