@@ -24,6 +24,7 @@ from server.readiness import StoreReadiness
 from services.auth.errors import CredentialsRefused
 from services.identity import Principal
 from services.registry import Services
+from services.unit_of_work import UnitOfWorkFactory
 from tests.support.spine import Ears, spine
 
 Client = TestClient[web.Request, web.Application]
@@ -232,6 +233,7 @@ async def open_door(
     trusted_proxies: Sequence[str] = (),
     routers: Sequence[Router] = (router,),
     services: object = None,
+    units: UnitOfWorkFactory | None = None,
 ) -> AsyncIterator[Client]:
     """Serve the endpoints and yield a client of them."""
     app = web.Application(
@@ -240,7 +242,7 @@ async def open_door(
     async with ClientSession() as http:
         app[ENGINE] = engine
         app[CONTEXT] = Context(
-            uow=spine(engine, Ears()),
+            uow=units or spine(engine, Ears()),
             # None of the endpoints above calls a service; a test of others brings what they call.
             services=cast(Services, services),
             recognition=Doorman(),
