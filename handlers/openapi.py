@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from handlers.credentials import KEY_HEADER
 from handlers.errors import STATUS_OF, ErrorBody
 from handlers.rest import Access, Endpoint
 
@@ -38,7 +39,20 @@ def build_openapi(endpoints: Iterable[Endpoint], *, version: str, public_url: st
         "paths": paths,
         "components": {
             "schemas": schemas,
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "An access token. An API key is taken here too, where `apiKey` is.",
+                },
+                "apiKey": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": KEY_HEADER,
+                    "description": "A tenant's API key, `erpmax_...`, with the scope that an operation names.",
+                },
+            },
         },
     }
 
@@ -71,6 +85,9 @@ def _operation(endpoint: Endpoint, refs: dict[tuple[Any, str], Json]) -> Json:
         operation["description"] = f"The same as `{endpoint.alias_of}`, for released clients."
     if endpoint.access is not Access.PUBLIC:
         operation["security"] = [{"bearer": []}]
+        if endpoint.scope is not None:
+            # Where a scheme is no OAuth, the roles that are needed are listed (OpenAPI 3.1, Security Requirement).
+            operation["security"].append({"apiKey": [endpoint.scope.value]})
     if endpoint.body is not None:
         operation["requestBody"] = {
             "required": endpoint.body_required,

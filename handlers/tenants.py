@@ -17,6 +17,7 @@ from services.auth.errors import CredentialsRefused, EmailTaken
 from services.auth.new_passwords import PasswordBreached
 from services.auth.views import SessionView
 from services.identity import Principal
+from services.permissions import KeyScope
 from services.tenants import TenantChanges
 from services.tenants.errors import (
     AlreadyMember,
@@ -100,7 +101,7 @@ async def list_tenants(call: Call, query: PageQuery) -> web.Response:
     return call.page(page)
 
 
-@router.get("/tenants/current", answer=Envelope[CurrentTenantView])
+@router.get("/tenants/current", answer=Envelope[CurrentTenantView], scope=KeyScope.TENANT_READ)
 async def show_current_tenant(call: Call) -> web.Response:
     """Show the tenant of the token with its subscription and limits."""
     async with call.tenant_uow() as uow:
@@ -108,7 +109,13 @@ async def show_current_tenant(call: Call) -> web.Response:
     return call.ok(view)
 
 
-@router.get("/tenants/{tenant_id}", answer=Envelope[TenantDetailView], access=Access.USER, errors=(NoTenantAccess,))
+@router.get(
+    "/tenants/{tenant_id}",
+    answer=Envelope[TenantDetailView],
+    access=Access.USER,
+    errors=(NoTenantAccess,),
+    scope=KeyScope.TENANT_READ,
+)
 async def show_tenant(call: Call, tenant_id: UUID) -> web.Response:
     """Show one of the caller's tenants."""
     async with call.uow(TenantScope(tenant_id)) as uow:
@@ -130,6 +137,7 @@ async def update_tenant(call: Call, tenant_id: UUID, body: UpdateTenantBody) -> 
     answer=Envelope[TenantStatusView],
     access=Access.USER,
     errors=(NoTenantAccess,),
+    scope=KeyScope.TENANT_READ,
 )
 async def show_tenant_status(call: Call, tenant_id: UUID) -> web.Response:
     """Show where one of the caller's tenants stands."""
@@ -143,6 +151,7 @@ async def show_tenant_status(call: Call, tenant_id: UUID) -> web.Response:
     answer=ListEnvelope[MemberView],
     access=Access.USER,
     errors=(NoTenantAccess,),
+    scope=KeyScope.MEMBERS_READ,
 )
 async def list_members(call: Call, tenant_id: UUID, query: PageQuery) -> web.Response:
     """List a tenant's users, newest first."""
@@ -202,6 +211,7 @@ async def remove_member(call: Call, tenant_id: UUID, user_id: UUID) -> web.Respo
     answer=ListEnvelope[InvitationView],
     access=Access.USER,
     errors=(NoTenantAccess,),
+    scope=KeyScope.MEMBERS_READ,
 )
 async def list_invitations(call: Call, tenant_id: UUID, query: PageQuery) -> web.Response:
     """List a tenant's invitations, newest first."""

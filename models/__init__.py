@@ -1,6 +1,7 @@
 """Floor 1: tables, enums and pure state transitions. Importing this package registers every table."""
 
 from models import (
+    api_keys,
     audit,
     billing,
     events,
@@ -24,6 +25,7 @@ protect()
 
 __all__ = [
     "Base",
+    "api_keys",
     "audit",
     "billing",
     "events",

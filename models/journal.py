@@ -41,6 +41,7 @@ class EntryKind(StrEnum):
     DISPUTE_WON = "dispute_won"
     CREDIT = "credit"
     CREDIT_SETTLED = "credit_settled"
+    UNEARNED = "unearned"
 
 
 SIDES: Final[Mapping[EntryKind, tuple[Account, Account]]] = {
@@ -50,6 +51,7 @@ SIDES: Final[Mapping[EntryKind, tuple[Account, Account]]] = {
     EntryKind.DISPUTE_WON: (Account.CASH, Account.DISPUTES),
     EntryKind.CREDIT: (Account.CASH, Account.CREDITS),
     EntryKind.CREDIT_SETTLED: (Account.CREDITS, Account.CASH),
+    EntryKind.UNEARNED: (Account.REVENUE, Account.CREDITS),
 }
 """Which account is debited and which is credited."""
 

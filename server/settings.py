@@ -93,6 +93,7 @@ class Settings(BaseSettings):
     password_hash_rounds: int = Field(default=3, ge=1, le=50)
     tenants_per_owner: int = Field(default=10, ge=1)
     tenant_deletion_grace_days: int = Field(default=30, ge=0)
+    api_keys_per_tenant: int = Field(default=50, ge=0)
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = tuple(_DEFAULT_ORIGINS.split(","))
 
     # Limits (contract.md 9.8); `off` switches a rule off
@@ -101,6 +102,8 @@ class Settings(BaseSettings):
     rate_sso_per_user: str = "10/minute"
     rate_webhooks_per_ip: str = "120/minute"
     rate_user_total: str = "600/minute"
+    rate_key_total: str = "600/minute"
+    rate_key_looks_per_ip: str = "120/minute"
     rate_phone_codes_per_ip: str = "5/minute"
     rate_phone_codes_per_phone: str = "3/10 minutes;20/day"
     rate_phone_codes_total: str = "300/minute"
@@ -134,6 +137,9 @@ class Settings(BaseSettings):
     # Payments; of webhook secrets several may stand side by side, separated by commas
     payment_provider: _ProviderName = ""
     http_retry_enabled: bool = True
+    dunning_retry_days: Annotated[tuple[Annotated[int, Field(ge=1, le=60)], ...], NoDecode] = Field(
+        default=(2, 5, 7, 7), min_length=1, max_length=12
+    )
     stripe_secret_key: SecretStr = SecretStr("")
     stripe_webhook_secret: SecretStr = SecretStr("")
     stripe_api_base: str = "https://api.stripe.com"
@@ -176,7 +182,9 @@ class Settings(BaseSettings):
     smtp_starttls: bool = True
     mail_from: str = "ERPMax Orchestrator <no-reply@localhost>"
 
-    @field_validator("allowed_origins", "trusted_proxies", "jwt_previous_key_files", mode="before")
+    @field_validator(
+        "allowed_origins", "trusted_proxies", "jwt_previous_key_files", "dunning_retry_days", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
@@ -199,6 +207,8 @@ class Settings(BaseSettings):
         "rate_sso_per_user",
         "rate_webhooks_per_ip",
         "rate_user_total",
+        "rate_key_total",
+        "rate_key_looks_per_ip",
         "rate_phone_codes_per_ip",
         "rate_phone_codes_total",
         "rate_phone_checks_per_ip",

@@ -7,6 +7,7 @@ import aiohttp_cors
 from aiohttp import web
 
 from handlers import (
+    api_keys,
     audit,
     auth,
     billing,
@@ -51,6 +52,7 @@ _ALWAYS = (
     messengers,
     tenants,
     tenant_life,
+    api_keys,
     billing,
     webhooks,
     provisioning,
@@ -104,6 +106,8 @@ def _context(house: House) -> Context:
             sso_per_user=_rule(settings.rate_sso_per_user),
             webhooks_per_ip=_rule(settings.rate_webhooks_per_ip),
             user_total=_rule(settings.rate_user_total),
+            key_total=_rule(settings.rate_key_total),
+            key_looks_per_ip=_rule(settings.rate_key_looks_per_ip),
             phone_codes_per_ip=_rule(settings.rate_phone_codes_per_ip),
             phone_codes_total=_rule(settings.rate_phone_codes_total),
             phone_checks_per_ip=_rule(settings.rate_phone_checks_per_ip),

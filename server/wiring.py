@@ -46,6 +46,7 @@ from server.payments import open_payments
 from server.readiness import StoreReadiness
 from server.realtime import build_sockets, follow_platform, head_check_s, open_board, open_bus
 from server.settings import Settings, all_secrets, derived_key
+from services.api_keys import ApiKeyService
 from services.audit import AuditService
 from services.auth import AuthService
 from services.auth.new_passwords import NewPasswords
@@ -192,6 +193,7 @@ async def build(
         if part.web:
             house.background.append(lambda: follower.run(lambda: head_check_s(bus)))
             house.background.append(sockets.announcer.run)
+            house.background.append(recognition.uses.run)
         yield house
 
 
@@ -317,6 +319,12 @@ def _services(
         folder=UploadFolder(settings.data_dir / "uploads"),
     )
     return Services(
+        api_keys=ApiKeyService(
+            units=units,
+            notices=SecurityNotices(mail=mail, notifications=notifications),
+            notifications=notifications,
+            max_keys=settings.api_keys_per_tenant,
+        ),
         audit=AuditService(),
         auth=auth,
         tenants=tenants,
@@ -351,6 +359,7 @@ def _billing(
         default_provider=payments.default,
         aliases=payments.aliases,
         notifications=notifications,
+        dunning=[timedelta(days=days) for days in settings.dunning_retry_days],
     )
 
 

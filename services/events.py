@@ -121,6 +121,20 @@ class PaymentReceived(DomainEvent):
     created_at: datetime
 
 
+class PaymentFailed(DomainEvent):
+    """An attempt to pay was declined; `invoice_url` is where the payer can see the bill, where the provider tells."""
+
+    event = "payment:failed"
+    namespace = "/billing"
+
+    payment_id: UUID
+    amount: Money
+    currency: str
+    status: Literal["failed"] = "failed"
+    invoice_url: str | None
+    created_at: datetime
+
+
 class NotificationCreated(DomainEvent):
     """A user has a new notification; only that user hears of it."""
 
@@ -227,6 +241,7 @@ CATALOGUE: tuple[type[DomainEvent], ...] = (
     SubscriptionUpdated,
     SubscriptionExpiring,
     PaymentReceived,
+    PaymentFailed,
     NotificationCreated,
     AccountChanged,
 )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from services.api_keys import ApiKeyService
 from services.audit import AuditService
 from services.auth import AuthService
 from services.billing import BillingService
@@ -19,6 +20,7 @@ from services.tenants import TenantService
 class Services:
     """One instance of each service; they hold no state of a request."""
 
+    api_keys: ApiKeyService
     audit: AuditService
     auth: AuthService
     tenants: TenantService

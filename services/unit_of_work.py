@@ -80,7 +80,8 @@ class TaskRinger(Protocol):
 class RequestTrace:
     """Where a use case came from, for its audit entries: through which door, and who said to be there.
 
-    `impersonator_id` is who really acts, when it is in the name of somebody else.
+    `impersonator_id` is who really acts, when it is in the name of somebody else; `by_key` tells that the actor is no
+    user but an API key.
     """
 
     source: Literal["rest", "socket", "cli", "system"] = "system"
@@ -88,6 +89,7 @@ class RequestTrace:
     ip: str | None = None
     user_agent: str | None = None
     impersonator_id: UUID | None = None
+    by_key: bool = False
 
 
 class UnitOfWork:
@@ -138,6 +140,8 @@ class UnitOfWork:
         told = dict(details or {})
         if self._trace.impersonator_id is not None:
             told["impersonator_id"] = str(self._trace.impersonator_id)
+        if self._trace.by_key:
+            told["actor"] = "api_key"
         self._audits.append(
             {
                 "tenant_id": tenant_id,

@@ -118,6 +118,8 @@ def settings(stores: Stores, data_dir: Path) -> Settings:
         rate_sso_per_user="off",
         rate_webhooks_per_ip="off",
         rate_user_total="off",
+        rate_key_total="off",
+        rate_key_looks_per_ip="off",
         rate_phone_codes_per_ip="off",
         rate_phone_codes_per_phone="off",
         rate_phone_codes_total="off",

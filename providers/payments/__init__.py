@@ -19,6 +19,7 @@ from providers.payments.contract import (
     RefundRequest,
     RefundStatus,
     SignatureFault,
+    Terms,
     VerifiedEvent,
     split_secrets,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "SubscriptionEnded",
     "SubscriptionState",
     "SubscriptionStatus",
+    "Terms",
     "VerifiedEvent",
     "facts_of_fetched",
     "facts_of_payment",

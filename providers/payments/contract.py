@@ -25,7 +25,7 @@ class CheckoutRequest:
 
     `checkout_id` is ours: asking twice with the same id yields the same session. `amount` is for one billing
     period and must fit the currency's minor unit. `customer_ref` is the provider's customer from an earlier
-    purchase.
+    purchase. With `renews` a provider that charges by itself goes on charging; without it this is one payment.
     """
 
     checkout_id: UUID
@@ -39,6 +39,20 @@ class CheckoutRequest:
     customer_ref: str | None
     success_url: str
     cancel_url: str
+    renews: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a subscription shall cost from `charge_from` on, which is when its next period begins.
+
+    `amount` is for one period and must fit the currency's minor unit.
+    """
+
+    amount: Decimal
+    currency: str
+    billing_period: BillingPeriod
+    charge_from: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,6 +274,30 @@ class PaymentProvider(Protocol):
         Raises:
             ProviderUnavailable: the provider cannot be reached or is broken.
             ProviderRejected: the provider knows no such subscription, or keeps none.
+        """
+
+    async def resume(self, subscription_ref: str) -> None:
+        """Charge on, where `cancel` at the period's end was told before; harmless where it was not.
+
+        Raises:
+            ProviderUnavailable: the provider cannot be reached or is broken.
+            ProviderRejected: it is over, or the provider knows no such subscription, or keeps none.
+        """
+
+    async def reprice(self, subscription_ref: str, terms: Terms) -> None:
+        """Charge other terms from the next period on, and nothing for the present one; the same terms twice are one.
+
+        Raises:
+            ProviderUnavailable: the provider cannot be reached or is broken.
+            ProviderRejected: it is over, or the provider knows no such subscription, or keeps none.
+        """
+
+    async def collect(self, invoice_ref: str) -> None:
+        """Try once more to collect a bill that is open; what comes of it is told by events as ever.
+
+        Raises:
+            ProviderUnavailable: the provider cannot be reached or is broken.
+            ProviderRejected: it was declined, or there is no such bill, or this provider collects none by itself.
         """
 
     async def fetch_subscription(self, subscription_ref: str) -> SubscriptionState | None:

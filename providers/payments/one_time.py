@@ -9,6 +9,7 @@ from providers.payments.contract import (
     CheckoutRequest,
     InvoiceRequest,
     ProviderRejected,
+    Terms,
     VerifiedEvent,
 )
 from providers.payments.facts import Fact, SubscriptionState
@@ -51,6 +52,18 @@ class OneTimeProvider(ABC):
 
     async def cancel(self, subscription_ref: str, *, at_period_end: bool) -> None:  # noqa: ARG002 - of the contract
         """See `PaymentProvider.cancel`: nobody is charged twice, so there is nothing to stop."""
+        raise not_supported()
+
+    async def resume(self, subscription_ref: str) -> None:  # noqa: ARG002 - of the contract
+        """See `PaymentProvider.resume`."""
+        raise not_supported()
+
+    async def reprice(self, subscription_ref: str, terms: Terms) -> None:  # noqa: ARG002 - of the contract
+        """See `PaymentProvider.reprice`."""
+        raise not_supported()
+
+    async def collect(self, invoice_ref: str) -> None:  # noqa: ARG002 - of the contract
+        """See `PaymentProvider.collect`."""
         raise not_supported()
 
     async def fetch_subscription(self, subscription_ref: str) -> SubscriptionState | None:  # noqa: ARG002 - likewise

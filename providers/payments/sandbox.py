@@ -44,6 +44,7 @@ from providers.payments.contract import (
     RefundRequest,
     RefundStatus,
     SignatureFault,
+    Terms,
     VerifiedEvent,
 )
 from providers.payments.facts import (
@@ -257,6 +258,18 @@ class SandboxProvider:
         """See `PaymentProvider.cancel`. Nobody is ever charged again here, so there is nothing to stop."""
         if not self._minted("sub", subscription_ref):
             raise ProviderRejected(details={"reason": "resource_missing"})
+
+    async def resume(self, subscription_ref: str) -> None:
+        """See `PaymentProvider.resume`. Nobody is ever charged again here, so there is nothing to go on with."""
+        await self.cancel(subscription_ref, at_period_end=True)
+
+    async def reprice(self, subscription_ref: str, terms: Terms) -> None:  # noqa: ARG002 - see below
+        """See `PaymentProvider.reprice`. Likewise."""
+        await self.cancel(subscription_ref, at_period_end=True)
+
+    async def collect(self, invoice_ref: str) -> None:  # noqa: ARG002 - see below
+        """See `PaymentProvider.collect`. The sandbox issues no bills."""
+        raise ProviderRejected("The sandbox collects nothing", details={"reason": "not_supported"})
 
     async def fetch_subscription(self, subscription_ref: str) -> SubscriptionState | None:  # noqa: ARG002
         """See `PaymentProvider.fetch_subscription`. The sandbox remembers nothing, so it cannot tell."""

@@ -30,6 +30,7 @@ from providers.payments.contract import (
     RefundRequest,
     RefundStatus,
     SignatureFault,
+    Terms,
     VerifiedEvent,
 )
 from providers.payments.facts import Fact, SubscriptionState
@@ -43,7 +44,7 @@ from providers.payments.signature import (
 )
 from providers.payments.stripe_events import PROVIDER, interpret_stripe, order_to_fetch
 from providers.payments.stripe_objects import read_amount, read_subscription
-from providers.payments.stripe_params import checkout_params, invoice_params, minor_units
+from providers.payments.stripe_params import checkout_params, invoice_params, minor_units, reprice_params
 from providers.payments.stripe_payments import payment_of_session, read_session
 
 if TYPE_CHECKING:
@@ -267,6 +268,34 @@ class StripeProvider:
             subscription = await self._retrieve(subscription_ref)
             if subscription is None or subscription.data.get("status") not in _OVER:
                 raise
+
+    async def resume(self, subscription_ref: str) -> None:
+        """See `PaymentProvider.resume`."""
+        async with self._calling("resume"):
+            await self._client.v1.subscriptions.update_async(subscription_ref, {"cancel_at_period_end": False})
+
+    async def reprice(self, subscription_ref: str, terms: Terms) -> None:
+        """See `PaymentProvider.reprice`."""
+        subscription = await self._retrieve(subscription_ref)
+        if subscription is None or subscription.data.get("status") in _OVER:
+            raise ProviderRejected(details={"reason": "resource_missing"})
+        async with self._calling("reprice"):
+            item = next(subscription.listed("items"), None)
+            if item is None:
+                subscription.refuse("items", "is empty")
+            price = item.node("price")
+            params = reprice_params(
+                terms,
+                item_id=item.ref("id"),
+                product=price.ref("product"),
+                interval=price.node("recurring").text("interval"),
+            )
+            await self._client.v1.subscriptions.update_async(subscription_ref, params)
+
+    async def collect(self, invoice_ref: str) -> None:
+        """See `PaymentProvider.collect`."""
+        async with self._calling("collect"):
+            await self._client.v1.invoices.pay_async(invoice_ref)
 
     async def fetch_subscription(self, subscription_ref: str) -> SubscriptionState | None:
         """See `PaymentProvider.fetch_subscription`."""

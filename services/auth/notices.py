@@ -25,7 +25,7 @@ class SecurityNotices:
         """Send the letter `letters.<notice>`, and the notification `security.<notice>` if there is a tenant to show it.
 
         Whoever has no address gets no letter. Both texts may use `values`, and the letter the user's name and address
-        besides. Needs a PlatformScope.
+        besides. Needs a PlatformScope, or the scope of `tenant_id`.
         """
         user = (await uow.session.scalars(select(User).where(User.id == user_id))).one()
         if user.email is not None:

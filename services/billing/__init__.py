@@ -1,34 +1,44 @@
 """Billing: plans, the tenant's subscription, and the money that comes for it."""
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from core.pagination import Page, PageRequest
 from models.billing import Subscription
+from models.dunning import patience
 from models.inbox import InboxState
 from models.tenants import Tenant
 from providers.payments import PaymentProvider
 from realtime.limits import SocketLimits
 from services.billing.announcer import Announcer
 from services.billing.apply import FactApplier
-from services.billing.cancellations import Cancellations
+from services.billing.changes import ChangeOrder, PlanChanges
 from services.billing.checkout import CheckoutOrder, Checkouts
 from services.billing.errors import SubscriptionNotFound
 from services.billing.inbox import Inbox
+from services.billing.instructions import Instructions
 from services.billing.plans import PriceInput, plans_for_sale, seed_plans, set_price
 from services.billing.provider_events import ProviderEventView, list_provider_events, resend_provider_event
 from services.billing.purchases import CreditView, PurchaseView, list_credits, list_purchases, settle_credit
 from services.billing.sandbox import SandboxDesk
 from services.billing.subscriptions import Subscriptions
-from services.billing.sweeper import Sweeper
-from services.billing.views import CheckoutView, InvoiceView, PlanPriceView, PricedPlanView, SubscriptionView
+from services.billing.sweeper import DUNNING, Sweeper
+from services.billing.views import (
+    ChangeView,
+    CheckoutView,
+    InvoiceView,
+    PlanPriceView,
+    PricedPlanView,
+    QuoteView,
+    SubscriptionView,
+)
 from services.billing.winding_up import WindingUp
 from services.identity import Principal, require_tenant
 from services.notifications import NotificationService
 from services.unit_of_work import RequestTrace, UnitOfWork, UnitOfWorkFactory
 
-__all__ = ["BillingService", "CheckoutOrder", "PriceInput"]
+__all__ = ["BillingService", "ChangeOrder", "CheckoutOrder", "PriceInput"]
 
 
 class BillingService:
@@ -40,6 +50,7 @@ class BillingService:
             webhook answer that it is not configured; in development the sandbox then stands in for its checkout.
         default_provider: the name that a checkout uses when it names none.
         aliases: further names that a checkout may use.
+        dunning: how long after a failed renewal it is tried again, and each time after that.
         notifications: keeps what people are told.
     """
 
@@ -51,22 +62,34 @@ class BillingService:
         default_provider: str,
         notifications: NotificationService,
         aliases: Mapping[str, str] | None = None,
+        dunning: Sequence[timedelta] = DUNNING,
     ) -> None:
         announcer = Announcer(notifications)
-        self._cancellations = Cancellations(units, providers)
-        self._subscriptions = Subscriptions(units, announcer=announcer, cancellations=self._cancellations)
+        self._instructions = Instructions(units, providers)
+        self._subscriptions = Subscriptions(units, announcer=announcer, instructions=self._instructions)
         self._checkouts = Checkouts(
             units, providers=providers, default_provider=default_provider, aliases=aliases or {}
         )
-        self._inbox = Inbox(
+        self._changes = PlanChanges(
             units,
             providers=providers,
-            applier=FactApplier(providers=providers, announcer=announcer, cancellations=self._cancellations),
+            checkouts=self._checkouts,
             announcer=announcer,
-            cancellations=self._cancellations,
+            instructions=self._instructions,
         )
-        self._sweeper = Sweeper(units, providers=providers, announcer=announcer)
-        self.winding_up = WindingUp(announcer=announcer, cancellations=self._cancellations)
+        applier = FactApplier(
+            providers=providers,
+            announcer=announcer,
+            instructions=self._instructions,
+            served_for=patience(dunning),
+        )
+        self._inbox = Inbox(
+            units, providers=providers, applier=applier, announcer=announcer, instructions=self._instructions
+        )
+        self._sweeper = Sweeper(
+            units, providers=providers, announcer=announcer, instructions=self._instructions, dunning=dunning
+        )
+        self.winding_up = WindingUp(announcer=announcer, instructions=self._instructions)
         self.sandbox = SandboxDesk(providers)
 
     async def plans(self, uow: UnitOfWork) -> list[PricedPlanView]:
@@ -130,6 +153,22 @@ class BillingService:
         """Cancel the subscription; see `Subscriptions.cancel`. Opens units of work of its own."""
         return await self._subscriptions.cancel(actor, reason=reason, at_period_end=at_period_end, trace=trace)
 
+    async def reinstate(self, actor: Principal, *, trace: RequestTrace) -> SubscriptionView:
+        """Take a cancellation back; see `Subscriptions.reinstate`. Opens units of work of its own."""
+        return await self._subscriptions.reinstate(actor, trace=trace)
+
+    async def preview_change(self, uow: UnitOfWork, actor: Principal, order: ChangeOrder) -> QuoteView:
+        """Tell what a change of plan would cost; see `PlanChanges.preview`."""
+        return await self._changes.preview(uow, actor, order)
+
+    async def change_plan(self, actor: Principal, order: ChangeOrder, *, trace: RequestTrace) -> ChangeView:
+        """Change the plan; see `PlanChanges.change`. Opens units of work of its own."""
+        return await self._changes.change(actor, order, trace=trace)
+
+    async def withdraw_change(self, actor: Principal, *, trace: RequestTrace) -> SubscriptionView:
+        """Take back a change that has yet to come; see `PlanChanges.withdraw`. Opens units of work of its own."""
+        return await self._changes.withdraw(actor, trace=trace)
+
     def sender(self, headers: Mapping[str, str]) -> str:
         """Name the provider whose signature a webhook carries; see `Inbox.sender`."""
         return self._inbox.sender(headers)
@@ -156,4 +195,4 @@ class BillingService:
         """Do what time has made due: events, warnings, ends, and orders to providers. For the scheduler."""
         await self._inbox.sweep()
         await self._sweeper.sweep()
-        await self._cancellations.sweep()
+        await self._instructions.sweep()

@@ -16,7 +16,7 @@ from models.notifications import NotificationType
 from models.tenants import Membership, Role
 from models.users import User
 from services.billing.views import SubscriptionView
-from services.events import PaymentReceived, SubscriptionExpiring, SubscriptionUpdated
+from services.events import PaymentFailed, PaymentReceived, SubscriptionExpiring, SubscriptionUpdated
 from services.notifications import NotificationService
 from services.unit_of_work import UnitOfWork
 
@@ -32,6 +32,10 @@ News = Literal[
     "subscription_cancelled",
     "subscription_expired",
     "subscription_expiring",
+    "subscription_reinstated",
+    "payment_overdue",
+    "payment_superseded",
+    "plan_changed",
 ]
 
 _TYPES: dict[News, NotificationType] = {
@@ -46,6 +50,10 @@ _TYPES: dict[News, NotificationType] = {
     "subscription_cancelled": NotificationType.WARNING,
     "subscription_expired": NotificationType.ERROR,
     "subscription_expiring": NotificationType.WARNING,
+    "subscription_reinstated": NotificationType.SUCCESS,
+    "payment_overdue": NotificationType.ERROR,
+    "payment_superseded": NotificationType.WARNING,
+    "plan_changed": NotificationType.SUCCESS,
 }
 _LINK = "/billing"
 
@@ -82,6 +90,20 @@ class Announcer:
             )
         )
         await self.money_moved(uow, "payment_received", subscription, payment)
+
+    async def payment_failed(self, uow: UnitOfWork, subscription: Subscription, attempt: PaymentEvent) -> None:
+        """Tell the tenant that an attempt to pay was declined."""
+        uow.record(
+            PaymentFailed(
+                tenant_id=attempt.tenant_id,
+                payment_id=attempt.id,
+                amount=attempt.amount,
+                currency=attempt.currency,
+                invoice_url=attempt.invoice_url,
+                created_at=attempt.created_at,
+            )
+        )
+        await self.money_moved(uow, "payment_failed", subscription, attempt)
 
     async def money_moved(self, uow: UnitOfWork, news: News, subscription: Subscription, payment: PaymentEvent) -> None:
         """Notify of a payment, a refund or a dispute."""

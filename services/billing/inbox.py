@@ -26,8 +26,8 @@ from providers.payments import (
 )
 from services.billing.announcer import Announcer
 from services.billing.apply import FactApplier
-from services.billing.cancellations import Cancellations
 from services.billing.errors import FactRefused, NotThereYet, WebhookUnknown
+from services.billing.instructions import Instructions
 from services.unit_of_work import PlatformScope, RequestTrace, UnitOfWork, UnitOfWorkFactory
 
 TASK = "billing.apply"
@@ -57,13 +57,13 @@ class Inbox:
         providers: Mapping[str, PaymentProvider],
         applier: FactApplier,
         announcer: Announcer,
-        cancellations: Cancellations,
+        instructions: Instructions,
     ) -> None:
         self._units = units
         self._providers = providers
         self._applier = applier
         self._announcer = announcer
-        self._cancellations = cancellations
+        self._instructions = instructions
 
     def sender(self, headers: Mapping[str, str]) -> str:
         """Name the provider whose signature a webhook carries, where its address does not; Stripe when none is known.
@@ -113,7 +113,7 @@ class Inbox:
             await self._record_failure(row_id, error)
             return
         for order_id in orders:
-            await self._cancellations.carry_out(order_id)
+            await self._instructions.carry_out(order_id)
 
     async def sweep(self) -> None:
         """Ring again for events whose time has come: retries, lost rings, and workers that died on one."""

@@ -11,12 +11,12 @@ from models.billing import PaymentEvent, Plan, Subscription
 from models.tenants import Tenant
 from realtime.limits import SocketLimits
 from services.billing.announcer import Announcer
-from services.billing.cancellations import Cancellations
-from services.billing.errors import SubscriptionNotFound, SubscriptionOver
+from services.billing.errors import NotEnding, SubscriptionNotFound, SubscriptionOver
+from services.billing.instructions import Instructions, addressee_of
 from services.billing.lookup import locked_subscription, subscriptions_with_plan
 from services.billing.plans import trial_plan
 from services.billing.views import InvoiceView, SubscriptionView
-from services.identity import Principal, require_permission, require_tenant
+from services.identity import Principal, require_may, require_tenant
 from services.permissions import Permission
 from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfWorkFactory
 
@@ -24,10 +24,10 @@ from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfW
 class Subscriptions:
     """The use cases of a tenant's people."""
 
-    def __init__(self, units: UnitOfWorkFactory, *, announcer: Announcer, cancellations: Cancellations) -> None:
+    def __init__(self, units: UnitOfWorkFactory, *, announcer: Announcer, instructions: Instructions) -> None:
         self._units = units
         self._announcer = announcer
-        self._cancellations = cancellations
+        self._instructions = instructions
 
     async def start_trial(self, uow: UnitOfWork, tenant: Tenant) -> Subscription:
         """Give a new tenant its trial; `tenant` must be in the database already."""
@@ -72,7 +72,7 @@ class Subscriptions:
     async def invoices(self, uow: UnitOfWork, actor: Principal, page: PageRequest) -> Page[InvoiceView]:
         """Show the tenant's movements of money, newest first; for owners and admins."""
         tenant_id = require_tenant(actor)
-        require_permission(actor.role, Permission.INVOICES_READ)
+        require_may(actor, Permission.INVOICES_READ)
         own = PaymentEvent.tenant_id == tenant_id
         total = await uow.session.scalar(select(func.count()).select_from(PaymentEvent).where(own))
         rows = await uow.session.scalars(
@@ -94,19 +94,51 @@ class Subscriptions:
         Raises SubscriptionNotFound and SubscriptionOver.
         """
         tenant_id = require_tenant(actor)
-        require_permission(actor.role, Permission.PLAN_CANCEL)
+        require_may(actor, Permission.PLAN_CANCEL)
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
             subscription = await locked_subscription(uow, Subscription.tenant_id == tenant_id)
             if subscription is None:
                 raise SubscriptionNotFound
             if subscription.is_over:
                 raise SubscriptionOver
-            order_id = None
-            if await self._decide(uow, actor, subscription, reason=reason, at_period_end=at_period_end):
-                order_id = self._order(uow, subscription, at_period_end=at_period_end)
+            instruction_id = None
+            addressee = addressee_of(subscription)
+            decided = await self._decide(uow, actor, subscription, reason=reason, at_period_end=at_period_end)
+            if decided and addressee is not None:
+                instruction_id = await self._instructions.cancel(uow, addressee, at_period_end=at_period_end)
             view = SubscriptionView.of(subscription)
-        if order_id is not None:
-            await self._cancellations.carry_out(order_id)
+        if instruction_id is not None:
+            await self._instructions.carry_out(instruction_id)
+        return view
+
+    async def reinstate(self, actor: Principal, *, trace: RequestTrace) -> SubscriptionView:
+        """Take back that the subscription ends with its period; for the owner.
+
+        Raises SubscriptionNotFound, SubscriptionOver once it has ended, and NotEnding.
+        """
+        tenant_id = require_tenant(actor)
+        require_may(actor, Permission.PLAN_CANCEL)
+        async with self._units(TenantScope(tenant_id), trace=trace) as uow:
+            subscription = await locked_subscription(uow, Subscription.tenant_id == tenant_id)
+            if subscription is None:
+                raise SubscriptionNotFound
+            if subscription.is_over:
+                raise SubscriptionOver
+            if not subscription.reinstate(now=uow.now):
+                raise NotEnding
+            addressee = addressee_of(subscription)
+            instruction_id = None if addressee is None else await self._instructions.resume(uow, addressee)
+            uow.audit(
+                "subscription.reinstated",
+                actor_id=actor.user_id,
+                tenant_id=tenant_id,
+                subject=("subscription", subscription.id),
+            )
+            self._announcer.subscription_updated(uow, subscription)
+            await self._announcer.notify(uow, "subscription_reinstated", subscription)
+            view = SubscriptionView.of(subscription)
+        if instruction_id is not None:
+            await self._instructions.carry_out(instruction_id)
         return view
 
     async def _decide(
@@ -135,17 +167,6 @@ class Subscriptions:
         else:
             await self._announcer.notify(uow, "subscription_cancelled", subscription)
         return True
-
-    def _order(self, uow: UnitOfWork, subscription: Subscription, *, at_period_end: bool) -> UUID | None:
-        if subscription.payment_provider is None or subscription.external_subscription_id is None:
-            return None
-        return self._cancellations.order(
-            uow,
-            tenant_id=subscription.tenant_id,
-            provider=subscription.payment_provider,
-            subscription_ref=subscription.external_subscription_id,
-            at_period_end=at_period_end,
-        )
 
 
 def _is_limit(value: object) -> bool:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from core.money import Money
 from models.billing import (
     BillingPeriod,
+    PastDuePolicy,
     PaymentEvent,
     PaymentEventType,
     Plan,
@@ -17,6 +18,7 @@ from models.billing import (
     SubscriptionStatus,
 )
 from services.billing.actions import Action, actions_of_subscription
+from services.billing.quotes import Effect, Quote
 
 """An amount in the currency's major unit: a Decimal here, a number with two decimals on the wire."""
 
@@ -54,6 +56,8 @@ class PlanView(View):
     max_storage: int
     features: list[str]
     feature_flags: dict[str, Any]
+    trial_days: int
+    past_due_policy: PastDuePolicy
     is_active: bool
     sort_order: int
     created_at: datetime
@@ -77,6 +81,8 @@ class PlanView(View):
             max_storage=limits.get("max_storage_gb", 0),
             features=plan.features,
             feature_flags=plan.feature_flags,
+            trial_days=plan.trial_days,
+            past_due_policy=plan.past_due_policy,
             is_active=plan.is_active,
             sort_order=plan.sort_order,
             created_at=plan.created_at,
@@ -108,6 +114,30 @@ class PricedPlanView(PlanView):
     offers: list[PlanPriceView]
 
 
+class PendingChangeView(View):
+    """What the subscription turns into, at which price for a period, and when."""
+
+    plan_id: UUID
+    plan: str
+    plan_name: str
+    billing_period: BillingPeriod
+    amount: Money
+    effective_at: datetime
+
+
+class QuoteView(View):
+    """What a change of plan comes to; `effect` is `now`, `checkout`, `payment` or `period_end` (quotes.py)."""
+
+    effect: Effect
+    amount: Money
+    currency: str
+    effective_at: datetime
+
+    @classmethod
+    def of(cls, quote: Quote) -> Self:
+        return cls(effect=quote.effect, amount=quote.amount, currency=quote.currency, effective_at=quote.effective_at)
+
+
 class SubscriptionView(View):
     """The tenant's subscription with its plan; `amount` is what one period costs by the purchase in force."""
 
@@ -129,6 +159,8 @@ class SubscriptionView(View):
     cancel_reason: str | None
     payment_provider: str | None
     provider: str | None
+    pending_change: PendingChangeView | None
+    overdue_since: datetime | None
     available_actions: list[Action]
     created_at: datetime
     updated_at: datetime
@@ -136,8 +168,8 @@ class SubscriptionView(View):
 
     @classmethod
     def of(cls, subscription: Subscription) -> Self:
-        """Show a subscription whose `plan` and `checkout` are loaded."""
-        plan, checkout = subscription.plan, subscription.checkout
+        """Show a subscription whose `plan` and `next_plan` are loaded."""
+        plan = subscription.plan
         return cls(
             id=subscription.id,
             tenant_id=subscription.tenant_id,
@@ -145,8 +177,8 @@ class SubscriptionView(View):
             plan_name=plan.name,
             status=subscription.status,
             billing_period=subscription.billing_period,
-            amount=checkout.amount if checkout else plan.price(subscription.billing_period),
-            currency=checkout.currency if checkout else plan.currency,
+            amount=plan.price(subscription.billing_period) if subscription.price is None else subscription.price,
+            currency=subscription.currency or plan.currency,
             trial_ends_at=subscription.trial_ends_at,
             trial_end=subscription.trial_ends_at,
             current_period_start=subscription.current_period_start,
@@ -157,6 +189,8 @@ class SubscriptionView(View):
             cancel_reason=subscription.cancel_reason,
             payment_provider=subscription.payment_provider,
             provider=subscription.payment_provider,
+            pending_change=_pending(subscription),
+            overdue_since=subscription.overdue_since,
             available_actions=actions_of_subscription(subscription),
             created_at=subscription.created_at,
             updated_at=subscription.updated_at,
@@ -208,6 +242,44 @@ class CheckoutView(View):
 
     checkout_url: str
     session_id: str
+
+
+class ChangeView(View):
+    """How a change of plan came out: what was quoted, where to pay if something is to be paid, and what is in force."""
+
+    effect: Effect
+    amount: Money
+    currency: str
+    effective_at: datetime
+    checkout_url: str | None
+    session_id: str | None
+    subscription: SubscriptionView
+
+    @classmethod
+    def of(cls, quote: Quote, subscription: SubscriptionView, checkout: CheckoutView | None = None) -> Self:
+        return cls(
+            effect=quote.effect,
+            amount=quote.amount,
+            currency=quote.currency,
+            effective_at=quote.effective_at,
+            checkout_url=None if checkout is None else checkout.checkout_url,
+            session_id=None if checkout is None else checkout.session_id,
+            subscription=subscription,
+        )
+
+
+def _pending(subscription: Subscription) -> PendingChangeView | None:
+    plan, period, at = subscription.next_plan, subscription.next_billing_period, subscription.next_at
+    if plan is None or period is None or at is None:
+        return None
+    return PendingChangeView(
+        plan_id=plan.id,
+        plan=plan.slug,
+        plan_name=plan.name,
+        billing_period=period,
+        amount=plan.price(period) if subscription.next_price is None else subscription.next_price,
+        effective_at=at,
+    )
 
 
 def _with_twins(limits: dict[str, Any]) -> dict[str, Any]:

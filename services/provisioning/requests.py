@@ -18,7 +18,7 @@ from models.provisioning import (
 )
 from models.tenants import Tenant
 from providers.provisioning.contract import ProvisioningDriver, UnknownStep
-from services.identity import Principal, require_permission, require_tenant
+from services.identity import Principal, require_may, require_tenant
 from services.permissions import Permission
 from services.provisioning.claims import steps_of
 from services.provisioning.errors import JobNotFound, JobNotRetryable, JobTypeUnavailable, TenantEnding, TooManyJobs
@@ -46,11 +46,17 @@ class JobRequests:
         self._max_waiting = max_waiting
 
     async def enqueue(
-        self, uow: UnitOfWork, tenant: Tenant, job_type: JobType, *, requested_by: UUID | None
+        self,
+        uow: UnitOfWork,
+        tenant: Tenant,
+        job_type: JobType,
+        *,
+        requested_by: UUID | None,
+        key_id: UUID | None = None,
     ) -> ProvisioningJob:
         """Queue a job for a tenant that is in the database, or about to be, in the caller's transaction.
 
-        Raises JobTypeUnavailable.
+        `requested_by` is the user who asks, `key_id` the API key that does instead. Raises JobTypeUnavailable.
         """
         job = ProvisioningJob(
             id=uuid4(),
@@ -68,7 +74,7 @@ class JobRequests:
         )
         uow.session.add(job)
         uow.session.add_all(self._steps(job))
-        self._audit(uow, job, "requested", actor_id=requested_by)
+        self._audit(uow, job, "requested", actor_id=requested_by or key_id)
         announce(uow, job)
         uow.ring(RUN_TASK, job.id)
         return job
@@ -92,9 +98,9 @@ class JobRequests:
         Raises JobTypeUnavailable, TenantEnding and TooManyJobs.
         """
         tenant_id = require_tenant(actor)
-        require_permission(actor.role, Permission.JOBS_MANAGE)
+        require_may(actor, Permission.JOBS_MANAGE)
         tenant = await self._tenant_with_room(uow, tenant_id)
-        job = await self.enqueue(uow, tenant, job_type, requested_by=actor.user_id)
+        job = await self.enqueue(uow, tenant, job_type, requested_by=actor.person_id, key_id=actor.key_id)
         # Flushed so that the steps just added can be read back in their order.
         await uow.session.flush()
         return await self._details(uow, job)
@@ -187,7 +193,7 @@ class JobRequests:
         tenant_id = require_tenant(actor)
         statement = select(ProvisioningJob).where(ProvisioningJob.id == job_id, ProvisioningJob.tenant_id == tenant_id)
         if for_change:
-            require_permission(actor.role, Permission.JOBS_MANAGE)
+            require_may(actor, Permission.JOBS_MANAGE)
             # Locked, so that a worker's claim comes either before this change or after it.
             statement = statement.with_for_update(key_share=True)
         job = (await uow.session.scalars(statement)).one_or_none()

@@ -22,7 +22,7 @@ from services.tenants.deletion import Deletion
 from services.tenants.errors import TooManyTenants
 from services.tenants.export import Export
 from services.tenants.invitations import Invitations
-from services.tenants.members import Members, attach, lock_user, membership_of
+from services.tenants.members import Members, attach, lock_user, membership_of, place_of
 from services.tenants.ownership import Ownership
 from services.tenants.slugs import free_slug
 from services.tenants.suspension import Suspension
@@ -148,21 +148,21 @@ class TenantService:
     async def current(self, uow: UnitOfWork, actor: Principal) -> CurrentTenantView:
         """Show the tenant of the caller's token with its subscription and its plan's limits."""
         tenant_id = require_tenant(actor)
-        membership = await membership_of(uow, actor, tenant_id)
+        place = await place_of(uow, actor, tenant_id)
         subscription = await self._billing.subscription_view(uow, tenant_id)
         return CurrentTenantView(
-            **TenantDetailView.seen_by(membership).model_dump(),
+            **TenantDetailView.seen_by(place).model_dump(),
             subscription=subscription,
             limits=subscription.plan.limits if subscription else {},
         )
 
     async def show(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID) -> TenantDetailView:
         """Show one of the caller's tenants."""
-        return TenantDetailView.seen_by(await membership_of(uow, actor, tenant_id))
+        return TenantDetailView.seen_by(await place_of(uow, actor, tenant_id))
 
     async def status(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID) -> TenantStatusView:
         """Show where one of the caller's tenants stands."""
-        tenant = (await membership_of(uow, actor, tenant_id)).tenant
+        tenant = (await place_of(uow, actor, tenant_id)).tenant
         return TenantStatusView(
             tenant_id=tenant.id,
             status=tenant.shown_status,

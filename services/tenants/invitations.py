@@ -20,7 +20,7 @@ from services.tenants.errors import (
     InvitationNotFound,
     OwnerRoleNotGrantable,
 )
-from services.tenants.members import attach, membership_of
+from services.tenants.members import attach, membership_of, place_of
 from services.tenants.views import InvitationView, InvitedView, OfferView
 from services.unit_of_work import UnitOfWork
 
@@ -56,7 +56,7 @@ class Invitations:
         self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, page: PageRequest
     ) -> Page[InvitationView]:
         """Show the invitations, newest first; for owners and admins."""
-        await membership_of(uow, actor, tenant_id, Permission.MEMBERS_INVITE)
+        await place_of(uow, actor, tenant_id, Permission.MEMBERS_READ)
         total = await uow.session.scalar(
             select(func.count()).select_from(Invitation).where(Invitation.tenant_id == tenant_id)
         )

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,7 +22,9 @@ from erpmax_client import (
     Unreachable,
 )
 
+from services.permissions import KeyScope
 from tests.clients.conftest import Guarded, Log, Wire, expiry_of, short_lived, sign_in, sign_out
+from tests.support.keys import make_key
 from tests.support.people import Person
 from tests.support.running import Orchestrator
 from tests.support.waiting import until
@@ -426,3 +429,20 @@ class TestRefusals:
                 with pytest.raises(AccessRevoked) as revoked:
                     await anext(client.events())
             assert revoked.value.code == "SESSION_REVOKED"
+
+    async def test_a_machine_listens_with_an_api_key_until_it_is_revoked(
+        self, orchestrator: Orchestrator, log: Log
+    ) -> None:
+        key = await make_key(replace(log.person, token=(await sign_in(log.person)).access), KeyScope.EVENTS_READ)
+        async with OrchestratorClient(orchestrator.url, tokens=Tokens(key.text)) as client:
+            await log.write(1)
+            assert (await anext(client.events())).seq is not None
+            await key.revoke()
+            async with asyncio.timeout(5):
+                with pytest.raises(AccessRevoked) as revoked:
+                    await anext(client.events())
+            assert revoked.value.code == "API_KEY_REVOKED"
+        with pytest.raises(ConnectRefused) as refused:
+            async with OrchestratorClient(orchestrator.url, tokens=Tokens(key.text)):
+                pass
+        assert refused.value.code == "API_KEY_REVOKED"

@@ -15,8 +15,11 @@ from aiohttp import ClientSession, TCPConnector
 
 from core.phones import mask_phone
 from server.database import plain_url
+from services.permissions import KeyScope
 from tests.e2e.conftest import own_fleet
 from tests.support.identity import token_in
+from tests.support.keys import keys_of, make_key
+from tests.support.listeners import Listener
 from tests.support.people import Answer, Person, address, company_factory, request
 from tests.support.phones import new_phone
 from tests.support.processes import Fleet
@@ -248,3 +251,36 @@ async def test_a_reset_token_brought_by_a_crowd_works_once(urls: list[str], ship
     for url, password, status in ((urls[0], chosen, 200), (urls[1], chosen, 200), (urls[0], owner.password, 401)):
         login = {"email": owner.email, "password": password}
         assert (await request(crowd, "POST", address(url, "auth/login"), json=login))[0] == status
+
+
+async def test_fifty_uses_of_a_key_and_its_end_in_their_midst(urls: list[str], crowd: ClientSession) -> None:
+    owner = await company_factory(crowd, urls[0])()
+    made = await make_key(owner, KeyScope.JOBS_READ)
+    machines = [replace(made.machine, url=url) for url in urls]
+    assert [(await machine.get("provisioning/jobs"))[0] for machine in machines] == [200, 200]
+    listeners = [await Listener().connect(url, made.text, "/provisioning") for url in urls]
+    uses = asyncio.gather(*(machines[turn % 2].get("provisioning/jobs") for turn in range(50)))
+
+    await asyncio.gather(uses, made.revoke())
+
+    assert {status for status, _ in uses.result()} <= {200, 401}
+    status, answer = await machines[0].get("provisioning/jobs")
+    assert (status, answer["error"]["code"]) == (401, "API_KEY_REVOKED"), "at once, where it was said"
+    async with asyncio.timeout(1):
+        while (await machines[1].get("provisioning/jobs"))[0] != 401:
+            await asyncio.sleep(0.005)
+    for listener in listeners:
+        await listener.until(lambda: not listener.client.connected, 1)  # noqa: B023 - waited for within the turn
+        assert [told["code"] for told in listener.of("auth:revoked")] == ["API_KEY_REVOKED"]
+
+
+async def test_keys_made_on_two_instances_stop_at_one_limit(urls: list[str], crowd: ClientSession) -> None:
+    owner = await company_factory(crowd, urls[0])()
+    elsewhere = replace(owner, url=urls[1])
+    body = {"name": "1C", "scopes": ["jobs:read"]}
+
+    answers = await asyncio.gather(*((owner, elsewhere)[turn % 2].post(keys_of(owner), body) for turn in range(60)))
+
+    statuses = [status for status, _ in answers]
+    assert (statuses.count(201), statuses.count(409)) == (50, 10)
+    assert len({answer["data"]["key"] for status, answer in answers if status == 201}) == 50

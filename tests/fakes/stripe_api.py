@@ -49,6 +49,8 @@ class FakeStripe(FakeServer):
         self.disputes: dict[str, Obj] = {}
         self.payments: dict[str, Obj] = {}
         self.refunds: dict[str, Obj] = {}
+        # Bills that we asked to collect once more; the story tells what comes of it.
+        self.collected: list[str] = []
         self._links: list[Obj] = []
         self._lines: dict[str, Obj] = {}
         self._metadata: dict[str, Obj] = {}
@@ -287,6 +289,8 @@ class FakeStripe(FakeServer):
                 return self._create_session(params)
             case "POST", ["v1", "checkout", "sessions", session_id, "expire"]:
                 return self._expire_session(session_id)
+            case "POST", ["v1", "invoices", invoice_id, "pay"]:
+                return self._pay_invoice(invoice_id)
             case "POST", ["v1", "refunds"]:
                 return self._create_refund(params)
             case "POST", ["v1", "subscriptions", subscription_id]:
@@ -351,13 +355,52 @@ class FakeStripe(FakeServer):
         if subscription["status"] == "canceled":
             message = "A canceled subscription can only update its cancellation_details and metadata."
             raise stripe_form.BadParameter(message, param="cancel_at_period_end")
-        if params.keys() != {"cancel_at_period_end"}:
-            name = min(params)
+        known = {"cancel_at_period_end", "items", "proration_behavior", "trial_end"}
+        if unknown := params.keys() - known:
+            name = min(unknown)
             raise stripe_form.BadParameter(f"Received unknown parameter: {name}", param=name)
-        ends = params["cancel_at_period_end"] == "true"
-        period_end = subscription["items"]["data"][0]["current_period_end"]
-        subscription.update(cancel_at_period_end=ends, cancel_at=period_end if ends else None)
+        if "cancel_at_period_end" in params:
+            ends = params["cancel_at_period_end"] == "true"
+            period_end = subscription["items"]["data"][0]["current_period_end"]
+            subscription.update(cancel_at_period_end=ends, cancel_at=period_end if ends else None)
+        if "items" in params:
+            self._reprice(subscription, params)
         return subscription
+
+    def _reprice(self, subscription: Obj, params: Obj) -> None:
+        """Give the one item another price; a new interval would begin anew and be charged, unless a trial delays it."""
+        (change,) = params["items"]
+        (item,) = subscription["items"]["data"]
+        if change.get("id") != item["id"]:
+            raise _missing("subscription item", change.get("id", ""), param="items[0][id]")
+        data = change["price_data"]
+        if data["product"] != item["price"]["product"]:
+            raise _missing("product", data["product"], param="items[0][price_data][product]")
+        if params.get("proration_behavior") != "none":
+            raise stripe_form.BadParameter("The fake does not prorate", param="proration_behavior")
+        line = {
+            "currency": data["currency"],
+            "unit_amount": int(data["unit_amount"]),
+            "interval": data["recurring"]["interval"],
+        }
+        before = item["price"]["recurring"]["interval"]
+        price = stripe_objects.price(line, now=self.now(), live=self.live)
+        price["product"] = data["product"]
+        item.update(price=price, plan=stripe_objects.plan_of(price))
+        if line["interval"] == before:
+            return
+        if "trial_end" not in params:
+            raise stripe_form.BadParameter("The fake does not begin a period by itself", param="trial_end")
+        until = int(params["trial_end"])
+        subscription.update(status="trialing", trial_start=self.now(), trial_end=until, billing_cycle_anchor=until)
+        item.update(current_period_start=self.now(), current_period_end=until)
+
+    def _pay_invoice(self, invoice_id: str) -> Obj:
+        invoice = _found(self.invoices, invoice_id, "invoice")
+        if invoice["status"] == "paid":
+            raise stripe_form.BadParameter("Invoice is already paid", param="invoice", code="invoice_already_paid")
+        self.collected.append(invoice_id)
+        return invoice
 
     def _cancel_subscription(self, subscription_id: str) -> Obj:
         subscription = _found(self.subscriptions, subscription_id, "subscription")

@@ -22,7 +22,8 @@ from providers.limiter import WindowRateLimiter
 from server.middlewares import answer_errors, identify, locate, log_requests
 from server.readiness import StoreReadiness
 from services.auth.errors import CredentialsRefused
-from services.identity import Principal
+from services.identity import Principal, require_scope
+from services.permissions import KeyScope
 from services.registry import Services
 from services.unit_of_work import UnitOfWorkFactory
 from tests.support.spine import Ears, spine
@@ -212,17 +213,22 @@ async def ask_database(call: Call, statement: str) -> web.Response:
 class Doorman:
     """Knows two tokens: `member` speaks for a tenant, `nobody` only for a user."""
 
-    async def recognise(self, token: str) -> Principal:
+    async def recognise(self, token: str, *, scope: KeyScope | None = None) -> Principal:
         if token not in ("member", "nobody"):
             raise CredentialsRefused
         member = token == "member"
-        return Principal(
+        principal = Principal(
             user_id=USER_ID,
             session_id=uuid4(),
             tenant_id=TENANT_ID if member else None,
             role=Role.OWNER if member else None,
             is_superuser=False,
         )
+        require_scope(principal, scope)
+        return principal
+
+    def must_look(self, _: str) -> bool:
+        return False
 
 
 @asynccontextmanager

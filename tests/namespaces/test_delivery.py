@@ -13,6 +13,7 @@ from services.events import (
     AccountChanged,
     DomainEvent,
     NotificationCreated,
+    PaymentFailed,
     PaymentReceived,
     StatusCompleted,
     StatusFailed,
@@ -82,6 +83,17 @@ EXPECTED: dict[str, tuple[str, dict[str, Any]]] = {
             "created_at": "2025-11-20T12:00:00Z",
         },
     ),
+    "payment:failed": (
+        "/billing",
+        {
+            "payment_id": str(ID),
+            "amount": 49.9,
+            "currency": "USD",
+            "status": "failed",
+            "invoice_url": None,
+            "created_at": "2025-11-20T12:00:00Z",
+        },
+    ),
     "notification:new": (
         "/notifications",
         {
@@ -134,6 +146,14 @@ def every_event(tenant_id: UUID, user_id: UUID) -> list[DomainEvent]:
         ),
         SubscriptionExpiring(tenant_id=tenant_id, subscription_id=ID, days_left=3, ends_at=NOON),
         PaymentReceived(tenant_id=tenant_id, payment_id=ID, amount=Decimal("49.90"), currency="USD", created_at=NOON),
+        PaymentFailed(
+            tenant_id=tenant_id,
+            payment_id=ID,
+            amount=Decimal("49.90"),
+            currency="USD",
+            invoice_url=None,
+            created_at=NOON,
+        ),
         NotificationCreated(
             tenant_id=tenant_id,
             user_id=user_id,

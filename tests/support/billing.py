@@ -17,10 +17,11 @@ from models.audit import AuditEntry
 from models.billing import (
     BillingPeriod,
     CheckoutSession,
+    Credit,
     Invoice,
     PaymentEvent,
     Plan,
-    ProviderCancellation,
+    ProviderInstruction,
     Subscription,
 )
 from models.inbox import ProviderEvent
@@ -32,6 +33,7 @@ from providers.payments.sandbox import SIGNATURE_HEADER, SandboxProvider
 from providers.payments.stripe_adapter import StripeProvider
 from realtime.log import NumberedEvent
 from services.billing import BillingService, CheckoutOrder
+from services.billing.journal import balances
 from services.billing.sandbox import SandboxAction
 from services.billing.views import CheckoutView, InvoiceView, SubscriptionView
 from services.identity import Principal
@@ -230,12 +232,21 @@ class Till:
             select(Invoice).where(Invoice.tenant_id == shop.tenant_id).order_by(Invoice.provider_invoice_id)
         )
 
-    async def orders(self, shop: Shop) -> list[ProviderCancellation]:
+    async def orders(self, shop: Shop) -> list[ProviderInstruction]:
         return await self._rows(
-            select(ProviderCancellation)
-            .where(ProviderCancellation.tenant_id == shop.tenant_id)
-            .order_by(ProviderCancellation.created_at)
+            select(ProviderInstruction)
+            .where(ProviderInstruction.tenant_id == shop.tenant_id)
+            .order_by(ProviderInstruction.created_at)
         )
+
+    async def credits(self, shop: Shop) -> list[Credit]:
+        return await self._rows(select(Credit).where(Credit.tenant_id == shop.tenant_id).order_by(Credit.occurred_at))
+
+    async def balance(self, shop: Shop, account: str) -> Decimal:
+        """Return what an account holds in the tenant's one currency: debits less credits."""
+        async with self.units(TenantScope(shop.tenant_id)) as uow:
+            held = await balances(uow, shop.tenant_id)
+        return sum((amount for (name, _), amount in held.items() if name == account), Decimal(0))
 
     async def notifications(self, shop: Shop) -> list[Notification]:
         return await self._rows(

@@ -21,8 +21,8 @@ export class SignInRefused extends OrchestratorError {}
 export class ConnectRefused extends OrchestratorError {}
 
 /**
- * The right to listen has ended while connected; `code` says why: SESSION_REVOKED, USER_INACTIVE,
- * TENANT_ACCESS_REVOKED, TENANT_SUSPENDED or TENANT_DELETED.
+ * The right to listen has ended while connected; `code` says why: SESSION_REVOKED, API_KEY_REVOKED,
+ * USER_INACTIVE, TENANT_ACCESS_REVOKED, TENANT_SUSPENDED or TENANT_DELETED.
  */
 export class AccessRevoked extends OrchestratorError {}
 

@@ -36,6 +36,14 @@ export interface EventMap {
     status: string;
     created_at: string;
   };
+  "payment:failed": Logged & {
+    payment_id: string;
+    amount: number;
+    currency: string;
+    status: string;
+    invoice_url: string | null;
+    created_at: string;
+  };
   "notification:new": Logged & {
     user_id: string;
     id: string;

@@ -27,7 +27,7 @@ class ConnectRefused(OrchestratorError):
 class AccessRevoked(OrchestratorError):
     """The right to listen has ended while connected; `code` says why.
 
-    SESSION_REVOKED, USER_INACTIVE, TENANT_ACCESS_REVOKED, TENANT_SUSPENDED or TENANT_DELETED.
+    SESSION_REVOKED, API_KEY_REVOKED, USER_INACTIVE, TENANT_ACCESS_REVOKED, TENANT_SUSPENDED or TENANT_DELETED.
     """
 
 
