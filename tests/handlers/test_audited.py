@@ -160,7 +160,7 @@ def secrets_in(body: object) -> Iterator[str]:
             yield from secrets_in(item)
     if isinstance(body, dict):
         for key, value in body.items():
-            if key in CODES or redacted({key: None}) != {key: None}:
+            if key in CODES or redacted({key: None}) != {key: None} or (key == "key" and "prefix" in body):
                 yield from _texts(value)
             else:
                 yield from secrets_in(value)

@@ -12,6 +12,8 @@ from models.credits import Credit, CreditReason
 from models.inbox import InboxState, ProviderEvent
 from tests.handlers.deeds.stage import PASSWORD, SCOPE, Deed, Play, Stage, succeeded
 from tests.handlers.provisioned import with_site
+from tests.handlers.test_sandbox import check_out as open_checkout
+from tests.support.billing import eventually
 from tests.support.people import Person
 from tests.support.phones import HEADERS, new_phone
 
@@ -32,6 +34,37 @@ async def subscribe(stage: Stage) -> Deed:
 
 async def of_company(stage: Stage) -> Deed:
     return Deed(by=await stage.company())
+
+
+async def reinstate_plan(stage: Stage) -> Deed:
+    owner = await stage.company()
+    succeeded(await owner.post("billing/cancel"))
+    return Deed(by=owner)
+
+
+async def change_own_plan(stage: Stage) -> Deed:
+    """Take a smaller plan, which begins when what was paid is used up."""
+    return Deed(by=await payer(stage), json={"plan_id": await stage.plan_id("professional")})
+
+
+async def withdraw_change(stage: Stage) -> Deed:
+    owner = await payer(stage)
+    succeeded(await owner.post("billing/change-plan", {"plan_id": await stage.plan_id("professional")}))
+    return Deed(by=owner)
+
+
+async def payer(stage: Stage) -> Person:
+    """Return somebody who has bought the larger plan."""
+    owner = await stage.company()
+    page = await open_checkout(owner)
+    async with stage.http.post(page, data={"action": "pay"}, allow_redirects=False) as response:
+        assert response.status == 303
+
+    async def status() -> object:
+        return succeeded(await owner.get("billing/subscription"))["data"]["status"]
+
+    await eventually(status, lambda shown: shown == "active")
+    return owner
 
 
 async def set_price(stage: Stage) -> Deed:
@@ -188,6 +221,9 @@ DEEDS: dict[str, Play] = {
     f"POST {BILLING}/checkout": check_out,
     f"POST {BILLING}/plans/{{plan_id}}/subscribe": subscribe,
     f"POST {BILLING}/cancel": of_company,
+    f"POST {BILLING}/reinstate": reinstate_plan,
+    f"POST {BILLING}/change-plan": change_own_plan,
+    f"DELETE {BILLING}/change-plan": withdraw_change,
     f"POST {BILLING}/plans/{{plan_id}}/prices": set_price,
     f"POST {BILLING}/credits/{{credit_id}}/settle": settle,
     f"POST {BILLING}/provider-events/{{event_id}}/resend": resend,

@@ -1,10 +1,12 @@
 """Deeds of a tenant's people about their tenant: its members, its life, its site."""
 
+from dataclasses import replace
 from uuid import uuid4
 
 from models.provisioning import JobState
 from tests.handlers.deeds.stage import PASSWORD, Deed, Play, Stage, succeeded
 from tests.handlers.provisioned import with_site
+from tests.support.keys import make_key
 
 TENANT = "/api/v1/tenants/{tenant_id}"
 JOBS = "/api/v1/provisioning/jobs"
@@ -83,6 +85,20 @@ async def cancel_job(stage: Stage) -> Deed:
     return Deed(by=owner, path={"job_id": await stage.job(owner, JobState.QUEUED)})
 
 
+async def create_key(stage: Stage) -> Deed:
+    owner = await stage.company()
+    return Deed(by=owner, path={"tenant_id": owner.tenant_id}, json={"name": "1C", "scopes": ["jobs:read"]})
+
+
+async def of_key(stage: Stage) -> Deed:
+    made = await make_key(await stage.company())
+    return Deed(by=made.owner, path={"tenant_id": made.owner.tenant_id, "key_id": made.id})
+
+
+async def rename_key(stage: Stage) -> Deed:
+    return replace(await of_key(stage), json={"name": "Warehouse"})
+
+
 DEEDS: dict[str, Play] = {
     f"PATCH {TENANT}": change,
     f"DELETE {TENANT}": of_tenant,
@@ -96,6 +112,9 @@ DEEDS: dict[str, Play] = {
     "POST /api/v1/invitations/{token}/accept": accept,
     f"POST {TENANT}/transfer-ownership": transfer,
     f"POST {TENANT}/leave": leave,
+    f"POST {TENANT}/api-keys": create_key,
+    f"PATCH {TENANT}/api-keys/{{key_id}}": rename_key,
+    f"DELETE {TENANT}/api-keys/{{key_id}}": of_key,
     f"POST {JOBS}": request_job,
     f"POST {JOBS}/{{job_id}}/retry": retry_job,
     f"POST {JOBS}/{{job_id}}/cancel": cancel_job,
