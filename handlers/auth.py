@@ -4,12 +4,13 @@ from typing import Annotated, Any, Self
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import EmailStr, Field, ModelWrapValidatorHandler, RootModel, StringConstraints, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, RootModel, StringConstraints, model_validator
 
 from core.i18n import TEXTS
 from core.pacing import no_sooner_than
 from core.tokens import token_hash
 from handlers.envelope import Envelope, ListEnvelope, MessageEnvelope
+from handlers.forms import Email, NewEmail, PersonName
 from handlers.phone_forms import INVALID_OTP, PhoneRegisterBody, worded
 from handlers.rest import Access, Call, Router, WireModel, raw
 from services.auth import Device, SignUp
@@ -38,13 +39,12 @@ _FORGOTTEN_S = 0.2
 # Spaces at either end of a password are a part of it. The upper bound only keeps a hasher from being kept busy.
 Password = Annotated[str, StringConstraints(strip_whitespace=False, max_length=1024)]
 NewPassword = Annotated[Password, StringConstraints(min_length=8)]
-PersonName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
 
 class RegisterBody(WireModel):
     """A person with a company."""
 
-    email: EmailStr
+    email: NewEmail
     password: NewPassword
     full_name: PersonName
     company_name: PersonName
@@ -65,7 +65,7 @@ class RegisterForm(RootModel[RegisterBody | PhoneRegisterBody]):
 class LoginBody(WireModel):
     """An address and its password."""
 
-    email: EmailStr
+    email: Email
     password: Password
 
 
@@ -84,7 +84,7 @@ class SwitchTenantBody(WireModel):
 class ForgotPasswordBody(WireModel):
     """The address of whoever forgot."""
 
-    email: EmailStr
+    email: Email
 
 
 class ResetPasswordBody(WireModel):

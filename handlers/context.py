@@ -38,6 +38,13 @@ class Readiness(Protocol):
         """Return the state of each need by name: `ok`, `not configured` or `error: …`."""
 
 
+# The rules that guard passwords, codes and the knowledge of who has an account: all instances together count these
+# also while Redis is away.
+GUARDING = frozenset(
+    ("auth_per_ip", "auth_per_account", "phone_codes_per_ip", "phone_codes_total", "phone_checks_per_ip")
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateRules:
     """The rules of contract.md 9.8, each in the notation of the `limits` library; empty means unlimited."""
@@ -49,6 +56,7 @@ class RateRules:
     auth_per_account: str = ""
     key_total: str = ""
     key_looks_per_ip: str = ""
+    documents_per_ip: str = ""
     phone_codes_per_ip: str = ""
     phone_codes_total: str = ""
     phone_checks_per_ip: str = ""

@@ -4,11 +4,12 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import BeforeValidator, EmailStr, field_validator
+from pydantic import BeforeValidator, field_validator
 
 from core.errors import InvalidInput
-from handlers.auth import NewPassword, PersonName, device_of, locale_of
+from handlers.auth import NewPassword, device_of, locale_of
 from handlers.envelope import Envelope, ListEnvelope, MessageEnvelope
+from handlers.forms import NewEmail, PersonName
 from handlers.free_form import read_free_form
 from handlers.rest import Access, Call, PageQuery, Router, WireModel
 from models.tenants import Role
@@ -70,7 +71,7 @@ class UpdateTenantBody(WireModel):
 class InviteBody(WireModel):
     """Whom to invite, and as what."""
 
-    email: EmailStr
+    email: NewEmail
     role: RoleInput = Role.USER
 
 

@@ -2,8 +2,10 @@
 
 from models import (
     api_keys,
+    attempts,
     audit,
     billing,
+    documents,
     events,
     inbox,
     journal,
@@ -13,6 +15,7 @@ from models import (
     phones,
     platform,
     provisioning,
+    reconciliations,
     second_factors,
     sso,
     tenants,
@@ -26,8 +29,10 @@ protect()
 __all__ = [
     "Base",
     "api_keys",
+    "attempts",
     "audit",
     "billing",
+    "documents",
     "events",
     "inbox",
     "journal",
@@ -37,6 +42,7 @@ __all__ = [
     "phones",
     "platform",
     "provisioning",
+    "reconciliations",
     "second_factors",
     "sso",
     "tenants",

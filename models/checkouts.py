@@ -50,6 +50,19 @@ _ORDER = (
 )
 
 
+# How long after its beginning, and then after each other, a purchase's provider is asked for it (issue 5, part 9).
+_POLLS = (timedelta(minutes=5), timedelta(hours=1), timedelta(days=1))
+_SOON = timedelta(minutes=5)
+# For a purchase whose provider never told how long its page is open, and for coins that come late.
+_LIFETIME = timedelta(days=1)
+_WATCHED = timedelta(days=3)
+
+
+def poll_after(polls: int) -> timedelta:
+    """Return how long to wait before asking about a purchase that was asked about `polls` times."""
+    return _POLLS[min(polls, len(_POLLS) - 1)]
+
+
 class CheckoutSession(Identified, TenantOwned, Base):
     """A purchase that was begun: what was asked, at what price, and where the payer was sent.
 
@@ -64,6 +77,7 @@ class CheckoutSession(Identified, TenantOwned, Base):
         UniqueConstraint("provider", "session_id"),
         Index("ix_checkout_sessions_tenant_id", "tenant_id", "created_at"),
         Index("ix_checkout_sessions_subscription_ref", "provider", "subscription_ref"),
+        Index("ix_checkout_sessions_next_poll_at", "next_poll_at", postgresql_where=text("next_poll_at IS NOT NULL")),
     )
 
     kind: Mapped[CheckoutKind] = mapped_column(
@@ -99,6 +113,9 @@ class CheckoutSession(Identified, TenantOwned, Base):
     # The provider's time of the newest word about the payment.
     facts_until: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
+    # How often the provider was asked about it, and when it is asked again; None once nothing more can come of it.
+    polls: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    next_poll_at: Mapped[datetime | None]
 
     plan: Mapped[Plan] = relationship(lazy="raise")
 
@@ -151,6 +168,20 @@ class CheckoutSession(Identified, TenantOwned, Base):
         """Note what has come so far: the most that was ever told, for money that came does not come less."""
         self.received, self.overpaid = max(self.received, received), max(self.overpaid, overpaid)
         self.is_late = self.is_late or is_late
+
+    @property
+    def watched_until(self) -> datetime:
+        """Until when the provider is asked about it: money may still come for a while after its time."""
+        return (self.expires_at or self.created_at + _LIFETIME) + _WATCHED
+
+    def polled(self, now: datetime) -> None:
+        """Note that the provider has been asked, and decide when it is asked again."""
+        self.polls += 1
+        if self.state is CheckoutState.PAID or now >= self.watched_until:
+            self.next_poll_at = None
+            return
+        # The last look is after the time has run out, so that the end is seen by somebody.
+        self.next_poll_at = min(now + poll_after(self.polls), max(self.watched_until, now + _SOON))
 
     def _is_news(self, state: CheckoutState, at: datetime | None) -> bool:
         if self.facts_until is None or at is None:

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 from contextlib import suppress
+from decimal import Decimal
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -89,6 +90,7 @@ class Settings(BaseSettings):
     access_token_expire_minutes: int = Field(default=15, ge=1, le=720)
     refresh_token_expire_days: int = Field(default=7, ge=1)
     breached_passwords_url: str = ""
+    require_verified_email: bool = False
     password_hash_memory_kib: int = Field(default=64 * 1024, ge=64, le=4 * 1024 * 1024)
     password_hash_rounds: int = Field(default=3, ge=1, le=50)
     tenants_per_owner: int = Field(default=10, ge=1)
@@ -101,6 +103,7 @@ class Settings(BaseSettings):
     rate_auth_per_account: str = "10/minute"
     rate_sso_per_user: str = "10/minute"
     rate_webhooks_per_ip: str = "120/minute"
+    rate_documents_per_ip: str = "60/minute"
     rate_user_total: str = "600/minute"
     rate_key_total: str = "600/minute"
     rate_key_looks_per_ip: str = "120/minute"
@@ -136,6 +139,7 @@ class Settings(BaseSettings):
 
     # Payments; of webhook secrets several may stand side by side, separated by commas
     payment_provider: _ProviderName = ""
+    reconcile_hour: int = Field(default=3, ge=0, le=23)
     http_retry_enabled: bool = True
     dunning_retry_days: Annotated[tuple[Annotated[int, Field(ge=1, le=60)], ...], NoDecode] = Field(
         default=(2, 5, 7, 7), min_length=1, max_length=12
@@ -163,6 +167,13 @@ class Settings(BaseSettings):
     coinbase_business_key_secret: SecretStr = SecretStr("")
     coinbase_business_webhook_secret: SecretStr = SecretStr("")
     coinbase_business_api_base: str = "https://business.coinbase.com"
+
+    # Papers that we issue ourselves
+    invoice_issuer_name: str = Field(default="ERPMax Orchestrator", min_length=1, max_length=255)
+    invoice_issuer_address: str = ""
+    invoice_issuer_tax_id: str = Field(default="", max_length=50)
+    invoice_number_prefix: str = Field(default="INV", pattern=r"^[A-Z0-9][A-Z0-9-]{0,19}$")
+    invoice_tax_rate: Decimal = Field(default=Decimal(0), ge=0, lt=100, decimal_places=3)
 
     # Provisioning
     provisioning_queue_name: str = "erpmax.provisioning"
@@ -206,6 +217,7 @@ class Settings(BaseSettings):
         "rate_auth_per_account",
         "rate_sso_per_user",
         "rate_webhooks_per_ip",
+        "rate_documents_per_ip",
         "rate_user_total",
         "rate_key_total",
         "rate_key_looks_per_ip",

@@ -19,6 +19,7 @@ from core.clock import Clock, SystemClock
 from core.otp import CodeHasher
 from core.passwords import PasswordHasher
 from core.sealing import Sealer
+from handlers.context import GUARDING
 from jobs.broker import DoorbellBroker, create_broker
 from jobs.ringer import BrokerRinger
 from jobs.tasks import register
@@ -47,6 +48,7 @@ from server.readiness import StoreReadiness
 from server.realtime import build_sockets, follow_platform, head_check_s, open_board, open_bus
 from server.settings import Settings, all_secrets, derived_key
 from services.api_keys import ApiKeyService
+from services.attempts import AttemptCounts
 from services.audit import AuditService
 from services.auth import AuthService
 from services.auth.new_passwords import NewPasswords
@@ -54,6 +56,7 @@ from services.auth.notices import SecurityNotices
 from services.auth.recognition import Recognition
 from services.auth.tokens import TokenDesk
 from services.billing import BillingService
+from services.documents import DocumentLinks, DocumentService, Issuer
 from services.history import HistoryService
 from services.mail import MailService
 from services.notifications import NotificationService
@@ -65,6 +68,7 @@ from services.sso import SsoService
 from services.standing import Standing
 from services.tenants import TenantService
 from services.unit_of_work import UnitOfWorkFactory, guard_tenants
+from services.verification import Verification
 
 # How long a store may take to answer at start, in seconds.
 _PATIENCE_S = 6.0
@@ -147,7 +151,9 @@ async def build(
         services = _services(settings, engine, units, http=http, log=log, clock=clock, stack=stack)
         register(broker, services, **queues)
         await _start_broker(stack, broker, settings, part)
-        limiter = WindowRateLimiter(settings.redis_url.get_secret_value())
+        limiter = WindowRateLimiter(
+            settings.redis_url.get_secret_value(), backstop=services.attempts, guarding=GUARDING
+        )
         stack.push_async_callback(limiter.aclose)
         standing = Standing(memory=timedelta(minutes=settings.access_token_expire_minutes))
         recognition = Recognition(units=units, auth=services.auth, standing=standing, follower=follower, clock=clock)
@@ -262,7 +268,8 @@ def _services(
     stack.callback(hasher.close)
     notifications = NotificationService()
     mail = MailService(units=units, transport=_mail_transport(settings))
-    billing = _billing(settings, units, notifications, clock, stack)
+    documents = _documents(settings, units, mail, notifications)
+    billing = _billing(settings, units, notifications, documents=documents, clock=clock, stack=stack)
     provisioning = ProvisioningService(
         units=units,
         driver=_driver(settings, engine),
@@ -285,6 +292,7 @@ def _services(
         public_url=settings.public_base,
         max_owned=settings.tenants_per_owner,
         deletion_grace=timedelta(days=settings.tenant_deletion_grace_days),
+        verification=Verification(required=settings.require_verified_email),
     )
     signer, breaches = token_signer(settings), _breaches(settings, http)
     access_lifetime = timedelta(minutes=settings.access_token_expire_minutes)
@@ -315,6 +323,7 @@ def _services(
         new_passwords=NewPasswords(hasher=hasher, breaches=breaches),
         desk=TokenDesk(signer, access_lifetime=access_lifetime, refresh_lifetime=refresh_lifetime),
         notices=SecurityNotices(mail=mail, notifications=notifications),
+        factors=auth.second_factors,
         suspension=tenants.suspension,
         folder=UploadFolder(settings.data_dir / "uploads"),
     )
@@ -323,12 +332,16 @@ def _services(
             units=units,
             notices=SecurityNotices(mail=mail, notifications=notifications),
             notifications=notifications,
+            verification=Verification(required=settings.require_verified_email),
             max_keys=settings.api_keys_per_tenant,
         ),
+        attempts=AttemptCounts(units),
         audit=AuditService(),
         auth=auth,
         tenants=tenants,
         billing=billing,
+        reconciling=billing.reconciling,
+        documents=documents,
         provisioning=provisioning,
         sso=sso,
         notifications=notifications,
@@ -345,6 +358,8 @@ def _billing(
     settings: Settings,
     units: UnitOfWorkFactory,
     notifications: NotificationService,
+    *,
+    documents: DocumentService,
     clock: Clock,
     stack: AsyncExitStack,
 ) -> BillingService:
@@ -360,6 +375,29 @@ def _billing(
         aliases=payments.aliases,
         notifications=notifications,
         dunning=[timedelta(days=days) for days in settings.dunning_retry_days],
+        verification=Verification(required=settings.require_verified_email),
+        reconcile_hour=settings.reconcile_hour,
+        documents=documents,
+    )
+
+
+def _documents(
+    settings: Settings, units: UnitOfWorkFactory, mail: MailService, notifications: NotificationService
+) -> DocumentService:
+    keys = [derived_key(secret, "document links") for secret in all_secrets(settings)]
+    return DocumentService(
+        units=units,
+        issuer=Issuer(
+            name=settings.invoice_issuer_name,
+            # One line of the environment holds several of the address.
+            address=settings.invoice_issuer_address.replace("\\n", "\n"),
+            tax_id=settings.invoice_issuer_tax_id,
+            series=settings.invoice_number_prefix,
+            tax_rate=settings.invoice_tax_rate,
+        ),
+        links=DocumentLinks(keys, public_url=settings.public_base),
+        mail=mail,
+        notifications=notifications,
     )
 
 

@@ -135,6 +135,21 @@ class PaymentFailed(DomainEvent):
     created_at: datetime
 
 
+class InvoiceIssued(DomainEvent):
+    """A paper of ours was issued; `kind` tells an invoice from a credit note, whose amount is below zero."""
+
+    event = "invoice:issued"
+    namespace = "/billing"
+
+    document_id: UUID
+    number: str
+    kind: str
+    payment_id: UUID
+    amount: Money
+    currency: str
+    issued_at: datetime
+
+
 class NotificationCreated(DomainEvent):
     """A user has a new notification; only that user hears of it."""
 
@@ -156,12 +171,18 @@ class NotificationCreated(DomainEvent):
 
 
 AccountChange = Literal[
+    "email_changed",
+    "email_removed",
+    "email_verified",
     "password_changed",
     "password_reset",
+    "phone_changed",
+    "phone_removed",
     "recovery_codes_renewed",
     "session_reused",
     "two_factor_disabled",
     "two_factor_enabled",
+    "two_factor_reset",
 ]
 
 
@@ -242,6 +263,7 @@ CATALOGUE: tuple[type[DomainEvent], ...] = (
     SubscriptionExpiring,
     PaymentReceived,
     PaymentFailed,
+    InvoiceIssued,
     NotificationCreated,
     AccountChanged,
 )

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 
 from services.api_keys import ApiKeyService
+from services.attempts import AttemptCounts
 from services.audit import AuditService
 from services.auth import AuthService
 from services.billing import BillingService
+from services.billing.reconciling import Reconciling
+from services.documents import DocumentService
 from services.history import HistoryService
 from services.mail import MailService
 from services.notifications import NotificationService
@@ -21,10 +24,13 @@ class Services:
     """One instance of each service; they hold no state of a request."""
 
     api_keys: ApiKeyService
+    attempts: AttemptCounts
     audit: AuditService
     auth: AuthService
     tenants: TenantService
     billing: BillingService
+    reconciling: Reconciling
+    documents: DocumentService
     provisioning: ProvisioningService
     sso: SsoService
     notifications: NotificationService

@@ -117,6 +117,7 @@ def settings(stores: Stores, data_dir: Path) -> Settings:
         rate_auth_per_account="off",
         rate_sso_per_user="off",
         rate_webhooks_per_ip="off",
+        rate_documents_per_ip="off",
         rate_user_total="off",
         rate_key_total="off",
         rate_key_looks_per_ip="off",

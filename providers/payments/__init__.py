@@ -10,6 +10,7 @@ from providers.payments.contract import (
     Capabilities,
     CheckoutCreated,
     CheckoutRequest,
+    EventPage,
     InvoiceRequest,
     PayloadFault,
     PaymentProvider,
@@ -34,6 +35,7 @@ from providers.payments.facts import (
     DisputeOpened,
     DisputeOutcome,
     Fact,
+    Fee,
     InvoicePaid,
     InvoicePaymentFailed,
     InvoiceVoided,
@@ -48,6 +50,7 @@ from providers.payments.facts import (
 )
 from providers.payments.payment_state import OrderTags, PaymentState, PaymentStatus, facts_of_payment
 from providers.payments.settling import Reading, facts_of_fetched, read_event, settle_payment
+from providers.payments.sightings import saw_state, saw_subscription
 
 __all__ = [
     "BadPayload",
@@ -64,7 +67,9 @@ __all__ = [
     "DisputeClosed",
     "DisputeOpened",
     "DisputeOutcome",
+    "EventPage",
     "Fact",
+    "Fee",
     "InvoicePaid",
     "InvoicePaymentFailed",
     "InvoiceRequest",
@@ -94,6 +99,8 @@ __all__ = [
     "facts_of_fetched",
     "facts_of_payment",
     "read_event",
+    "saw_state",
+    "saw_subscription",
     "settle_payment",
     "split_secrets",
 ]

@@ -12,7 +12,7 @@ from typing import Protocol
 from uuid import UUID
 
 from core.errors import DomainError, ErrorKind
-from providers.payments.facts import BillingPeriod, Fact, SubscriptionState
+from providers.payments.facts import BillingPeriod, Fact, Fee, SubscriptionState
 from providers.payments.payment_state import PaymentState
 
 TOLERANCE = timedelta(seconds=300)
@@ -103,12 +103,21 @@ class VerifiedEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EventPage:
+    """Some of what has happened; `next_cursor` asks for more, None when this was the last page."""
+
+    events: tuple[VerifiedEvent, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
     """What differs between providers and matters to a service.
 
     * `recurring`: the provider charges renewals by itself and tells of them; otherwise our own clock must.
     * `fetch_subscription`: the provider can be asked for a subscription's present state.
     * `fetch_payment`: the provider can be asked for a payment's present state.
+    * `list_events`: the provider can be asked what has happened of late.
     * `capture`: the payer only approves; `capture` takes the money.
     * `refund`: money can be given back through the provider, all of it or a part.
     * `withdraw`: a session that nobody has paid can be closed before its time.
@@ -122,6 +131,7 @@ class Capabilities:
     recurring: bool
     fetch_subscription: bool
     fetch_payment: bool
+    list_events: bool
     capture: bool
     refund: bool
     withdraw: bool
@@ -242,6 +252,14 @@ class PaymentProvider(Protocol):
             ProviderRejected: this provider cannot tell (`capabilities.fetch_payment`), or refused.
         """
 
+    async def fetch_fee(self, payment_ref: str) -> Fee | None:
+        """Ask what the provider kept of a payment that a `PaymentLinked` names; None where it does not say (yet).
+
+        Raises:
+            ProviderUnavailable: the provider cannot be reached or is broken.
+            ProviderRejected: the provider refused.
+        """
+
     async def capture(self, session_id: str) -> PaymentState:
         """Take the money of an `APPROVED` payment; idempotent, and for others the same as `fetch_payment`.
 
@@ -306,6 +324,17 @@ class PaymentProvider(Protocol):
         Raises:
             ProviderUnavailable: the provider cannot be reached or is broken.
             ProviderRejected: this provider cannot tell (`capabilities.fetch_subscription`), or refused.
+        """
+
+    async def list_events(self, *, since: datetime, until: datetime, cursor: str | None = None) -> EventPage:
+        """List what happened between two moments, a page at a time and in any order, as if webhooks had told it.
+
+        A provider that keeps its events lists those, under the ids that their webhooks bear. One that keeps none
+        lists its payments as they stand (`sightings.py`), also those that began before `since` and may have changed.
+
+        Raises:
+            ProviderUnavailable: the provider cannot be reached or is broken.
+            ProviderRejected: this provider cannot tell (`capabilities.list_events`), or refused.
         """
 
     async def aclose(self) -> None:

@@ -12,7 +12,7 @@ from providers.payments.contract import (
     Terms,
     VerifiedEvent,
 )
-from providers.payments.facts import Fact, SubscriptionState
+from providers.payments.facts import Fact, Fee, SubscriptionState
 from providers.payments.orders import Order, order_of_checkout, order_of_invoice
 from providers.payments.payment_state import PaymentState
 
@@ -38,6 +38,10 @@ class OneTimeProvider(ABC):
     @abstractmethod
     async def fetch_payment(self, reference: str) -> PaymentState | None:
         """See `PaymentProvider.fetch_payment`."""
+
+    async def fetch_fee(self, payment_ref: str) -> Fee | None:  # noqa: ARG002 - of the contract
+        """See `PaymentProvider.fetch_fee`: where there is a fee, the payment itself tells it (`PaymentState.fee`)."""
+        return None
 
     async def capture(self, session_id: str) -> PaymentState:
         """See `PaymentProvider.capture`: as a rule the money moves by itself."""

@@ -22,6 +22,7 @@ from services.step_up import require_recent_authentication
 from services.tenants.last_owner import hold_places, role_of
 from services.tenants.members import membership_of
 from services.unit_of_work import PlatformScope, UnitOfWork, UnitOfWorkFactory
+from services.verification import Verification
 
 # For how long after its end a key is still listed; the audit keeps account of it for ever.
 _KEEP_ENDED = timedelta(days=90)
@@ -36,11 +37,13 @@ class ApiKeyService:
         units: UnitOfWorkFactory,
         notices: SecurityNotices,
         notifications: NotificationService,
+        verification: Verification,
         max_keys: int,
     ) -> None:
         self._units = units
         self._notices = notices
         self._notifications = notifications
+        self._verification = verification
         self._max_keys = max_keys
 
     async def create(
@@ -55,10 +58,12 @@ class ApiKeyService:
     ) -> NewApiKeyView:
         """Make a key and tell it, this once; for owners and admins who have just proved who they are.
 
-        The owners are told. Raises NoTenantAccess, RoleRequired, StepUpRequired, ExpiryInThePast and TooManyApiKeys.
+        The owners are told. Raises NoTenantAccess, RoleRequired, StepUpRequired, EmailUnverified, ExpiryInThePast and
+        TooManyApiKeys.
         """
         await membership_of(uow, actor, tenant_id, Permission.KEYS_MANAGE)
         await require_recent_authentication(uow, actor)
+        await self._verification.require(uow, actor)
         if expires_at is not None and expires_at <= uow.now:
             raise ExpiryInThePast
         # Held, so that two requests at once cannot both be the last that is allowed.

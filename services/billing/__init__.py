@@ -1,6 +1,6 @@
 """Billing: plans, the tenant's subscription, and the money that comes for it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -13,14 +13,16 @@ from providers.payments import PaymentProvider
 from realtime.limits import SocketLimits
 from services.billing.announcer import Announcer
 from services.billing.apply import FactApplier
-from services.billing.changes import ChangeOrder, PlanChanges
 from services.billing.checkout import CheckoutOrder, Checkouts
 from services.billing.errors import SubscriptionNotFound
+from services.billing.export import PaymentExport
 from services.billing.inbox import Inbox
 from services.billing.instructions import Instructions
+from services.billing.plan_changes import ChangeOrder, PlanChanges
 from services.billing.plans import PriceInput, plans_for_sale, seed_plans, set_price
 from services.billing.provider_events import ProviderEventView, list_provider_events, resend_provider_event
 from services.billing.purchases import CreditView, PurchaseView, list_credits, list_purchases, settle_credit
+from services.billing.reconciling import Reconciling
 from services.billing.sandbox import SandboxDesk
 from services.billing.subscriptions import Subscriptions
 from services.billing.sweeper import DUNNING, Sweeper
@@ -34,9 +36,11 @@ from services.billing.views import (
     SubscriptionView,
 )
 from services.billing.winding_up import WindingUp
+from services.documents import DocumentService
 from services.identity import Principal, require_tenant
 from services.notifications import NotificationService
 from services.unit_of_work import RequestTrace, UnitOfWork, UnitOfWorkFactory
+from services.verification import NOT_REQUIRED, Verification
 
 __all__ = ["BillingService", "ChangeOrder", "CheckoutOrder", "PriceInput"]
 
@@ -51,7 +55,10 @@ class BillingService:
         default_provider: the name that a checkout uses when it names none.
         aliases: further names that a checkout may use.
         dunning: how long after a failed renewal it is tried again, and each time after that.
+        verification: whether buying asks for a confirmed address.
+        reconcile_hour: from which hour of the day (UTC) on every provider is compared with what we hold.
         notifications: keeps what people are told.
+        documents: issues our papers of the money that is booked.
     """
 
     def __init__(
@@ -61,14 +68,21 @@ class BillingService:
         providers: Mapping[str, PaymentProvider],
         default_provider: str,
         notifications: NotificationService,
+        documents: DocumentService,
         aliases: Mapping[str, str] | None = None,
         dunning: Sequence[timedelta] = DUNNING,
+        verification: Verification = NOT_REQUIRED,
+        reconcile_hour: int = 3,
     ) -> None:
         announcer = Announcer(notifications)
         self._instructions = Instructions(units, providers)
         self._subscriptions = Subscriptions(units, announcer=announcer, instructions=self._instructions)
         self._checkouts = Checkouts(
-            units, providers=providers, default_provider=default_provider, aliases=aliases or {}
+            units,
+            providers=providers,
+            default_provider=default_provider,
+            aliases=aliases or {},
+            verification=verification,
         )
         self._changes = PlanChanges(
             units,
@@ -82,6 +96,7 @@ class BillingService:
             announcer=announcer,
             instructions=self._instructions,
             served_for=patience(dunning),
+            documents=documents,
         )
         self._inbox = Inbox(
             units, providers=providers, applier=applier, announcer=announcer, instructions=self._instructions
@@ -90,7 +105,10 @@ class BillingService:
             units, providers=providers, announcer=announcer, instructions=self._instructions, dunning=dunning
         )
         self.winding_up = WindingUp(announcer=announcer, instructions=self._instructions)
+        self.reconciling = Reconciling(units, providers=providers, aliases=aliases or {}, nightly_hour=reconcile_hour)
         self.sandbox = SandboxDesk(providers)
+        self._documents = documents
+        self._payments = PaymentExport(units, documents)
 
     async def plans(self, uow: UnitOfWork) -> list[PricedPlanView]:
         """Show the plans that are sold, in their order."""
@@ -129,7 +147,14 @@ class BillingService:
 
     async def invoices(self, uow: UnitOfWork, actor: Principal, page: PageRequest) -> Page[InvoiceView]:
         """Show the tenant's movements of money, newest first; for owners and admins."""
-        return await self._subscriptions.invoices(uow, actor, page)
+        found = await self._subscriptions.invoices(uow, actor, page)
+        papers = await self._documents.of_movements(uow, [payment.id for payment in found.items])
+        shown = [payment.with_paper(papers.get(payment.id)) for payment in found.items]
+        return Page(items=shown, total=found.total, request=found.request)
+
+    def invoices_csv(self, actor: Principal, *, trace: RequestTrace) -> AsyncIterator[bytes]:
+        """Return the tenant's movements of money as CSV in pieces; for owners and admins. Opens units of its own."""
+        return self._payments.write(actor, trace=trace)
 
     async def purchases(self, uow: UnitOfWork, actor: Principal, page: PageRequest) -> Page[PurchaseView]:
         """Show what the tenant began to buy, newest first; for owners and admins."""

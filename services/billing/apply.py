@@ -56,6 +56,7 @@ from services.billing.lookup import (
 from services.billing.measures import measure_payment
 from services.billing.money import MoneyFacts
 from services.billing.trail import audit
+from services.documents import DocumentService
 from services.unit_of_work import UnitOfWork
 
 
@@ -73,10 +74,11 @@ class FactApplier:
         announcer: Announcer,
         instructions: Instructions,
         served_for: timedelta,
+        documents: DocumentService,
     ) -> None:
         self._providers = providers
         self._announcer = announcer
-        self._money = MoneyFacts(announcer)
+        self._money = MoneyFacts(announcer, documents)
         self._changes = ChangeFacts(providers=providers, announcer=announcer, instructions=instructions)
         self._instructions = instructions
         self._served_for = served_for

@@ -14,6 +14,7 @@ from models.billing import (
     CheckoutState,
     Subscription,
 )
+from models.checkouts import poll_after
 from models.users import User
 from providers.payments import (
     CheckoutCreated,
@@ -38,6 +39,7 @@ from services.billing.views import CheckoutView
 from services.identity import Principal, require_may, require_tenant
 from services.permissions import Permission
 from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfWorkFactory
+from services.verification import Verification
 
 _STRIPE = "stripe"
 # Who comes back to a page that is open must have this long to pay; a page that was never opened may still be.
@@ -71,11 +73,13 @@ class Checkouts:
         providers: Mapping[str, PaymentProvider],
         default_provider: str,
         aliases: Mapping[str, str],
+        verification: Verification,
     ) -> None:
         self._units = units
         self._providers = providers
         self._default_provider = default_provider
         self._aliases = aliases
+        self._verification = verification
 
     async def start(self, actor: Principal, order: CheckoutOrder, *, trace: RequestTrace) -> CheckoutView:
         """Send the payer to the provider; for owners and admins.
@@ -88,12 +92,14 @@ class Checkouts:
             PlanNotFound, PlanNotForSale, CurrencyNotTaken, AlreadySubscribed, PaymentOverdue, ChangeAtPeriodEnd: the
                 plan cannot be bought, or not now.
             SubscriptionNotFound: the tenant never had a subscription.
+            EmailUnverified: the caller has to confirm their address first.
             ProviderRejected, ProviderUnavailable: the provider did not open a checkout.
         """
         tenant_id = require_tenant(actor)
         require_may(actor, Permission.PLAN_BUY)
         provider = self._choose(order.provider)
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
+            await self._verification.require(uow, actor)
             checkout, request = await self._record_intent(uow, actor, order, provider=provider, tenant_id=tenant_id)
         if checkout.session_id is not None and checkout.url is not None:
             return CheckoutView(checkout_url=checkout.url, session_id=checkout.session_id)
@@ -221,6 +227,7 @@ def _checkout(
         cancel_url=order.cancel_url,
         created_by=actor.person_id,
         created_at=now,
+        next_poll_at=now + poll_after(0),
     )
 
 

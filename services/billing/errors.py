@@ -140,6 +140,20 @@ class ProviderEventNotDead(DomainError):
     message = "Only dead events can be resent"
 
 
+class ReconciliationNotFound(NotFound):
+    """There is no such reconciliation."""
+
+    message = "Reconciliation not found"
+
+
+class ReconciliationRunning(DomainError):
+    """Of each provider one reconciliation runs at a time."""
+
+    kind = ErrorKind.CONFLICT
+    code = "CONFLICT"
+    message = "A reconciliation of this provider is running already"
+
+
 class NotThereYet(Exception):
     """A fact speaks of something that we do not know yet: events overtake each other, so it is tried again."""
 

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from core.backoff import full_jitter_s
 from core.errors import DomainError, Unavailable
-from models.inbox import InboxState, ProviderEvent
+from models.inbox import EventSource, InboxState, ProviderEvent
 from providers.payments import (
     BadPayload,
     BadSignature,
@@ -26,6 +26,7 @@ from providers.payments import (
 )
 from services.billing.announcer import Announcer
 from services.billing.apply import FactApplier
+from services.billing.changes import note_reconciled, watching
 from services.billing.errors import FactRefused, NotThereYet, WebhookUnknown
 from services.billing.instructions import Instructions
 from services.unit_of_work import PlatformScope, RequestTrace, UnitOfWork, UnitOfWorkFactory
@@ -96,9 +97,7 @@ class Inbox:
             raise ProviderUnavailable(retryable=True, retry_after_s=away.retry_after_s or _COME_BACK_S) from away
         async with self._units(_SCOPE, trace=trace) as uow:
             event = _verified(provider, body=body, headers=headers, now=uow.now)
-            row_id = await _store(uow, name, event)
-            if row_id is not None:
-                uow.ring(TASK, row_id)
+            row_id = await store(uow, name, event)
         _log(logging.INFO, event, "stored" if row_id else "repeated")
         return row_id is not None
 
@@ -149,19 +148,26 @@ class Inbox:
             return []
         # Before the unit of work that changes something: this may ask the provider.
         reading = await self._read(row)
-        orders: list[UUID] = []
         async with self._units(_SCOPE) as uow:
             row = await _held(uow, row_id)
             if row is None:
-                return orders
-            payment = reading.payment
-            is_own = payment is None or await self._applier.measure(uow, row.provider, payment)
-            for fact in reading.facts if is_own else ():
-                orders += await self._applier.apply(uow, fact)
-                # The next fact of the same event reads what this one has changed.
-                await uow.session.flush()
+                return []
+            with watching(uow) as changes:
+                orders = await self._take_in(uow, row, reading)
+            if row.source is not EventSource.WEBHOOK:
+                await note_reconciled(uow, row, changes)
             row.mark_handled(uow.now)
         _log(logging.INFO, row, "handled")
+        return orders
+
+    async def _take_in(self, uow: UnitOfWork, row: ProviderEvent, reading: Reading) -> list[UUID]:
+        orders: list[UUID] = []
+        payment = reading.payment
+        is_own = payment is None or await self._applier.measure(uow, row.provider, payment)
+        for fact in reading.facts if is_own else ():
+            orders += await self._applier.apply(uow, fact)
+            # The next fact of the same event reads what this one has changed.
+            await uow.session.flush()
         return orders
 
     async def _read(self, row: ProviderEvent) -> Reading:
@@ -215,8 +221,15 @@ def _verified(provider: PaymentProvider, *, body: bytes, headers: Mapping[str, s
         raise
 
 
-async def _store(uow: UnitOfWork, provider_name: str, event: VerifiedEvent) -> UUID | None:
-    """Insert an event; returns its row's id, None for one that is there already."""
+async def store(
+    uow: UnitOfWork,
+    provider_name: str,
+    event: VerifiedEvent,
+    *,
+    source: EventSource = EventSource.WEBHOOK,
+    reconciliation_id: UUID | None = None,
+) -> UUID | None:
+    """Insert an event and ring for it; returns its row's id, None for one that is there already."""
     row_id: UUID | None = await uow.session.scalar(
         insert(ProviderEvent)
         .values(
@@ -231,10 +244,14 @@ async def _store(uow: UnitOfWork, provider_name: str, event: VerifiedEvent) -> U
             state=InboxState.RECEIVED,
             attempts=0,
             next_attempt_at=uow.now + _RING_AGAIN,
+            source=source,
+            reconciliation_id=reconciliation_id,
         )
         .on_conflict_do_nothing(index_elements=[ProviderEvent.provider, ProviderEvent.account, ProviderEvent.event_id])
         .returning(ProviderEvent.id)
     )
+    if row_id is not None:
+        uow.ring(TASK, row_id)
     return row_id
 
 

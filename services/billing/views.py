@@ -19,6 +19,7 @@ from models.billing import (
 )
 from services.billing.actions import Action, actions_of_subscription
 from services.billing.quotes import Effect, Quote
+from services.documents.views import PaperRef
 
 """An amount in the currency's major unit: a Decimal here, a number with two decimals on the wire."""
 
@@ -202,6 +203,7 @@ class InvoiceView(View):
     """One movement of money; `amount` is never negative, `status` and `event_type` tell its direction.
 
     `event_metadata` holds a few words of ours, never the provider's event. `paid_at` is set for payments alone.
+    `document_id` and `document_number` name our own paper of it; `invoice_url` is the provider's bill, else that paper.
     """
 
     id: UUID
@@ -215,8 +217,17 @@ class InvoiceView(View):
     provider_payment_id: str | None
     event_metadata: dict[str, Any]
     invoice_url: str | None
+    document_id: UUID | None = None
+    document_number: str | None = None
     created_at: datetime
     paid_at: datetime | None
+
+    def with_paper(self, paper: PaperRef | None) -> Self:
+        """Show where our own paper of it is; the provider's bill stays where it is, if it has one."""
+        if paper is None:
+            return self
+        told = {"document_id": paper.id, "document_number": paper.number}
+        return self.model_copy(update={**told, "invoice_url": self.invoice_url or paper.url})
 
     @classmethod
     def of(cls, event: PaymentEvent) -> Self:

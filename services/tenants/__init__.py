@@ -28,6 +28,7 @@ from services.tenants.slugs import free_slug
 from services.tenants.suspension import Suspension
 from services.tenants.views import CurrentTenantView, TenantDetailView, TenantStatusView
 from services.unit_of_work import UnitOfWork, UnitOfWorkFactory
+from services.verification import NOT_REQUIRED, Verification
 
 __all__ = ["TenantChanges", "TenantService"]
 
@@ -49,6 +50,7 @@ class TenantService:
     Args:
         max_owned: how many tenants one person may own by founding them.
         deletion_grace: how long a tenant that is to be deleted can be restored.
+        verification: whether founding, inviting, handing on and deleting ask for a confirmed address.
     """
 
     def __init__(
@@ -61,13 +63,15 @@ class TenantService:
         public_url: str,
         max_owned: int,
         deletion_grace: timedelta,
+        verification: Verification = NOT_REQUIRED,
     ) -> None:
         self._billing = billing
         self._provisioning = provisioning
         self.members = Members()
-        self.invitations = Invitations(mail=mail, public_url=public_url)
+        self._verification = verification
+        self.invitations = Invitations(mail=mail, public_url=public_url, verification=verification)
         self.suspension = Suspension()
-        self.ownership = Ownership()
+        self.ownership = Ownership(verification)
         self.export = Export(units)
         self.deletion = Deletion(
             units=units,
@@ -76,6 +80,7 @@ class TenantService:
             mail=mail,
             public_url=public_url,
             grace=deletion_grace,
+            verification=verification,
         )
         self._max_owned = max_owned
 
@@ -101,8 +106,9 @@ class TenantService:
     async def create_further(self, uow: UnitOfWork, actor: Principal, *, name: str) -> TenantDetailView:
         """Found one more tenant for somebody who has signed up; it is not their default. Needs a PlatformScope.
 
-        Raises TooManyTenants.
+        Raises TooManyTenants and EmailUnverified.
         """
+        await self._verification.require(uow, actor)
         # Held, so that two requests at once cannot both be the last that is allowed.
         await lock_user(uow, actor.user_id)
         owned = await uow.session.scalar(

@@ -23,6 +23,7 @@ from services.tenants.errors import (
 from services.tenants.members import attach, membership_of, place_of
 from services.tenants.views import InvitationView, InvitedView, OfferView
 from services.unit_of_work import UnitOfWork
+from services.verification import Verification
 
 LIFETIME = timedelta(days=7)
 
@@ -30,8 +31,9 @@ LIFETIME = timedelta(days=7)
 class Invitations:
     """The use cases of inviting; `public_url` is where the links of letters lead, without a trailing slash."""
 
-    def __init__(self, *, mail: MailService, public_url: str) -> None:
+    def __init__(self, *, mail: MailService, public_url: str, verification: Verification) -> None:
         self._mail = mail
+        self._verification = verification
         self._public_url = public_url
 
     async def invite(
@@ -40,15 +42,17 @@ class Invitations:
         """Offer a place; for owners and admins. Needs a PlatformScope, for a user's default may be elsewhere.
 
         Inviting an address again renews its invitation, whose earlier token is void.
-        Raises AlreadyMember, OwnerRoleNotGrantable and Impersonated.
+        Raises AlreadyMember, OwnerRoleNotGrantable, EmailUnverified and Impersonated.
         """
         host = await membership_of(uow, actor, tenant_id, Permission.MEMBERS_INVITE)
         # A place that is given away outlasts whoever acts in somebody's name.
         require_oneself(actor)
         if role is Role.OWNER:
             raise OwnerRoleNotGrantable
+        await self._verification.require(uow, actor)
         user = await uow.session.scalar(select(User).where(User.has_email(email)))
-        if user is not None:
+        # An account whose address nobody has confirmed may be somebody else's: only the letter can tell.
+        if user is not None and self._verification.believes(user):
             return await self._add(uow, actor, host, user, role)
         return await self._offer(uow, actor, host, email, role)
 

@@ -17,12 +17,13 @@ from core.phones import mask_phone
 from server.database import plain_url
 from services.permissions import KeyScope
 from tests.e2e.conftest import own_fleet
-from tests.support.identity import token_in
+from tests.support.identity import WELCOMES, token_in
 from tests.support.keys import keys_of, make_key
 from tests.support.listeners import Listener
 from tests.support.people import Answer, Person, address, company_factory, request
 from tests.support.phones import new_phone
 from tests.support.processes import Fleet
+from tests.support.relay import relay_to
 from tests.support.stores import Stores
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -63,9 +64,10 @@ async def asked(ships: Fleet, statement: str, *values: object) -> list[Any]:
         await connection.close()
 
 
-async def letter_token(ships: Fleet, email: str) -> str:
-    """Return the token of a letter that still waits, for no worker runs here."""
-    (body,) = await asked(ships, "SELECT body FROM outbound_mails WHERE recipient = $1", email)
+async def letter_token(ships: Fleet, email: str, *, welcome: bool = False) -> str:
+    """Return the token of a letter that still waits, for no worker runs here; by default not that of signing up."""
+    letters = "SELECT body FROM outbound_mails WHERE recipient = $1 AND (subject = ANY($2)) = $3"
+    (body,) = await asked(ships, letters, email, list(WELCOMES), welcome)
     return token_in(body)
 
 
@@ -161,6 +163,33 @@ async def test_of_fifty_wrong_codes_at_once_five_are_looked_at(ships: Fleet, cro
     assert (await request(crowd, "POST", address(urls[1], "auth/verify"), json=body))[0] == 400
 
 
+async def test_while_redis_is_away_two_instances_keep_one_limit(
+    cluster: Fleet, stores: Stores, crowd: ClientSession
+) -> None:
+    assert await (await cluster.run("migrate")).ended() == 0
+    async with relay_to(stores.redis_url) as (relay, redis_url):
+        started = [await (await cluster.run("serve", REDIS_URL=redis_url)).ready() for _ in range(2)]
+        urls = [process.url for process in started]
+        owner = await company_factory(crowd, urls[0])()
+        phones = [{"phone": new_phone()} for _ in range(8)]
+        await relay.cut()
+
+        bodies = [{"email": owner.email, "password": f"guess number {number}"} for number in range(200)]
+        statuses = [status for status, _ in await spread(urls, crowd, "auth/login", bodies)]
+        asked = [status for status, _ in await spread(urls, crowd, "/api/auth/check-phone", phones)]
+        known = await request(crowd, "POST", address(urls[1], "auth/login"), json=bodies[0])
+        other = await company_factory(crowd, urls[1])()
+
+        assert (statuses.count(401), statuses.count(429)) == (10, 190)
+        assert (asked.count(200), asked.count(429)) == (5, 3)
+        assert known[0] == 429
+        assert (await replace(other, url=urls[0]).get("auth/me"))[0] == 200, "nobody else is kept out"
+        await relay.restore()
+        async with asyncio.timeout(20):
+            while (await request(crowd, "GET", address(urls[0], "/ready")))[0] != 200:
+                await asyncio.sleep(0.05)
+
+
 async def test_a_phones_code_bears_five_guesses_and_opens_once_on_two_instances(
     urls: list[str], crowd: ClientSession
 ) -> None:
@@ -179,6 +208,28 @@ async def test_a_phones_code_bears_five_guesses_and_opens_once_on_two_instances(
 
     assert [status for status, _ in (*refused, last)] == [400] * 10, "the limit of ten attempts plays no part yet"
     assert sorted(status for status, _ in right) == [200, 400, 400, 400, 400]
+
+
+async def test_a_letter_confirms_once_and_one_way_to_sign_in_stays_on_two_instances(
+    urls: list[str], ships: Fleet, crowd: ClientSession
+) -> None:
+    owner = await company_factory(crowd, urls[0])()
+    elsewhere, phone = replace(owner, url=urls[1]), new_phone()
+    token = await letter_token(ships, owner.email, welcome=True)
+
+    confirmed = await spread(urls, crowd, "auth/verify-email", [{"token": token}] * 10)
+
+    assert sorted(status for status, _ in confirmed) == [200] + [400] * 9
+    _, sent = await request(crowd, "POST", address(urls[0], "auth/send-code"), json={"phone": phone})
+    form = {"phone": phone, "code": sent["dev_code"]}
+    added = await asyncio.gather(
+        *(person.post("auth/change-phone", form) for person in (owner, elsewhere, owner, elsewhere))
+    )
+    assert sorted(status for status, _ in added) == [200, 400, 400, 400]
+    removed = await asyncio.gather(owner.delete("auth/phone"), elsewhere.delete("auth/email"))
+    assert sorted(status for status, _ in removed) == [200, 409]
+    left = (await owner.get("auth/me"))[1]["data"]
+    assert bool(left["email"]) != bool(left["phone"])
 
 
 async def test_a_recovery_code_and_a_code_of_the_app_work_once_on_two_instances(

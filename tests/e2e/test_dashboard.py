@@ -85,9 +85,10 @@ async def test_company_lives_on_the_dashboard(browser: Window, orchestrator: Orc
     assert await browser.run(f"return {text('#subscription-plan')}") == "Professional"
     assert await browser.run("return location.search") == ""
 
-    await browser.until(f"{text('#unread')} === '3 unread'")
+    # The payment, and the invoice of it.
+    await browser.until(f"{text('#unread')} === '4 unread'")
     await browser.click("#notifications button:not([hidden])")
-    await browser.until(f"{text('#unread')} === '2 unread'")
+    await browser.until(f"{text('#unread')} === '3 unread'")
 
     await browser.run(
         "document.getElementById('language').value = 'ru';"

@@ -25,7 +25,7 @@ SUBSCRIPTION_KEYS = {
 }  # fmt: skip
 INVOICE_KEYS = {
     "id", "subscription_id", "event_type", "status", "amount", "currency", "provider", "provider_event_id",
-    "provider_payment_id", "event_metadata", "invoice_url", "created_at", "paid_at",
+    "provider_payment_id", "event_metadata", "invoice_url", "document_id", "document_number", "created_at", "paid_at",
 }  # fmt: skip
 URLS = {"success_url": "https://shop.example/ok?s={CHECKOUT_SESSION_ID}", "cancel_url": "myapp://billing/cancel"}
 
@@ -330,7 +330,10 @@ async def test_buying_by_the_sandbox(company: RegisterCompany) -> None:
     assert (invoice["amount"], invoice["currency"], invoice["provider"]) == (49.99, "USD", "sandbox")
     assert invoice["paid_at"] == invoice["created_at"]
     assert invoice["provider_payment_id"] == checkout["session_id"]
-    assert (invoice["event_metadata"], invoice["invoice_url"]) == ({}, None)
+    assert invoice["event_metadata"] == {}
+    # The sandbox issues no bills, so it is our own.
+    assert invoice["invoice_url"].startswith(f"{owner.url}/invoices/")
+    assert (await owner.get(f"billing/documents/{invoice['document_id']}"))[1]["data"]["url"] == invoice["invoice_url"]
     assert (await owner.get("billing/payments"))[1] == answer
 
     # Nothing of it is another tenant's business.

@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 # What the application serves besides REST: pages for people, their files, and the documents themselves.
 NOT_REST = re.compile(
-    r"/(docs|redoc|dashboard|metrics|reset-password)/?|/invitations(/{token})?|/assets/.+"
+    r"/(docs|redoc|dashboard|metrics|reset-password|verify-email)/?|/invitations(/{token})?|/assets/.+"
     r"|/(openapi|asyncapi)\.json|/(ws/)?socket\.io/"
 )
 

@@ -18,10 +18,15 @@ from services.registry import Services
 from services.unit_of_work import Task
 
 QUEUES = {"provisioning_queue": "erpmax.provisioning", "tasks_queue": "erpmax.tasks"}
-ROW_TASKS = {"provisioning.run", "billing.apply", "mail.send", "phones.send"}
+ROW_TASKS = {
+    *("provisioning.run", "billing.apply", "mail.send", "phones.send"),
+    *("reconciling.poll", "reconciling.read", "reconciling.run"),
+}
 SWEEPS = {
     *("provisioning.sweep", "billing.sweep", "mail.sweep", "phones.sweep", "sso.sweep", "tenants.sweep"),
     *("api_keys.prune", "history.prune", "phones.prune"),
+    *("history.prune", "phones.prune", "attempts.prune"),
+    *("history.prune", "phones.prune", "reconciling.sweep"),
 }
 
 

@@ -12,6 +12,7 @@ from services.events import (
     CATALOGUE,
     AccountChanged,
     DomainEvent,
+    InvoiceIssued,
     NotificationCreated,
     PaymentFailed,
     PaymentReceived,
@@ -94,6 +95,18 @@ EXPECTED: dict[str, tuple[str, dict[str, Any]]] = {
             "created_at": "2025-11-20T12:00:00Z",
         },
     ),
+    "invoice:issued": (
+        "/billing",
+        {
+            "document_id": str(ID),
+            "number": "INV-2025-000007",
+            "kind": "credit_note",
+            "payment_id": str(ID),
+            "amount": -49.9,
+            "currency": "USD",
+            "issued_at": "2025-11-20T12:00:00Z",
+        },
+    ),
     "notification:new": (
         "/notifications",
         {
@@ -153,6 +166,16 @@ def every_event(tenant_id: UUID, user_id: UUID) -> list[DomainEvent]:
             currency="USD",
             invoice_url=None,
             created_at=NOON,
+        ),
+        InvoiceIssued(
+            tenant_id=tenant_id,
+            document_id=ID,
+            number="INV-2025-000007",
+            kind="credit_note",
+            payment_id=ID,
+            amount=Decimal("-49.90"),
+            currency="USD",
+            issued_at=NOON,
         ),
         NotificationCreated(
             tenant_id=tenant_id,
@@ -240,7 +263,7 @@ async def test_places_agree_on_numbers_and_order(orchestrator: Orchestrator, own
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), "in order, without a hole, each once"
     assert [event for event in listener.logged("/ws") if event[1] != "notification"] == root
     for subject, prefixes in (
-        ("/billing", ("subscription", "payment")),
+        ("/billing", ("subscription", "payment", "invoice")),
         ("/provisioning", ("status",)),
         ("/notifications", ("notification", "account")),
     ):

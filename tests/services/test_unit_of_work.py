@@ -62,6 +62,55 @@ async def test_a_commit_numbers_events_and_rings(engine: AsyncEngine) -> None:
     assert (entry.action, entry.subject_id) == ("test.done", str(row_id))
 
 
+async def test_last_steps_are_taken_in_their_order_when_the_use_case_is_over(engine: AsyncEngine) -> None:
+    ears = Ears()
+    units = spine(engine, ears)
+    tenant_id = await new_tenant(engine)
+
+    async with units(TenantScope(tenant_id)) as uow:
+
+        async def say(text: str) -> None:
+            uow.record(Said(tenant_id=tenant_id, text=text))
+
+        async def leave_another() -> None:
+            uow.session.add(invitation(tenant_id, uow))
+            uow.leave_for_last(lambda: say("another"))
+
+        uow.leave_for_last(lambda: say("last"))
+        uow.leave_for_last(leave_another)
+        await say("first")
+
+    assert [event.payload["text"] for event in ears.events] == ["first", "last", "another"]
+    async with units(TenantScope(tenant_id)) as uow:
+        assert await uow.session.scalar(select(func.count()).select_from(Invitation)) == 1
+
+
+async def test_a_last_step_that_fails_leaves_no_trace_and_none_is_taken_after_an_exception(engine: AsyncEngine) -> None:
+    ears = Ears()
+    units = spine(engine, ears)
+    tenant_id = await new_tenant(engine)
+
+    async def fail() -> None:
+        raise Trouble
+
+    with pytest.raises(Trouble):
+        async with units(TenantScope(tenant_id)) as uow:
+            uow.session.add(invitation(tenant_id, uow))
+            uow.leave_for_last(fail)
+    taken: list[str] = []
+
+    async def take() -> None:
+        taken.append("step")
+
+    with pytest.raises(Trouble):
+        async with units(TenantScope(tenant_id)) as uow:
+            uow.leave_for_last(take)
+            raise Trouble
+    assert taken == []
+    async with units(TenantScope(tenant_id)) as uow:
+        assert await uow.session.scalar(select(func.count()).select_from(Invitation)) == 0
+
+
 async def test_an_exception_leaves_no_trace(engine: AsyncEngine) -> None:
     ears = Ears()
     units = spine(engine, ears)

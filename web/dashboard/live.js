@@ -11,6 +11,7 @@ export const EVENTS = [
   "subscription:expiring",
   "payment:received",
   "payment:failed",
+  "invoice:issued",
   "notification:new",
 ];
 

@@ -95,6 +95,7 @@ const TEXTS = {
     "event.subscription:expiring": "Ends in {days_left} days",
     "event.payment:received": "{money} received",
     "event.payment:failed": "{money}: payment declined",
+    "event.invoice:issued": "{number}, {money}",
     "event.notification:new": "{title}",
   },
   ru: {
@@ -191,6 +192,7 @@ const TEXTS = {
     "event.subscription:expiring": "Осталось дней: {days_left}",
     "event.payment:received": "Получено {money}",
     "event.payment:failed": "{money}: платёж отклонён",
+    "event.invoice:issued": "{number}, {money}",
     "event.notification:new": "{title}",
   },
 };

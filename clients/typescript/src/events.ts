@@ -44,6 +44,15 @@ export interface EventMap {
     invoice_url: string | null;
     created_at: string;
   };
+  "invoice:issued": Logged & {
+    document_id: string;
+    number: string;
+    kind: string;
+    payment_id: string;
+    amount: number;
+    currency: string;
+    issued_at: string;
+  };
   "notification:new": Logged & {
     user_id: string;
     id: string;

@@ -15,6 +15,7 @@ from services.api_keys import ApiKeyService
 from services.api_keys.errors import TooManyApiKeys
 from services.permissions import KeyScope
 from services.unit_of_work import PlatformScope, TenantScope
+from services.verification import NOT_REQUIRED
 from tests.namespaces.instances import beside
 from tests.namespaces.newcomers import found_company
 from tests.support.keys import keys_of, make_key
@@ -46,7 +47,11 @@ async def test_of_those_who_make_the_last_key_at_once_one_does(orchestrator: Orc
 async def test_where_none_is_allowed_none_is_made(orchestrator: Orchestrator, owner: Person) -> None:
     service = orchestrator.services.api_keys
     none = ApiKeyService(
-        units=orchestrator.units, notices=service._notices, notifications=service._notifications, max_keys=0
+        units=orchestrator.units,
+        notices=service._notices,
+        notifications=service._notifications,
+        verification=NOT_REQUIRED,
+        max_keys=0,
     )
     actor = await orchestrator.house.recognition.recognise(owner.token)
     with pytest.raises(TooManyApiKeys):
