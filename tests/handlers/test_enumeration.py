@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 from aiohttp import ClientSession
 
-from handlers import auth
+from handlers import accounts, auth
 from tests.support.people import RegisterCompany
 from tests.support.phones import new_phone
 from tests.support.running import Orchestrator
@@ -70,9 +70,10 @@ def asker(http: ClientSession, orchestrator: Orchestrator, hashed: Counter[str])
     [
         ("/api/v1/auth/login", {"password": WRONG}, (401, 1)),
         ("/api/v1/auth/forgot-password", {}, (200, 0)),
+        ("/api/v1/auth/resend-verification", {}, (200, 0)),
         ("/api/v1/auth/register", {"password": "short", "full_name": "A", "company_name": "B"}, (422, 0)),
     ],
-    ids=["login", "forgot", "register badly"],
+    ids=["login", "forgot", "resend", "register badly"],
 )
 async def test_an_address_tells_nothing(
     asker: Asker, company: RegisterCompany, path: str, body: dict[str, str], expected: tuple[int, int]
@@ -135,11 +136,13 @@ async def test_a_letter_is_asked_for_as_long_whether_it_is_written_or_not(
         yield
         waited.append(seconds)
 
-    monkeypatch.setattr(auth, "no_sooner_than", waiting)
+    for door in (auth, accounts):
+        monkeypatch.setattr(door, "no_sooner_than", waiting)
     owner = await company()
     for email in (owner.email, f"nobody-{uuid4().hex}@example.org"):
         await asker.ask("/api/v1/auth/forgot-password", {"email": email})
-    assert waited == [auth._FORGOTTEN_S] * 2
+        await asker.ask("/api/v1/auth/resend-verification", {"email": email})
+    assert waited == [auth.LETTER_S] * 4
 
 
 async def test_signing_up_tells_by_its_answer_alone_and_costs_the_same(asker: Asker, company: RegisterCompany) -> None:

@@ -5,11 +5,12 @@ from io import BytesIO
 from uuid import UUID, uuid4
 
 from aiohttp import FormData
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from models.billing import CheckoutSession
 from models.credits import Credit, CreditReason
 from models.inbox import InboxState, ProviderEvent
+from models.users import User
 from tests.handlers.deeds.stage import PASSWORD, SCOPE, Deed, Play, Stage, succeeded
 from tests.handlers.provisioned import with_site
 from tests.handlers.test_sandbox import check_out as open_checkout
@@ -158,6 +159,31 @@ async def make_master(stage: Stage) -> Deed:
     return Deed(by=await stage.boss(), json=body)
 
 
+async def register_master(stage: Stage) -> Deed:
+    return Deed(by=await stage.boss(), json={"phone": new_phone(), "password": PASSWORD})
+
+
+async def staff_login(stage: Stage) -> Deed:
+    boss = await stage.boss()
+    return Deed(json={"login": boss.email, "password": boss.password}, actor=boss.user_id, tenant=boss.tenant_id)
+
+
+async def master_login(stage: Stage) -> Deed:
+    boss = await stage.boss()
+    async with stage.orchestrator.units(SCOPE) as uow:
+        await uow.session.execute(update(User).where(User.id == boss.user_id).values(is_platform_master=True))
+    return Deed(json={"login": boss.email, "password": boss.password}, actor=boss.user_id, tenant=boss.tenant_id)
+
+
+async def reset_factor(stage: Stage) -> Deed:
+    person, _ = await stage.guarded()
+    return Deed(by=await stage.boss(), path={"user_id": person.user_id}, json=REASON)
+
+
+async def change_details(stage: Stage) -> Deed:
+    return Deed(by=await stage.company(), json={"name": "Acme GmbH", "country": "DE"})
+
+
 async def change_tariff(stage: Stage) -> Deed:
     boss = await stage.boss()
     tariffs = succeeded(await boss.get("super-admin/tariffs"))["tariffs"]
@@ -221,6 +247,11 @@ DEEDS: dict[str, Play] = {
     f"POST {BILLING}/checkout": check_out,
     f"POST {BILLING}/plans/{{plan_id}}/subscribe": subscribe,
     f"POST {BILLING}/cancel": of_company,
+    f"PUT {BILLING}/details": change_details,
+    "POST /api/v1/platform/login": master_login,
+    f"POST {BOSS}/login": staff_login,
+    "POST /api/v1/platform/register-master": register_master,
+    f"POST {BOSS}/users/{{user_id}}/reset-second-factor": reset_factor,
     f"POST {BILLING}/reinstate": reinstate_plan,
     f"POST {BILLING}/change-plan": change_own_plan,
     f"DELETE {BILLING}/change-plan": withdraw_change,

@@ -3,7 +3,8 @@
 from typing import Any
 from uuid import uuid4
 
-from tests.handlers.deeds.stage import NEW_PASSWORD, PASSWORD, Deed, Play, Stage
+from tests.handlers.deeds.stage import NEW_PASSWORD, PASSWORD, Deed, Play, Stage, succeeded
+from tests.support.people import Person
 from tests.support.phones import new_phone
 
 AUTH = "/api/v1/auth"
@@ -114,6 +115,41 @@ async def set_profile(stage: Stage) -> Deed:
     return Deed(by=await stage.company(), json={"first_name": "Olga", "last_name": "Petrova"})
 
 
+async def verify_email(stage: Stage) -> Deed:
+    owner = await stage.company()
+    token = await stage.letter_token(owner.email, welcome=True)
+    return Deed(json={"token": token}, actor=owner.user_id)
+
+
+async def resend_letter(stage: Stage) -> Deed:
+    owner = await stage.company()
+    return Deed(json={"email": owner.email}, actor=owner.user_id)
+
+
+async def change_email(stage: Stage) -> Deed:
+    return Deed(by=await stage.company(), json={"new_email": f"new-{uuid4().hex}@example.org"})
+
+
+async def change_phone(stage: Stage) -> Deed:
+    owner, phone = await confirmed(stage), new_phone()
+    return Deed(by=owner, json={"phone": phone, "code": await stage.code(phone)})
+
+
+async def with_both(stage: Stage) -> Deed:
+    """Take one of two ways to sign in away."""
+    deed = await change_phone(stage)
+    assert deed.by is not None
+    succeeded(await deed.by.post("auth/change-phone", deed.json))
+    return Deed(by=deed.by)
+
+
+async def confirmed(stage: Stage) -> Person:
+    """Return somebody whose address is confirmed."""
+    owner = await stage.company()
+    await stage.post("auth/verify-email", {"token": await stage.letter_token(owner.email, welcome=True)})
+    return owner
+
+
 DEEDS: dict[str, Play] = {
     f"POST {AUTH}/register": register,
     f"POST {AUTH}/login": login,
@@ -134,6 +170,12 @@ DEEDS: dict[str, Play] = {
     f"POST {AUTH}/confirm-code": confirm_code,
     f"POST {AUTH}/send-code": ask_code,
     f"POST {AUTH}/verify": verify_code,
+    f"POST {AUTH}/verify-email": verify_email,
+    f"POST {AUTH}/resend-verification": resend_letter,
+    f"POST {AUTH}/change-email": change_email,
+    f"DELETE {AUTH}/email": with_both,
+    f"POST {AUTH}/change-phone": change_phone,
+    f"DELETE {AUTH}/phone": with_both,
     "POST /api/auth/send-code": ask_code,
     "POST /api/auth/login-password": login_by_phone,
     "POST /api/auth/register-full": register_full,

@@ -76,9 +76,9 @@ class Stage:
         owner = await self.company()
         return owner, await colleague(self.company, owner, role)
 
-    async def letter_token(self, email: str) -> str:
-        """Return the token that somebody was written."""
-        return token_in(await letter_in(self.orchestrator.settings.data_dir / "outbox", email))
+    async def letter_token(self, email: str, *, welcome: bool = False) -> str:
+        """Return the token that somebody was written, by default not in the letter of signing up."""
+        return token_in(await letter_in(self.orchestrator.settings.data_dir / "outbox", email, welcome=welcome))
 
     async def invited(self) -> tuple[Person, str, str]:
         """Return an owner, the id of an invitation of theirs, and the token of its letter."""
