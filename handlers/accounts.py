@@ -5,7 +5,8 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import StringConstraints
 
-from handlers.auth import NewPassword, account_key
+from core.pacing import no_sooner_than
+from handlers.auth import LETTER_S, NewPassword, account_key
 from handlers.envelope import MessageEnvelope
 from handlers.forms import Email, NewEmail
 from handlers.phone_forms import Code, Phone
@@ -66,7 +67,7 @@ async def verify_email(call: Call, body: VerifyEmailBody) -> web.Response:
 @router.post("/resend-verification", answer=MessageEnvelope, access=Access.PUBLIC, rule="auth_per_ip")
 async def resend_verification(call: Call, body: ResendBody) -> web.Response:
     """Ask for that letter again; the answer is the same for an address nobody has, or that is confirmed already."""
-    async with call.uow(_OWN) as uow:
+    async with no_sooner_than(LETTER_S), call.uow(_OWN) as uow:
         await call.context.services.auth.addresses.resend(uow, email=body.email)
     return call.message("If this email still has to be confirmed, a letter has been sent")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from bench.realtime.stage import Kind, Server, Stage
 from bench.realtime.talk import Answer, Broken, Talk
@@ -53,7 +53,8 @@ class Part:
 
     name: str
     lines: Sequence[Line]
-    measure: Callable[[Stage, Kind], Figures]
+    # The stage is that of the benchmark which the part belongs to.
+    measure: Callable[[Any, Kind], Figures]
     kinds: tuple[Kind, ...] = BOTH
 
 

@@ -157,7 +157,7 @@ def stage(loadgen: Path, *, scale: float = 1.0) -> Iterator[Stage]:
         yield Stage(
             loadgen=loadgen.resolve(),
             folder=folder,
-            peer=_installed_peer(),
+            peer=installed_peer(_PEER),
             cores=Cores.choose(),
             open_files=open_files,
             environment=environment,
@@ -180,14 +180,14 @@ def free_port() -> int:
         return port
 
 
-def _installed_peer() -> Path:
+def installed_peer(sources: Path) -> Path:
     """Install the pinned packages once, into a folder of the system's temporary files, and the scripts beside them."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         raise Broken("Node and npm must be on the PATH: the peer runs on Node")
-    lock = (_PEER / "package-lock.json").read_bytes()
+    lock = (sources / "package-lock.json").read_bytes()
     folder = Path(tempfile.gettempdir()) / f"orchestrator-bench-peer-{os.getuid()}-{sha256(lock).hexdigest()[:12]}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    for source in _PEER.iterdir():
+    for source in sources.iterdir():
         shutil.copy(source, folder)
     # npm writes this file last.
     if not (folder / "node_modules" / ".package-lock.json").exists():

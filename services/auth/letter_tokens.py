@@ -80,7 +80,11 @@ async def void_tokens(uow: UnitOfWork, user_id: UUID, *purposes: TokenPurpose) -
 
 
 async def was_sent_just_now(uow: UnitOfWork, user_id: UUID, purpose: TokenPurpose) -> bool:
-    """Tell whether the last letter of this kind is so young that no other is sent yet."""
+    """Tell whether the last letter of this kind is so young that no other is sent yet; holds the user.
+
+    So of a crowd that asks at once, each but the first finds the first one's letter.
+    """
+    await lock_user(uow, user_id)
     recent = await uow.session.scalar(
         select(OneTimeToken.id)
         .where(

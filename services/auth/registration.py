@@ -92,6 +92,10 @@ class Registration:
         """
         hashed = await self._new_passwords.hash(guest.password) if isinstance(guest, Newcomer) else ""
         async with self._units(_SCOPE, trace=trace) as uow:
+            if not isinstance(guest, Newcomer):
+                # Before the invitation, as whoever adds them does: the two would wait for each other otherwise. And
+                # held, so that whoever is switched off meanwhile does not get a session that nobody ends.
+                await lock_user(uow, guest.user_id)
             invitation = await self._tenants.invitations.find(uow, token)
             if not invitation.expire(uow.now):
                 user = await self._invited(uow, invitation, guest, hashed)
@@ -116,8 +120,6 @@ class Registration:
             uow.audit("user.registered", actor_id=user.id, tenant_id=invitation.tenant_id, subject=("user", user.id))
             return user
         require_oneself(guest)
-        # Held, so that whoever is switched off meanwhile does not get a session that nobody ends.
-        await lock_user(uow, guest.user_id)
         user = (await uow.session.scalars(select(User).where(User.id == guest.user_id))).one()
         if not user.is_active:
             raise UserInactive

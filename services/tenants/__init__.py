@@ -183,17 +183,18 @@ class TenantService:
         membership = await membership_of(uow, actor, tenant_id, Permission.TENANT_CHANGE)
         tenant = membership.tenant
         given = {"name": changes.name, "settings": changes.settings}
-        changed = {field: value for field, value in given.items() if value is not None}
-        for field, value in changed.items():
+        after = {field: value for field, value in given.items() if value is not None}
+        before = {field: getattr(tenant, field) for field in after}
+        for field, value in after.items():
             setattr(tenant, field, value)
-        if changed:
+        if after:
             tenant.updated_at = uow.now
             uow.audit(
                 "tenant.updated",
                 actor_id=actor.user_id,
                 tenant_id=tenant_id,
                 subject=("tenant", tenant_id),
-                details={"fields": sorted(changed)},
+                details={"before": before, "after": after},
             )
         return TenantDetailView.seen_by(membership)
 

@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
 from models.tenants import Membership, Role
-from services.identity import Principal
+from services.identity import Principal, require_oneself
 from services.permissions import Permission
 from services.standing import place_changed
 from services.step_up import require_recent_authentication
@@ -55,7 +55,11 @@ class Ownership:
         )
 
     async def leave(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID) -> None:
-        """Give the caller's own place up; their tokens for the tenant are void at once. Raises LastOwner."""
+        """Give the caller's own place up; their tokens for the tenant are void at once.
+
+        Raises LastOwner and Impersonated.
+        """
+        require_oneself(actor)
         await hold_places(uow, tenant_id)
         own = await membership_of(uow, actor, tenant_id)
         await uow.session.delete(own)

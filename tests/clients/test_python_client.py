@@ -23,7 +23,7 @@ from erpmax_client import (
 )
 
 from services.permissions import KeyScope
-from tests.clients.conftest import Log, Wire, expiry_of, short_lived, sign_in, sign_out
+from tests.clients.conftest import Guarded, Log, Wire, expiry_of, short_lived, sign_in, sign_out
 from tests.support.keys import make_key
 from tests.support.people import Person
 from tests.support.running import Orchestrator
@@ -353,6 +353,27 @@ class TestTokens:
         options |= {"email": log.person.email, "password": log.person.password}
         async with OrchestratorClient(orchestrator.url, **options) as client:
             assert client.connected
+
+    async def test_a_second_factor_is_asked_for(self, orchestrator: Orchestrator, guarded: Guarded) -> None:
+        who: dict[str, Any] = {"email": guarded.person.email, "password": guarded.person.password}
+        codes = [*guarded.recovery_codes]
+
+        async def code() -> str:
+            return codes.pop()
+
+        for _ in range(2):
+            async with OrchestratorClient(orchestrator.url, **who, second_factor=code) as client:
+                assert client.connected
+        assert len(codes) == len(guarded.recovery_codes) - 2
+        with pytest.raises(SignInRefused) as refused:
+            async with OrchestratorClient(orchestrator.url, **who):
+                pass
+        assert refused.value.code == "2FA_REQUIRED"
+        codes.append("wrong")
+        with pytest.raises(SignInRefused) as refused:
+            async with OrchestratorClient(orchestrator.url, **who, second_factor=code):
+                pass
+        assert refused.value.code == "WRONG_CODE"
 
     async def test_a_provider_without_a_newer_token_ends_the_client(self, orchestrator: Orchestrator, log: Log) -> None:
         expired = short_lived(orchestrator, log.person.token, -10)

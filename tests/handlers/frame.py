@@ -25,6 +25,7 @@ from services.auth.errors import CredentialsRefused
 from services.identity import Principal, require_scope
 from services.permissions import KeyScope
 from services.registry import Services
+from services.unit_of_work import UnitOfWorkFactory
 from tests.support.spine import Ears, spine
 
 Client = TestClient[web.Request, web.Application]
@@ -238,6 +239,7 @@ async def open_door(
     trusted_proxies: Sequence[str] = (),
     routers: Sequence[Router] = (router,),
     services: object = None,
+    units: UnitOfWorkFactory | None = None,
 ) -> AsyncIterator[Client]:
     """Serve the endpoints and yield a client of them."""
     app = web.Application(
@@ -246,7 +248,7 @@ async def open_door(
     async with ClientSession() as http:
         app[ENGINE] = engine
         app[CONTEXT] = Context(
-            uow=spine(engine, Ears()),
+            uow=units or spine(engine, Ears()),
             # None of the endpoints above calls a service; a test of others brings what they call.
             services=cast(Services, services),
             recognition=Doorman(),

@@ -22,6 +22,7 @@ from services.unit_of_work import (
     guard_tenants,
 )
 from tests.support.spine import Ears, Said, new_tenant, spine
+from tests.support.walls import walled
 
 PLATFORM = PlatformScope("a test looks at everything")
 
@@ -196,8 +197,10 @@ async def test_two_tenants_in_one_unit_do_not_deadlock(engine: AsyncEngine) -> N
 
 
 class TestTenantScope:
+    """The first wall, with the second one down, which would hide the same rows."""
+
     async def test_reads_only_its_own_rows(self, engine: AsyncEngine) -> None:
-        units = spine(engine, Ears())
+        units = walled(engine, first=True, second=False)
         mine, theirs = await new_tenant(engine), await new_tenant(engine)
         for tenant_id in (mine, theirs):
             async with units(TenantScope(tenant_id)) as uow:
@@ -213,7 +216,7 @@ class TestTenantScope:
             assert len((await uow.session.scalars(both)).all()) == 2
 
     async def test_gets_no_foreign_row_by_its_key(self, engine: AsyncEngine) -> None:
-        units = spine(engine, Ears())
+        units = walled(engine, first=True, second=False)
         mine, theirs = await new_tenant(engine), await new_tenant(engine)
         async with units(TenantScope(theirs)) as uow:
             row = invitation(theirs, uow)
@@ -222,7 +225,7 @@ class TestTenantScope:
             assert await uow.session.get(Invitation, row.id) is None
 
     async def test_updates_and_deletes_only_its_own_rows(self, engine: AsyncEngine) -> None:
-        units = spine(engine, Ears())
+        units = walled(engine, first=True, second=False)
         mine, theirs = await new_tenant(engine), await new_tenant(engine)
         async with units(TenantScope(theirs)) as uow:
             uow.session.add(invitation(theirs, uow))
@@ -234,14 +237,14 @@ class TestTenantScope:
             assert row.email != "taken@example.org"
 
     async def test_writes_no_foreign_row(self, engine: AsyncEngine) -> None:
-        units = spine(engine, Ears())
+        units = walled(engine, first=True, second=False)
         mine, theirs = await new_tenant(engine), await new_tenant(engine)
         with pytest.raises(ForeignTenant):
             async with units(TenantScope(mine)) as uow:
                 uow.session.add(invitation(theirs, uow))
 
     async def test_leaves_rows_of_nobody_alone(self, engine: AsyncEngine) -> None:
-        units = spine(engine, Ears())
+        units = walled(engine, first=True, second=False)
         async with units(TenantScope(await new_tenant(engine))) as uow:
             await uow.session.execute(select(Plan))
 

@@ -11,7 +11,10 @@ export class OrchestratorError extends Error {
   }
 }
 
-/** The password, or the refresh token, is not accepted (any more): the user has to sign in anew. */
+/**
+ * The password, the code or the refresh token is not accepted (any more): the user has to sign in anew. `code` is
+ * 2FA_REQUIRED for a user with a second factor when there is nothing to ask for it.
+ */
 export class SignInRefused extends OrchestratorError {}
 
 /** The server will not have this user on this namespace, and trying again would not change that. */

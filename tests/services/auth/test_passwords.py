@@ -145,6 +145,14 @@ async def test_asking_again_and_again_sends_one_letter_a_minute(identity: Identi
     assert count == 2
 
 
+async def test_a_crowd_that_asks_at_once_sends_one_letter(identity: Identity) -> None:
+    view = await identity.sign_up()
+
+    await asyncio.gather(*(forgot(identity, view.user.email) for _ in range(10)))
+
+    assert len(await identity.letters(view.user.email)) == 1
+
+
 async def test_the_letter_speaks_the_users_language(identity: Identity) -> None:
     view = await identity.sign_up(locale="ru")
 

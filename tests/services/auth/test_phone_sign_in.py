@@ -280,7 +280,10 @@ async def test_a_profile_is_shown_and_changed(world: World) -> None:
     assert (changed.first_name, changed.last_name, changed.employment_type) == ("Ann", "Lee", EmploymentType.OOO)
     assert (await user_of(world, phone)).full_name == "Ann Lee"
     (entry,) = await world.audited("user.profile_changed", str(view.user_id))
-    assert entry.details == {"fields": ["employment_type", "first_name", "last_name"]}
+    assert entry.details == {
+        "before": {"first_name": None, "last_name": None, "employment_type": None},
+        "after": {"first_name": "Ann", "last_name": "Lee", "employment_type": "ooo"},
+    }
 
 
 async def test_a_site_knows_a_person_without_an_address_by_one_that_cannot_exist(world: World) -> None:

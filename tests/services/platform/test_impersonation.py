@@ -102,6 +102,9 @@ async def test_what_is_dangerous_or_lasts_needs_the_user_in_person(
             await identity.tenants.invitations.invite(
                 uow, acting, tenant_id=tenant_of(view), email="friend@example.org", role=Role.ADMIN
             )
+        # The place would be gone for good.
+        with pytest.raises(Impersonated):
+            await identity.tenants.ownership.leave(uow, acting, tenant_id=tenant_of(view))
         with pytest.raises(Impersonated):
             await orchestrator.services.sso.issue(uow, acting)
 

@@ -101,9 +101,12 @@ async def test_changes_are_kept_and_audited(identity: Identity) -> None:
         .order_by(AuditEntry.id)
     )
     assert [entry.details for entry in entries] == [
-        {"fields": ["name", "settings"]},
-        {"fields": ["settings"]},
-        {"fields": ["settings"]},
+        {
+            "before": {"name": view.tenants[0].tenant_name, "settings": {}},
+            "after": {"name": "Renamed", "settings": {"theme": {"dark": True}, "rate": 1.5}},
+        },
+        {"before": {"settings": {"theme": {"dark": True}, "rate": 1.5}}, "after": {"settings": {"currency": "EUR"}}},
+        {"before": {"settings": {"currency": "EUR"}}, "after": {"settings": {}}},
     ]
 
 

@@ -14,7 +14,10 @@ class OrchestratorError(Exception):
 
 
 class SignInRefused(OrchestratorError):
-    """The password, or the refresh token, is not accepted (any more): the user has to sign in anew."""
+    """The password, the code or the refresh token is not accepted (any more): the user has to sign in anew.
+
+    `code` is 2FA_REQUIRED for a user with a second factor when there is nothing to ask for it.
+    """
 
 
 class ConnectRefused(OrchestratorError):
