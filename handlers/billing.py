@@ -26,7 +26,8 @@ from services.billing.views import CheckoutView, InvoiceView, PlanPriceView, Pri
 from services.identity import SuperuserRequired
 from services.unit_of_work import PlatformScope
 
-router = Router(tag="billing", prefix="/api/v1/billing")
+# Whoever has used up a plan finds the way to a larger one here.
+router = Router(tag="billing", prefix="/api/v1/billing", counted=False)
 
 _PERIOD_NAMES = {"month": "monthly", "year": "yearly", "annual": "yearly", "annually": "yearly"}
 _DUES = PlatformScope("an operator sees what is owed to every tenant")

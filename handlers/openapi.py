@@ -10,6 +10,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from handlers.errors import STATUS_OF, ErrorBody
 from handlers.rest import Access, Endpoint
+from services.entitlements.errors import PlanLimitReached
 
 _REF = "#/components/schemas/{model}"
 _PATH_PART = re.compile(r"\{(\w+)(?::[^}]*)?\}")
@@ -144,6 +145,8 @@ def _refusals(endpoint: Endpoint) -> dict[int, str]:
     }
     if endpoint.access is not Access.PUBLIC:
         refusals |= {401: "No valid access token", 403: "Not allowed"}
+    if endpoint.counted:
+        refusals[402] = PlanLimitReached.message
     if endpoint.body is not None:
         refusals[413] = "The request body is too large"
     for error in endpoint.errors:

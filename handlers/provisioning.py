@@ -6,6 +6,7 @@ from aiohttp import web
 
 from handlers.envelope import Envelope, ListEnvelope
 from handlers.rest import Call, PageQuery, Router, WireModel
+from services.entitlements.errors import PlanLimitReached
 from services.identity import RoleRequired
 from services.provisioning import JobFilter, JobNotFound, JobNotRetryable, JobTypeUnavailable, TooManyJobs
 from services.provisioning.views import JobDetailView, JobStatusName, JobTypeName, JobView
@@ -33,7 +34,7 @@ class JobsQuery(PageQuery):
     "/jobs",
     answer=Envelope[JobDetailView],
     status=201,
-    errors=(JobTypeUnavailable, RoleRequired, TooManyJobs),
+    errors=(JobTypeUnavailable, RoleRequired, TooManyJobs, PlanLimitReached),
     aliases=("/api/v1/provisioning/provision",),
 )
 async def create_job(call: Call, body: NewJob) -> web.Response:
@@ -62,7 +63,7 @@ async def show_job(call: Call, job_id: UUID) -> web.Response:
 @router.post(
     "/jobs/{job_id}/retry",
     answer=Envelope[JobDetailView],
-    errors=(JobNotFound, JobNotRetryable, RoleRequired, TooManyJobs),
+    errors=(JobNotFound, JobNotRetryable, RoleRequired, TooManyJobs, PlanLimitReached),
 )
 async def retry_job(call: Call, job_id: UUID) -> web.Response:
     """Queue a finished job anew; it goes on where it failed. For owners and admins."""

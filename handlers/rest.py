@@ -87,6 +87,7 @@ class Endpoint:
     content_type: str = "application/json"
     also: Mapping[int, type[BaseModel]] = field(default_factory=dict)
     takes_file: bool = False
+    counted: bool = False
 
     @property
     def summary(self) -> str:
@@ -110,11 +111,15 @@ class RouteSpec(TypedDict, total=False):
 
 @dataclass(slots=True)
 class Router:
-    """Collects the endpoints of one noun."""
+    """Collects the endpoints of one noun.
+
+    Calls of those that are for members count as the tenant's API calls, unless `counted` is false.
+    """
 
     tag: str
     prefix: str = ""
     endpoints: list[Endpoint] = field(default_factory=list)
+    counted: bool = True
 
     def route(
         self,
@@ -162,6 +167,7 @@ class Router:
                         content_type=content_type,
                         also=also or {},
                         takes_file=takes_file,
+                        counted=self.counted and access is Access.MEMBER,
                     )
                 )
             return handler
@@ -330,6 +336,8 @@ async def _authenticate(request: web.Request, endpoint: Endpoint) -> Principal:
     if endpoint.access is Access.MEMBER:
         require_tenant(actor)
     await _count(context, "user_total", str(actor.user_id))
+    if endpoint.counted:
+        await context.services.entitlements.calls.count(require_tenant(actor))
     return actor
 
 

@@ -38,6 +38,7 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
         "phones.prune": (services.phones.prune, _PRUNE_INTERVAL_S),
         "sso.sweep": (services.sso.sweep, _SWEEP_INTERVAL_S),
         "tenants.sweep": (services.tenants.sweep, _TENANTS_INTERVAL_S),
+        "entitlements.sweep": (services.entitlements.sweep, _TENANTS_INTERVAL_S),
         "history.prune": (services.history.prune, _PRUNE_INTERVAL_S),
     }
     # In one process nothing else bounds how many tasks run at once, and each may hold a connection.

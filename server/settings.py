@@ -133,6 +133,7 @@ class Settings(BaseSettings):
 
     # Payments; of webhook secrets several may stand side by side, separated by commas
     payment_provider: _ProviderName = ""
+    entitlement_grace_days: int = Field(default=3, ge=0, le=90)
     http_retry_enabled: bool = True
     stripe_secret_key: SecretStr = SecretStr("")
     stripe_webhook_secret: SecretStr = SecretStr("")

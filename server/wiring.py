@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from taskiq import AsyncBroker
 
 from core.clock import Clock, SystemClock
+from core.errors import Unavailable
 from core.otp import CodeHasher
 from core.passwords import PasswordHasher
 from core.sealing import Sealer
@@ -53,6 +54,7 @@ from services.auth.notices import SecurityNotices
 from services.auth.recognition import Recognition
 from services.auth.tokens import TokenDesk
 from services.billing import BillingService
+from services.entitlements import EntitlementDesk, EntitlementService
 from services.history import HistoryService
 from services.mail import MailService
 from services.notifications import NotificationService
@@ -190,9 +192,17 @@ async def build(
         if isinstance(presence, RedisBoard):
             house.background.append(presence.run)
         if part.web:
+            house.background.append(services.entitlements.calls.run)
+            # What was counted last is told before the pool is gone, and is lost if the database is away.
+            stack.push_async_callback(_tell_calls, services)
             house.background.append(lambda: follower.run(lambda: head_check_s(bus)))
             house.background.append(sockets.announcer.run)
         yield house
+
+
+async def _tell_calls(services: Services) -> None:
+    with suppress(Unavailable):
+        await services.entitlements.calls.flush()
 
 
 async def _reach(store: str, setting: str, address: str, probe: Callable[[], Awaitable[object]]) -> None:
@@ -261,10 +271,12 @@ def _services(
     notifications = NotificationService()
     mail = MailService(units=units, transport=_mail_transport(settings))
     billing = _billing(settings, units, notifications, clock, stack)
+    desk = EntitlementDesk(grace=_entitlement_grace(settings))
     provisioning = ProvisioningService(
         units=units,
         driver=_driver(settings, engine),
         notifications=notifications,
+        entitlements=desk,
         site_url_template=settings.site_template,
         max_waiting=settings.waiting_jobs_per_tenant,
     )
@@ -279,6 +291,7 @@ def _services(
         units=units,
         billing=billing,
         provisioning=provisioning,
+        entitlements=desk,
         mail=mail,
         public_url=settings.public_base,
         max_owned=settings.tenants_per_owner,
@@ -321,6 +334,9 @@ def _services(
         auth=auth,
         tenants=tenants,
         billing=billing,
+        entitlements=EntitlementService(
+            units=units, desk=desk, announcer=billing.announcer, clock=clock, grace=_entitlement_grace(settings)
+        ),
         provisioning=provisioning,
         sso=sso,
         notifications=notifications,
@@ -351,7 +367,12 @@ def _billing(
         default_provider=payments.default,
         aliases=payments.aliases,
         notifications=notifications,
+        grace=_entitlement_grace(settings),
     )
+
+
+def _entitlement_grace(settings: Settings) -> timedelta:
+    return timedelta(days=settings.entitlement_grace_days)
 
 
 def _driver(settings: Settings, engine: AsyncEngine) -> RecipeDriver:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from services.audit import AuditService
 from services.auth import AuthService
 from services.billing import BillingService
+from services.entitlements import EntitlementService
 from services.history import HistoryService
 from services.mail import MailService
 from services.notifications import NotificationService
@@ -23,6 +24,7 @@ class Services:
     auth: AuthService
     tenants: TenantService
     billing: BillingService
+    entitlements: EntitlementService
     provisioning: ProvisioningService
     sso: SsoService
     notifications: NotificationService

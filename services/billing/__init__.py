@@ -1,7 +1,7 @@
 """Billing: plans, the tenant's subscription, and the money that comes for it."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from core.pagination import Page, PageRequest
@@ -9,7 +9,6 @@ from models.billing import Subscription
 from models.inbox import InboxState
 from models.tenants import Tenant
 from providers.payments import PaymentProvider
-from realtime.limits import SocketLimits
 from services.billing.announcer import Announcer
 from services.billing.apply import FactApplier
 from services.billing.cancellations import Cancellations
@@ -41,6 +40,7 @@ class BillingService:
         default_provider: the name that a checkout uses when it names none.
         aliases: further names that a checkout may use.
         notifications: keeps what people are told.
+        grace: how long a subscription's entitlements outlive it.
     """
 
     def __init__(
@@ -51,8 +51,9 @@ class BillingService:
         default_provider: str,
         notifications: NotificationService,
         aliases: Mapping[str, str] | None = None,
+        grace: timedelta = timedelta(days=3),
     ) -> None:
-        announcer = Announcer(notifications)
+        announcer = self.announcer = Announcer(notifications, grace=grace)
         self._cancellations = Cancellations(units, providers)
         self._subscriptions = Subscriptions(units, announcer=announcer, cancellations=self._cancellations)
         self._checkouts = Checkouts(
@@ -88,10 +89,6 @@ class BillingService:
     async def grant(self, uow: UnitOfWork, tenant: Tenant, *, plan_slug: str, until: datetime) -> None:
         """Give a tenant in its trial a plan without a payment (demo accounts); harmless when repeated."""
         await self._subscriptions.grant(uow, tenant, plan_slug=plan_slug, until=until)
-
-    async def socket_limits(self, uow: UnitOfWork, tenant_id: UUID, defaults: SocketLimits) -> SocketLimits:
-        """Return what the tenant's sockets may do; what its plan does not name is as in `defaults`."""
-        return await self._subscriptions.socket_limits(uow, tenant_id, defaults)
 
     async def subscription_view(self, uow: UnitOfWork, tenant_id: UUID) -> SubscriptionView | None:
         """Show a tenant's subscription, if it has one; the caller has checked who asks."""

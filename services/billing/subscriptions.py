@@ -1,6 +1,5 @@
 """The tenant's own subscription: its trial, what it shows, and its cancellation (contract.md 4.3, 4.4)."""
 
-from dataclasses import fields, replace
 from datetime import datetime
 from uuid import UUID, uuid4
 
@@ -9,7 +8,6 @@ from sqlalchemy import func, select
 from core.pagination import Page, PageRequest
 from models.billing import PaymentEvent, Plan, Subscription
 from models.tenants import Tenant
-from realtime.limits import SocketLimits
 from services.billing.announcer import Announcer
 from services.billing.cancellations import Cancellations
 from services.billing.errors import SubscriptionNotFound, SubscriptionOver
@@ -54,15 +52,6 @@ class Subscriptions:
                 subject=("subscription", subscription.id),
                 details={"plan": plan.slug, "until": until.isoformat()},
             )
-
-    async def socket_limits(self, uow: UnitOfWork, tenant_id: UUID, defaults: SocketLimits) -> SocketLimits:
-        """Return what the tenant's sockets may do: what its plan names under `sockets`, and `defaults` for the rest."""
-        subscription = await uow.session.scalar(subscriptions_with_plan(Subscription.tenant_id == tenant_id))
-        named = subscription.plan.limits.get("sockets") if subscription is not None else None
-        known = {field.name for field in fields(SocketLimits)}
-        given = named if isinstance(named, dict) else {}
-        # What an operator wrote into a plan by mistake must not keep the tenant's people out.
-        return replace(defaults, **{name: value for name, value in given.items() if name in known and _is_limit(value)})
 
     async def view(self, uow: UnitOfWork, tenant_id: UUID) -> SubscriptionView | None:
         """Show a tenant's subscription."""
@@ -146,7 +135,3 @@ class Subscriptions:
             subscription_ref=subscription.external_subscription_id,
             at_period_end=at_period_end,
         )
-
-
-def _is_limit(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= -1
