@@ -66,6 +66,7 @@ EXPECTED: dict[str, tuple[str, dict[str, Any]]] = {
             "plan": "starter",
             "updated_at": "2025-11-20T12:00:00Z",
             "subscription": {"amount": 49.99, "plan": {"slug": "starter"}},
+            "entitlements": {"plan": "starter", "limits": {"users": 5}},
         },
     ),
     "subscription:expiring": (
