@@ -62,6 +62,7 @@ from services.phones import PhoneService
 from services.platform import PlatformService
 from services.provisioning import ProvisioningService
 from services.registry import Services
+from services.reports import ReportService
 from services.sso import SsoService
 from services.standing import Standing
 from services.tenants import TenantService
@@ -343,6 +344,7 @@ def _services(
         mail=mail,
         phones=phones,
         platform=platform,
+        reports=ReportService(),
         history=HistoryService(
             log, clock=clock, keep=timedelta(hours=settings.events_keep_hours), keep_count=settings.events_keep_count
         ),

@@ -12,6 +12,7 @@ from services.notifications import NotificationService
 from services.phones import PhoneService
 from services.platform import PlatformService
 from services.provisioning import ProvisioningService
+from services.reports import ReportService
 from services.sso import SsoService
 from services.tenants import TenantService
 
@@ -31,4 +32,5 @@ class Services:
     mail: MailService
     phones: PhoneService
     platform: PlatformService
+    reports: ReportService
     history: HistoryService

@@ -7,6 +7,7 @@ from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import select
+from sqlalchemy.orm.attributes import flag_modified
 
 from core import json
 from core.i18n import TEXTS
@@ -70,6 +71,8 @@ class Announcer:
         view = SubscriptionView.of(subscription)
         granted = entitlements_of(subscription, subscription.overrides, grace=self._grace, now=uow.now)
         subscription.entitlements_told_at = uow.now
+        # Written as it was told, or noting this would make it the database's own time.
+        flag_modified(subscription, "updated_at")
         self._note_revenue(uow, subscription)
         uow.record(
             SubscriptionUpdated(
