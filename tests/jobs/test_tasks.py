@@ -21,6 +21,7 @@ QUEUES = {"provisioning_queue": "erpmax.provisioning", "tasks_queue": "erpmax.ta
 ROW_TASKS = {"provisioning.run", "billing.apply", "mail.send", "phones.send"}
 SWEEPS = {
     *("provisioning.sweep", "billing.sweep", "mail.sweep", "phones.sweep", "sso.sweep", "tenants.sweep"),
+    "entitlements.sweep",
     *("history.prune", "phones.prune"),
 }
 
