@@ -63,6 +63,25 @@ async def test_a_changed_plan_is_told_to_its_tenants_alone(office: Office, shop:
     assert office.told(other) == []
 
 
+async def test_what_is_told_is_what_is_written(office: Office, shop: Shop) -> None:
+    till = office.till
+
+    async def agree() -> None:
+        event = till.heard(shop, "subscription:updated")[-1]
+        subscription = await till.subscription(shop)
+        # Noting that it was told must not move the time that was told.
+        assert event.payload["updated_at"] == subscription.updated_at.isoformat().replace("+00:00", "Z")
+
+    till.travel(days=5)
+    await till.buy(shop, plan="professional")
+    await agree()
+    await office.put(shop, "users", 9, until=till.now + timedelta(hours=1))
+    await agree()
+    till.travel(hours=2)
+    await office.service.sweep()
+    await agree()
+
+
 async def test_what_a_payment_has_told_is_not_told_again(office: Office, shop: Shop) -> None:
     await office.put(shop, "sites", 4, until=office.till.now + timedelta(hours=1))
     office.till.travel(hours=2)
