@@ -122,6 +122,8 @@ def _responses(endpoint: Endpoint, refs: dict[tuple[Any, str], Json]) -> Json:
         content = {"application/json": {"schema": _free_schema(endpoint.answer)}}
     else:
         content = {endpoint.content_type: {"schema": {"type": "string"}}}
+    if endpoint.as_csv:
+        content["text/csv"] = {"schema": {"type": "string"}}
     responses: Json = {str(endpoint.status): {"description": "Done", "content": content}}
     for status, model in endpoint.also.items():
         schema = refs[model, "serialization"]

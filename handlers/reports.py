@@ -1,11 +1,12 @@
 """Reports for the platform's people and for owners, as JSON or as a CSV file."""
 
+import re
 from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from core.csv import BOM, encode_rows
 from handlers.envelope import ListEnvelope
@@ -17,15 +18,22 @@ from services.unit_of_work import PlatformScope
 router = Router(tag="reports", prefix="/api/v1", counted=False)
 
 _SCOPE = PlatformScope("a report is about all tenants")
+_MONTH = re.compile("2[0-9]{3}-(0[1-9]|1[0-2])")
 
 
 def _first_day(value: object) -> object:
-    """Return the first day of a month that is given as `2026-11`."""
-    return datetime.strptime(value, "%Y-%m").date() if isinstance(value, str) else value  # noqa: DTZ007 - a month
+    """Return the first day of a month of this millennium that is given as `2026-11`."""
+    if not isinstance(value, str):
+        return value
+    if not _MONTH.fullmatch(value):
+        raise ValueError("is no month such as 2026-11")
+    return datetime.strptime(value, "%Y-%m").date()  # noqa: DTZ007 - a month
 
 
 Month = Annotated[
-    date, BeforeValidator(_first_day), Field(json_schema_extra={"format": None, "pattern": r"^\d{4}-\d{2}$"})
+    date,
+    BeforeValidator(_first_day),
+    WithJsonSchema({"type": "string", "pattern": f"^{_MONTH.pattern}$"}),
 ]
 
 
@@ -49,6 +57,7 @@ class MonthsQuery(FormatQuery):
     answer=ListEnvelope[RecurringView],
     access=Access.USER,
     errors=(SuperuserRequired,),
+    as_csv=True,
 )
 async def report_recurring(call: Call, query: MonthsQuery) -> web.Response:
     """Report monthly recurring revenue, and how it came and went."""
@@ -62,6 +71,7 @@ async def report_recurring(call: Call, query: MonthsQuery) -> web.Response:
     answer=ListEnvelope[PlanRecurringView],
     access=Access.USER,
     errors=(SuperuserRequired,),
+    as_csv=True,
 )
 async def report_plans(call: Call, query: FormatQuery) -> web.Response:
     """Report what each plan brings in a month now."""
@@ -75,6 +85,7 @@ async def report_plans(call: Call, query: FormatQuery) -> web.Response:
     answer=ListEnvelope[RevenueView],
     access=Access.USER,
     errors=(SuperuserRequired,),
+    as_csv=True,
 )
 async def report_revenue(call: Call, query: MonthsQuery) -> web.Response:
     """Report what was paid and what went back, by month, provider, plan and currency."""
@@ -88,6 +99,7 @@ async def report_revenue(call: Call, query: MonthsQuery) -> web.Response:
     answer=ListEnvelope[CommissionView],
     access=Access.USER,
     errors=(SuperuserRequired,),
+    as_csv=True,
 )
 async def report_commission(call: Call, query: MonthsQuery) -> web.Response:
     """Report commission on merchants' orders, by month, provider and currency."""
@@ -96,7 +108,7 @@ async def report_commission(call: Call, query: MonthsQuery) -> web.Response:
     return _answer(call, query, CommissionView, lines)
 
 
-@router.get("/billing/report", answer=ListEnvelope[MoneyView], errors=(RoleRequired,))
+@router.get("/billing/report", answer=ListEnvelope[MoneyView], errors=(RoleRequired,), as_csv=True)
 async def report_spending(call: Call, query: MonthsQuery) -> web.Response:
     """Report what the caller's tenant has paid, by month and currency; for owners and admins."""
     async with call.tenant_uow() as uow:

@@ -88,6 +88,7 @@ class Endpoint:
     also: Mapping[int, type[BaseModel]] = field(default_factory=dict)
     takes_file: bool = False
     counted: bool = False
+    as_csv: bool = False
 
     @property
     def summary(self) -> str:
@@ -107,6 +108,7 @@ class RouteSpec(TypedDict, total=False):
     content_type: str
     also: Mapping[int, type[BaseModel]]
     takes_file: bool
+    as_csv: bool
 
 
 @dataclass(slots=True)
@@ -136,13 +138,15 @@ class Router:
         content_type: str = "application/json",
         also: Mapping[int, type[BaseModel]] | None = None,
         takes_file: bool = False,
+        as_csv: bool = False,
     ) -> Callable[[Handler], Handler]:
         """Declare an endpoint.
 
         `answer` is the model of the body; `aliases` are further paths, whole, for released clients; `rule` names a
         field of `RateRules`, counted by address; `body_required=False` lets an absent body stand for an empty object;
         `also` names the models of further answers by their status, where one path serves two families of clients;
-        `takes_file` describes a form with one field `file`, which the handler reads itself.
+        `takes_file` describes a form with one field `file`, which the handler reads itself; `as_csv` says that the
+        answer is also to be had as a file for spreadsheets.
         """
 
         def declare(handler: Handler) -> Handler:
@@ -167,6 +171,7 @@ class Router:
                         content_type=content_type,
                         also=also or {},
                         takes_file=takes_file,
+                        as_csv=as_csv,
                         counted=self.counted and access is Access.MEMBER,
                     )
                 )

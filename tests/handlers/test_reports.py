@@ -88,7 +88,16 @@ async def test_the_platforms_people_see_all_of_it(company: RegisterCompany, boss
 
 
 @pytest.mark.parametrize(
-    "query", ["from=2027", "from=2026-13", "from=2026-05&to=2026-04", "from=2001-01&to=2026-01", "format=xml"]
+    "query",
+    [
+        "from=2027",
+        "from=2026-13",
+        "from=2026-05&to=2026-04",
+        "from=2001-01&to=2026-01",
+        "to=0001-01",
+        "from=9999-12&to=9999-12",
+        "format=xml",
+    ],
 )
 async def test_what_is_no_month_is_refused(company: RegisterCompany, query: str) -> None:
     owner = await company()

@@ -56,6 +56,8 @@ changes = st.lists(
 async def test_movements_lead_from_one_month_to_the_next(till: Till, history: list[Change]) -> None:
     history = sorted(history, key=lambda change: change.hour)
     plan = await till.plan()
+    views: list[RecurringView] = []
+    rows: list[Any] = []
     try:
         async with till.units(PLATFORM) as uow:
             tenants = await founded(uow)

@@ -1,6 +1,7 @@
 """As many people as the plan allows: whoever invites, joins or is added at once, and whatever the plan becomes."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -37,7 +38,7 @@ async def allow(identity: Identity, host: SessionView, value: int) -> None:
         (await uow.session.get_one(EntitlementOverride, row.id)).value = value
 
 
-def refused(outcomes: list[object]) -> int:
+def refused(outcomes: Sequence[object]) -> int:
     assert {type(outcome) for outcome in outcomes if isinstance(outcome, BaseException)} <= {PlanLimitReached}
     return sum(isinstance(outcome, PlanLimitReached) for outcome in outcomes)
 
