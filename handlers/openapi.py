@@ -11,6 +11,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from handlers.credentials import KEY_HEADER
 from handlers.errors import STATUS_OF, ErrorBody
 from handlers.rest import Access, Endpoint
+from services.entitlements.errors import PlanLimitReached
 
 _REF = "#/components/schemas/{model}"
 _PATH_PART = re.compile(r"\{(\w+)(?::[^}]*)?\}")
@@ -138,6 +139,8 @@ def _responses(endpoint: Endpoint, refs: dict[tuple[Any, str], Json]) -> Json:
         content = {"application/json": {"schema": _free_schema(endpoint.answer)}}
     else:
         content = {endpoint.content_type: {"schema": {"type": "string"}}}
+    if endpoint.as_csv:
+        content["text/csv"] = {"schema": {"type": "string"}}
     responses: Json = {str(endpoint.status): {"description": "Done", "content": content}}
     for status, model in endpoint.also.items():
         schema = refs[model, "serialization"]
@@ -161,6 +164,8 @@ def _refusals(endpoint: Endpoint) -> dict[int, str]:
     }
     if endpoint.access is not Access.PUBLIC:
         refusals |= {401: "No valid access token", 403: "Not allowed"}
+    if endpoint.counted:
+        refusals[402] = PlanLimitReached.message
     if endpoint.body is not None:
         refusals[413] = "The request body is too large"
     for error in endpoint.errors:

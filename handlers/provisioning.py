@@ -6,6 +6,7 @@ from aiohttp import web
 
 from handlers.envelope import Envelope, ListEnvelope
 from handlers.rest import Call, PageQuery, Router, WireModel
+from services.entitlements.errors import PlanLimitReached
 from services.identity import RoleRequired
 from services.permissions import KeyScope
 from services.provisioning import JobFilter, JobNotFound, JobNotRetryable, JobTypeUnavailable, TooManyJobs
@@ -34,7 +35,7 @@ class JobsQuery(PageQuery):
     "/jobs",
     answer=Envelope[JobDetailView],
     status=201,
-    errors=(JobTypeUnavailable, RoleRequired, TooManyJobs),
+    errors=(JobTypeUnavailable, RoleRequired, TooManyJobs, PlanLimitReached),
     aliases=("/api/v1/provisioning/provision",),
     scope=KeyScope.JOBS_WRITE,
 )
@@ -64,7 +65,7 @@ async def show_job(call: Call, job_id: UUID) -> web.Response:
 @router.post(
     "/jobs/{job_id}/retry",
     answer=Envelope[JobDetailView],
-    errors=(JobNotFound, JobNotRetryable, RoleRequired, TooManyJobs),
+    errors=(JobNotFound, JobNotRetryable, RoleRequired, TooManyJobs, PlanLimitReached),
     scope=KeyScope.JOBS_WRITE,
 )
 async def retry_job(call: Call, job_id: UUID) -> web.Response:

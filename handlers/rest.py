@@ -89,6 +89,8 @@ class Endpoint:
     also: Mapping[int, type[BaseModel]] = field(default_factory=dict)
     takes_file: bool = False
     scope: KeyScope | None = None
+    counted: bool = False
+    as_csv: bool = False
 
     @property
     def summary(self) -> str:
@@ -109,15 +111,20 @@ class RouteSpec(TypedDict, total=False):
     also: Mapping[int, type[BaseModel]]
     takes_file: bool
     scope: KeyScope
+    as_csv: bool
 
 
 @dataclass(slots=True)
 class Router:
-    """Collects the endpoints of one noun."""
+    """Collects the endpoints of one noun.
+
+    Calls of those that are for members count as the tenant's API calls, unless `counted` is false.
+    """
 
     tag: str
     prefix: str = ""
     endpoints: list[Endpoint] = field(default_factory=list)
+    counted: bool = True
 
     def route(
         self,
@@ -135,14 +142,16 @@ class Router:
         also: Mapping[int, type[BaseModel]] | None = None,
         takes_file: bool = False,
         scope: KeyScope | None = None,
+        as_csv: bool = False,
     ) -> Callable[[Handler], Handler]:
         """Declare an endpoint.
 
         `answer` is the model of the body; `aliases` are further paths, whole, for released clients; `rule` names a
         field of `RateRules`, counted by address; `body_required=False` lets an absent body stand for an empty object;
         `also` names the models of further answers by their status, where one path serves two families of clients;
-        `takes_file` describes a form with one field `file`, which the handler reads itself; `scope` lets the API keys
-        in that have it, which otherwise are refused.
+        `takes_file` describes a form with one field `file`, which the handler reads itself; `as_csv` says that the
+        answer is also to be had as a file for spreadsheets; `scope` lets the API keys in that have it, which otherwise
+        are refused.
         """
 
         def declare(handler: Handler) -> Handler:
@@ -168,6 +177,8 @@ class Router:
                         also=also or {},
                         takes_file=takes_file,
                         scope=scope,
+                        as_csv=as_csv,
+                        counted=self.counted and access is Access.MEMBER,
                     )
                 )
             return handler
@@ -341,6 +352,8 @@ async def _authenticate(request: web.Request, endpoint: Endpoint) -> Principal:
     if endpoint.access is Access.MEMBER:
         require_tenant(actor)
     await _count(context, "user_total" if actor.key_id is None else "key_total", str(actor.user_id))
+    if endpoint.counted:
+        await context.services.entitlements.calls.count(require_tenant(actor))
     return actor
 
 

@@ -17,6 +17,7 @@ from services.auth import Newcomer, read_bearer
 from services.auth.errors import CredentialsRefused, EmailTaken
 from services.auth.new_passwords import PasswordBreached
 from services.auth.views import SessionView
+from services.entitlements.errors import PlanLimitReached
 from services.identity import Principal
 from services.permissions import KeyScope
 from services.tenants import TenantChanges
@@ -168,7 +169,7 @@ async def list_members(call: Call, tenant_id: UUID, query: PageQuery) -> web.Res
     answer=InvitedEnvelope,
     access=Access.USER,
     status=201,
-    errors=(NoTenantAccess, AlreadyMember),
+    errors=(NoTenantAccess, AlreadyMember, PlanLimitReached),
 )
 async def invite(call: Call, tenant_id: UUID, body: InviteBody) -> web.Response:
     """Invite an address: a known user joins at once, anybody else gets a letter."""
@@ -263,6 +264,7 @@ async def show_offer(call: Call, token: str) -> web.Response:
         InvitationClosed,
         EmailTaken,
         PasswordBreached,
+        PlanLimitReached,
     ),
     rule="auth_per_ip",
     body_required=False,

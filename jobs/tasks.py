@@ -50,6 +50,7 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
         "sso.sweep": (services.sso.sweep, _SWEEP_INTERVAL_S),
         "tenants.sweep": (services.tenants.sweep, _TENANTS_INTERVAL_S),
         "api_keys.prune": (services.api_keys.prune, _PRUNE_INTERVAL_S),
+        "entitlements.sweep": (services.entitlements.sweep, _TENANTS_INTERVAL_S),
         "history.prune": (services.history.prune, _PRUNE_INTERVAL_S),
         "attempts.prune": (services.attempts.prune, _PRUNE_INTERVAL_S),
     }

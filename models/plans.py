@@ -57,6 +57,8 @@ class Plan(Identified, Timestamped, Base):
     )
     is_active: Mapped[bool] = mapped_column(default=True)
     sort_order: Mapped[int] = mapped_column(default=0)
+    # When its limits or flags were last changed, of which its tenants are to be told.
+    entitlements_changed_at: Mapped[datetime | None]
 
     def price(self, period: BillingPeriod) -> Decimal:
         """Return what one period costs."""

@@ -7,11 +7,12 @@ from typing import Self
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, Numeric, String, UniqueConstraint, text
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
 
 from models.base import Base, Identified, TenantOwned, Timestamped, enum_column
 from models.checkouts import CheckoutSession, Prepaid
 from models.dunning import Dunning
+from models.overrides import EntitlementOverride
 from models.plan_changes import PendingChange
 from models.plans import BillingPeriod, Plan, period_after
 
@@ -77,9 +78,16 @@ class Subscription(Identified, TenantOwned, Timestamped, PendingChange, Dunning,
     ended_at: Mapped[datetime | None]
     # The smallest number of days left of which the tenant was warned, for the present end.
     expiry_warned_days: Mapped[int | None]
+    # Up to when the tenant has been told of what it may have; None for what it began with.
+    entitlements_told_at: Mapped[datetime | None]
 
     plan: Mapped[Plan] = relationship(lazy="raise", foreign_keys=[plan_id])
     checkout: Mapped[CheckoutSession | None] = relationship(lazy="raise")
+    overrides: Mapped[list[EntitlementOverride]] = relationship(
+        primaryjoin=lambda: Subscription.tenant_id == foreign(EntitlementOverride.tenant_id),
+        lazy="raise",
+        viewonly=True,
+    )
 
     @classmethod
     def trial(cls, tenant_id: UUID, plan: Plan, *, now: datetime) -> Self:

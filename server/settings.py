@@ -140,6 +140,7 @@ class Settings(BaseSettings):
     # Payments; of webhook secrets several may stand side by side, separated by commas
     payment_provider: _ProviderName = ""
     reconcile_hour: int = Field(default=3, ge=0, le=23)
+    entitlement_grace_days: int = Field(default=3, ge=0, le=90)
     http_retry_enabled: bool = True
     dunning_retry_days: Annotated[tuple[Annotated[int, Field(ge=1, le=60)], ...], NoDecode] = Field(
         default=(2, 5, 7, 7), min_length=1, max_length=12

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from taskiq import AsyncBroker
 
 from core.clock import Clock, SystemClock
+from core.errors import Unavailable
 from core.otp import CodeHasher
 from core.passwords import PasswordHasher
 from core.sealing import Sealer
@@ -57,6 +58,7 @@ from services.auth.recognition import Recognition
 from services.auth.tokens import TokenDesk
 from services.billing import BillingService
 from services.documents import DocumentLinks, DocumentService, Issuer
+from services.entitlements import EntitlementDesk, EntitlementService
 from services.history import HistoryService
 from services.mail import MailService
 from services.notifications import NotificationService
@@ -64,6 +66,7 @@ from services.phones import PhoneService
 from services.platform import PlatformService
 from services.provisioning import ProvisioningService
 from services.registry import Services
+from services.reports import ReportService
 from services.sso import SsoService
 from services.standing import Standing
 from services.tenants import TenantService
@@ -197,10 +200,18 @@ async def build(
         if isinstance(presence, RedisBoard):
             house.background.append(presence.run)
         if part.web:
+            house.background.append(services.entitlements.calls.run)
+            # What was counted last is told before the pool is gone, and is lost if the database is away.
+            stack.push_async_callback(_tell_calls, services)
             house.background.append(lambda: follower.run(lambda: head_check_s(bus)))
             house.background.append(sockets.announcer.run)
             house.background.append(recognition.uses.run)
         yield house
+
+
+async def _tell_calls(services: Services) -> None:
+    with suppress(Unavailable):
+        await services.entitlements.calls.flush()
 
 
 async def _reach(store: str, setting: str, address: str, probe: Callable[[], Awaitable[object]]) -> None:
@@ -270,10 +281,12 @@ def _services(
     mail = MailService(units=units, transport=_mail_transport(settings))
     documents = _documents(settings, units, mail, notifications)
     billing = _billing(settings, units, notifications, documents=documents, clock=clock, stack=stack)
+    desk = EntitlementDesk(grace=_entitlement_grace(settings))
     provisioning = ProvisioningService(
         units=units,
         driver=_driver(settings, engine),
         notifications=notifications,
+        entitlements=desk,
         site_url_template=settings.site_template,
         max_waiting=settings.waiting_jobs_per_tenant,
     )
@@ -288,6 +301,7 @@ def _services(
         units=units,
         billing=billing,
         provisioning=provisioning,
+        entitlements=desk,
         mail=mail,
         public_url=settings.public_base,
         max_owned=settings.tenants_per_owner,
@@ -342,12 +356,16 @@ def _services(
         billing=billing,
         reconciling=billing.reconciling,
         documents=documents,
+        entitlements=EntitlementService(
+            units=units, desk=desk, announcer=billing.announcer, clock=clock, grace=_entitlement_grace(settings)
+        ),
         provisioning=provisioning,
         sso=sso,
         notifications=notifications,
         mail=mail,
         phones=phones,
         platform=platform,
+        reports=ReportService(),
         history=HistoryService(
             log, clock=clock, keep=timedelta(hours=settings.events_keep_hours), keep_count=settings.events_keep_count
         ),
@@ -378,6 +396,7 @@ def _billing(
         verification=Verification(required=settings.require_verified_email),
         reconcile_hour=settings.reconcile_hour,
         documents=documents,
+        grace=_entitlement_grace(settings),
     )
 
 
@@ -399,6 +418,10 @@ def _documents(
         mail=mail,
         notifications=notifications,
     )
+
+
+def _entitlement_grace(settings: Settings) -> timedelta:
+    return timedelta(days=settings.entitlement_grace_days)
 
 
 def _driver(settings: Settings, engine: AsyncEngine) -> RecipeDriver:

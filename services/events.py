@@ -85,7 +85,11 @@ class StatusFailed(DomainEvent):
 
 
 class SubscriptionUpdated(DomainEvent):
-    """The subscription has changed in any way; `subscription` is what GET /billing/subscription would answer."""
+    """The subscription, or what it entitles to, has changed in any way.
+
+    `subscription` is what GET /billing/subscription would answer, `entitlements` what GET /billing/entitlements would
+    without what is used of them.
+    """
 
     event = "subscription:updated"
     namespace = "/billing"
@@ -95,6 +99,7 @@ class SubscriptionUpdated(DomainEvent):
     plan: str
     updated_at: datetime
     subscription: dict[str, Any]
+    entitlements: dict[str, Any] | None = None
 
 
 class SubscriptionExpiring(DomainEvent):

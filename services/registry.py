@@ -9,12 +9,14 @@ from services.auth import AuthService
 from services.billing import BillingService
 from services.billing.reconciling import Reconciling
 from services.documents import DocumentService
+from services.entitlements import EntitlementService
 from services.history import HistoryService
 from services.mail import MailService
 from services.notifications import NotificationService
 from services.phones import PhoneService
 from services.platform import PlatformService
 from services.provisioning import ProvisioningService
+from services.reports import ReportService
 from services.sso import SsoService
 from services.tenants import TenantService
 
@@ -31,10 +33,12 @@ class Services:
     billing: BillingService
     reconciling: Reconciling
     documents: DocumentService
+    entitlements: EntitlementService
     provisioning: ProvisioningService
     sso: SsoService
     notifications: NotificationService
     mail: MailService
     phones: PhoneService
     platform: PlatformService
+    reports: ReportService
     history: HistoryService

@@ -1,6 +1,6 @@
 """What was asked of providers and not told by them: polls of purchases, lists that were read, and sweeps.
 
-Revision: 0015, after 0012.
+Revision: 0015, after 0014.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision: str = "0015"
-down_revision: str | None = "0012"
+down_revision: str | None = "0014"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 

@@ -10,7 +10,6 @@ from models.dunning import patience
 from models.inbox import InboxState
 from models.tenants import Tenant
 from providers.payments import PaymentProvider
-from realtime.limits import SocketLimits
 from services.billing.announcer import Announcer
 from services.billing.apply import FactApplier
 from services.billing.checkout import CheckoutOrder, Checkouts
@@ -59,6 +58,7 @@ class BillingService:
         reconcile_hour: from which hour of the day (UTC) on every provider is compared with what we hold.
         notifications: keeps what people are told.
         documents: issues our papers of the money that is booked.
+        grace: how long a subscription's entitlements outlive it.
     """
 
     def __init__(
@@ -73,8 +73,9 @@ class BillingService:
         dunning: Sequence[timedelta] = DUNNING,
         verification: Verification = NOT_REQUIRED,
         reconcile_hour: int = 3,
+        grace: timedelta = timedelta(days=3),
     ) -> None:
-        announcer = Announcer(notifications)
+        announcer = self.announcer = Announcer(notifications, grace=grace)
         self._instructions = Instructions(units, providers)
         self._subscriptions = Subscriptions(units, announcer=announcer, instructions=self._instructions)
         self._checkouts = Checkouts(
@@ -129,10 +130,6 @@ class BillingService:
     async def grant(self, uow: UnitOfWork, tenant: Tenant, *, plan_slug: str, until: datetime) -> None:
         """Give a tenant in its trial a plan without a payment (demo accounts); harmless when repeated."""
         await self._subscriptions.grant(uow, tenant, plan_slug=plan_slug, until=until)
-
-    async def socket_limits(self, uow: UnitOfWork, tenant_id: UUID, defaults: SocketLimits) -> SocketLimits:
-        """Return what the tenant's sockets may do; what its plan does not name is as in `defaults`."""
-        return await self._subscriptions.socket_limits(uow, tenant_id, defaults)
 
     async def subscription_view(self, uow: UnitOfWork, tenant_id: UUID) -> SubscriptionView | None:
         """Show a tenant's subscription, if it has one; the caller has checked who asks."""

@@ -20,6 +20,8 @@ _BOOKKEEPING: Final = frozenset(
         "cancel_facts_until",
         "completed_at",
         "created_at",
+        "dunned",
+        "entitlements_told_at",
         "facts_until",
         "failed_until",
         "next_poll_at",

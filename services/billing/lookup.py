@@ -5,7 +5,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, select
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import joinedload, selectinload
 
 from models.billing import CheckoutKind, CheckoutSession, CheckoutState, Subscription, SubscriptionStatus
 from providers.payments import Purchase
@@ -17,7 +17,12 @@ def subscriptions_with_plan(*conditions: ColumnElement[bool]) -> Select[Subscrip
     """Select subscriptions with what a view of them needs."""
     return (
         select(Subscription)
-        .options(joinedload(Subscription.plan), joinedload(Subscription.checkout), joinedload(Subscription.next_plan))
+        .options(
+            joinedload(Subscription.plan),
+            joinedload(Subscription.checkout),
+            joinedload(Subscription.next_plan),
+            selectinload(Subscription.overrides),
+        )
         .where(*conditions)
     )
 

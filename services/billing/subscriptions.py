@@ -1,6 +1,5 @@
 """The tenant's own subscription: its trial, what it shows, and its cancellation (contract.md 4.3, 4.4)."""
 
-from dataclasses import fields, replace
 from datetime import datetime
 from uuid import UUID, uuid4
 
@@ -9,7 +8,6 @@ from sqlalchemy import func, select
 from core.pagination import Page, PageRequest
 from models.billing import PaymentEvent, Plan, Subscription
 from models.tenants import Tenant
-from realtime.limits import SocketLimits
 from services.billing.announcer import Announcer
 from services.billing.errors import NotEnding, SubscriptionNotFound, SubscriptionOver
 from services.billing.instructions import Instructions, addressee_of
@@ -54,15 +52,6 @@ class Subscriptions:
                 subject=("subscription", subscription.id),
                 details={"plan": plan.slug, "until": until.isoformat()},
             )
-
-    async def socket_limits(self, uow: UnitOfWork, tenant_id: UUID, defaults: SocketLimits) -> SocketLimits:
-        """Return what the tenant's sockets may do: what its plan names under `sockets`, and `defaults` for the rest."""
-        subscription = await uow.session.scalar(subscriptions_with_plan(Subscription.tenant_id == tenant_id))
-        named = subscription.plan.limits.get("sockets") if subscription is not None else None
-        known = {field.name for field in fields(SocketLimits)}
-        given = named if isinstance(named, dict) else {}
-        # What an operator wrote into a plan by mistake must not keep the tenant's people out.
-        return replace(defaults, **{name: value for name, value in given.items() if name in known and _is_limit(value)})
 
     async def view(self, uow: UnitOfWork, tenant_id: UUID) -> SubscriptionView | None:
         """Show a tenant's subscription."""
@@ -167,7 +156,3 @@ class Subscriptions:
         else:
             await self._announcer.notify(uow, "subscription_cancelled", subscription)
         return True
-
-
-def _is_limit(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= -1

@@ -17,14 +17,12 @@ from models.billing import (
     Subscription,
     SubscriptionStatus,
 )
+from models.entitlements import SOCKETS, Entitlements, Grant, with_twins
 from services.billing.actions import Action, actions_of_subscription
 from services.billing.quotes import Effect, Quote
 from services.documents.views import PaperRef
 
 """An amount in the currency's major unit: a Decimal here, a number with two decimals on the wire."""
-
-# The same limit under the names that different clients look for (contract.md 4.2).
-_TWINS = (("users", "max_users"), ("storage_gb", "max_storage_gb"))
 
 _INVOICE_STATUSES = {
     PaymentEventType.PAYMENT_SUCCESS: "paid",
@@ -66,7 +64,7 @@ class PlanView(View):
 
     @classmethod
     def of(cls, plan: Plan) -> Self:
-        limits = _with_twins(plan.limits)
+        limits = with_twins(plan.limits)
         return cls(
             id=plan.id,
             name=plan.name,
@@ -199,6 +197,31 @@ class SubscriptionView(View):
         )
 
 
+class EntitlementsView(View):
+    """What a tenant may have; limits of -1, and those that are not named, mean unlimited.
+
+    `plan` is the plan's slug. `state` tells whether its entitlements are in force, left for some days after its end
+    (`grace`), or not there (`none`). `changes_at` is when they will change by time alone.
+    """
+
+    plan: str | None
+    state: Grant
+    limits: dict[str, Any]
+    feature_flags: dict[str, Any]
+    changes_at: datetime | None
+
+    @classmethod
+    def of(cls, entitlements: Entitlements) -> Self:
+        sockets = {SOCKETS: dict(entitlements.sockets)} if entitlements.sockets else {}
+        return cls(
+            plan=entitlements.plan.slug if entitlements.plan is not None else None,
+            state=entitlements.grant,
+            limits={**with_twins(entitlements.limits), **sockets},
+            feature_flags=dict(entitlements.flags),
+            changes_at=entitlements.changes_at,
+        )
+
+
 class InvoiceView(View):
     """One movement of money; `amount` is never negative, `status` and `event_type` tell its direction.
 
@@ -291,11 +314,3 @@ def _pending(subscription: Subscription) -> PendingChangeView | None:
         amount=plan.price(period) if subscription.next_price is None else subscription.next_price,
         effective_at=at,
     )
-
-
-def _with_twins(limits: dict[str, Any]) -> dict[str, Any]:
-    both = dict(limits)
-    for name, twin in _TWINS:
-        if name in limits or twin in limits:
-            both[name] = both[twin] = limits.get(name, limits.get(twin))
-    return both

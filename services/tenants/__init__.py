@@ -14,6 +14,8 @@ from models.provisioning import JobType
 from models.tenants import Membership, Role, Tenant, TenantStatus
 from models.users import User
 from services.billing import BillingService
+from services.billing.views import EntitlementsView
+from services.entitlements import EntitlementDesk
 from services.identity import Principal, require_tenant
 from services.mail import MailService
 from services.permissions import Permission
@@ -59,6 +61,7 @@ class TenantService:
         units: UnitOfWorkFactory,
         billing: BillingService,
         provisioning: ProvisioningService,
+        entitlements: EntitlementDesk,
         mail: MailService,
         public_url: str,
         max_owned: int,
@@ -66,10 +69,13 @@ class TenantService:
         verification: Verification = NOT_REQUIRED,
     ) -> None:
         self._billing = billing
+        self._entitlements = entitlements
         self._provisioning = provisioning
         self.members = Members()
         self._verification = verification
-        self.invitations = Invitations(mail=mail, public_url=public_url, verification=verification)
+        self.invitations = Invitations(
+            mail=mail, entitlements=entitlements, public_url=public_url, verification=verification
+        )
         self.suspension = Suspension()
         self.ownership = Ownership(verification)
         self.export = Export(units)
@@ -152,14 +158,14 @@ class TenantService:
         return Page(items=[TenantDetailView.seen_by(row) for row in rows], total=total or 0, request=page)
 
     async def current(self, uow: UnitOfWork, actor: Principal) -> CurrentTenantView:
-        """Show the tenant of the caller's token with its subscription and its plan's limits."""
+        """Show the tenant of the caller's token with its subscription and what it is limited to."""
         tenant_id = require_tenant(actor)
         place = await place_of(uow, actor, tenant_id)
         subscription = await self._billing.subscription_view(uow, tenant_id)
         return CurrentTenantView(
             **TenantDetailView.seen_by(place).model_dump(),
             subscription=subscription,
-            limits=subscription.plan.limits if subscription else {},
+            limits=EntitlementsView.of(await self._entitlements.of(uow, tenant_id)).limits,
         )
 
     async def show(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID) -> TenantDetailView:

@@ -70,7 +70,7 @@ class TenantDetailView(TenantView):
 
 
 class CurrentTenantView(TenantDetailView):
-    """The tenant of the caller's token with what it pays for; `limits` are the plan's, -1 means unlimited."""
+    """The tenant of the caller's token with what it pays for; `limits` are in force, -1 means unlimited."""
 
     subscription: SubscriptionView | None
     limits: dict[str, Any]

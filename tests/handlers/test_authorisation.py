@@ -14,6 +14,8 @@ import yaml
 from aiohttp import ClientSession
 
 from handlers.rest import Endpoint
+from models.entitlements import Limit
+from models.overrides import EntitlementOverride
 from namespaces.names import ALL
 from server.web import endpoints
 from services.permissions import KeyScope
@@ -106,6 +108,8 @@ async def _cast(http: ClientSession, orchestrator: Orchestrator) -> Cast:
         people[role] = await joined(company, owner, role)
     email = f"root-{uuid4().hex}@example.org"
     async with orchestrator.units(PlatformScope("a test needs somebody of the platform")) as uow:
+        # Who may invite is not to depend on how many are there already.
+        uow.session.add(EntitlementOverride(tenant_id=owner.tenant_id, name=Limit.USERS, value=9, reason="a test"))
         await orchestrator.services.auth.create_superuser(uow, email=email, password=PASSWORD, full_name="Root")
     token = await sign_in(http, orchestrator.url, email)
     people["superuser"] = Person(http, orchestrator.url, email, PASSWORD, token, "", uuid4(), uuid4(), {})

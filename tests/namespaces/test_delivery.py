@@ -68,6 +68,7 @@ EXPECTED: dict[str, tuple[str, dict[str, Any]]] = {
             "plan": "starter",
             "updated_at": "2025-11-20T12:00:00Z",
             "subscription": {"amount": 49.99, "plan": {"slug": "starter"}},
+            "entitlements": {"plan": "starter", "limits": {"users": 5}},
         },
     ),
     "subscription:expiring": (
@@ -156,6 +157,7 @@ def every_event(tenant_id: UUID, user_id: UUID) -> list[DomainEvent]:
             plan="starter",
             updated_at=NOON,
             subscription={"amount": Decimal("49.99"), "plan": {"slug": "starter"}},
+            entitlements={"plan": "starter", "limits": {"users": 5}},
         ),
         SubscriptionExpiring(tenant_id=tenant_id, subscription_id=ID, days_left=3, ends_at=NOON),
         PaymentReceived(tenant_id=tenant_id, payment_id=ID, amount=Decimal("49.90"), currency="USD", created_at=NOON),

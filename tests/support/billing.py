@@ -59,7 +59,7 @@ CANCEL_URL = "https://shop.example/cancel"
 
 # What differs between two runs of one story without anybody caring.
 _OWN_IDS = {"id", "tenant_id", "plan_id", "checkout_id", "subscription_id", "payment_id", "created_by"}
-_OUR_CLOCK = {"created_at", "updated_at", "next_poll_at"}
+_OUR_CLOCK = {"created_at", "updated_at", "next_poll_at", "entitlements_told_at", "overdue_since", "dunned"}
 
 
 class Unsent:

@@ -21,11 +21,14 @@ from core.otp import CodeHasher
 from core.passwords import PasswordHasher, Verdict
 from core.sealing import Sealer
 from core.tokens import TokenSigner
+from models.entitlements import Limit
 from models.mail import OutboundMail
+from models.overrides import EntitlementOverride
 from models.tenants import Role
 from providers.mail import OutboxTransport
 from services.auth import AuthService, Device, SignUp
 from services.auth.views import SessionView
+from services.entitlements import EntitlementDesk
 from services.identity import Principal
 from services.mail import MailService
 from services.notifications import NotificationService
@@ -43,6 +46,7 @@ DEVICE = Device(user_agent="test", ip="127.0.0.1")
 ACCESS = timedelta(minutes=15)
 REFRESH = timedelta(days=7)
 GRACE = timedelta(days=30)
+ENTITLED = timedelta(days=3)
 MAX_OWNED = 3
 WELCOMES = frozenset(TEXTS.text("letters.email_verification.subject", locale) for locale in TEXTS.locales)
 
@@ -115,6 +119,13 @@ class Identity:
         async with self.units(PLATFORM) as uow:
             return await self.tenants.invitations.invite(uow, actor, tenant_id=tenant_of(host), email=email, role=role)
 
+    async def allow(self, host: SessionView, limit: Limit, value: int) -> None:
+        """Let the current tenant of `host` have more, or less, than its plan says."""
+        async with self.units(PLATFORM) as uow:
+            uow.session.add(
+                EntitlementOverride(tenant_id=tenant_of(host), name=limit, value=value, reason="the tests' own")
+            )
+
     async def one(self, statement: Any) -> Any:
         """Return the one row of a statement."""
         async with self.units(PLATFORM) as uow:
@@ -152,6 +163,7 @@ def build_identity(
         units=units,
         billing=services.billing,
         provisioning=services.provisioning,
+        entitlements=EntitlementDesk(grace=ENTITLED),
         mail=mail,
         public_url="http://localhost",
         max_owned=MAX_OWNED,

@@ -27,6 +27,7 @@ export interface EventMap {
     plan: string;
     updated_at: string;
     subscription: Record<string, unknown>;
+    entitlements?: Record<string, unknown> | null;
   };
   "subscription:expiring": Logged & { subscription_id: string; days_left: number; ends_at: string };
   "payment:received": Logged & {

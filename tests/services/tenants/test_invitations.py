@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import func, select
 
 from core.pagination import PageRequest
+from models.entitlements import Limit
 from models.tenants import Invitation, InvitationState, Membership, Role
 from services.auth import Newcomer
 from services.auth.errors import EmailTaken
@@ -283,6 +284,7 @@ async def test_inviting_is_for_owners_and_admins_and_never_to_own(identity: Iden
 
 async def test_invitations_are_listed_with_the_state_people_should_see(identity: Identity) -> None:
     host, emails = await identity.sign_up(), [unique_email() for _ in range(3)]
+    await identity.allow(host, Limit.USERS, 4)
     for email in emails:
         await identity.invite(host, email)
     await accept(identity, await letter_token(identity, emails[1]))
