@@ -1,6 +1,7 @@
 """Structured logging: one event per line, JSON in production and readable in development, with secrets masked."""
 
 import logging
+import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any
@@ -9,10 +10,16 @@ import structlog
 
 from core.redaction import redacted
 
+# PostgreSQL shows the row that it refuses, with all that is in it; as a text, or as the text's representation.
+_ROW = re.compile(r"DETAIL:.*?(?=\\n|\n|$)")
+
 
 def mask_secrets(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Replace the values of keys that name a secret, at any depth."""
-    return redacted(event)
+    """Replace the values of keys that name a secret, at any depth, and what a database's error shows of its rows."""
+    return {
+        key: _ROW.sub("DETAIL: [hidden]", value) if isinstance(value, str) else value
+        for key, value in redacted(event).items()
+    }
 
 
 def configure_logging(*, level: str, as_json: bool) -> None:

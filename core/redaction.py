@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-_SECRET_WORDS = ("password", "secret", "token", "authorization", "cookie", "apikey", "signature")
+_SECRET_WORDS = (
+    *("password", "passwd", "passphrase", "secret", "credential", "token", "authorization", "cookie", "signature"),
+    *("apikey", "accesskey", "privatekey"),
+)
 _MASK = "[hidden]"
 
 

@@ -11,6 +11,7 @@ from handlers.envelope import ListEnvelope
 from handlers.rest import Access, Call, PageQuery, Router
 from services.audit import AuditEntryView, AuditFilter
 from services.identity import RoleRequired, SuperuserRequired
+from services.permissions import KeyScope
 from services.unit_of_work import PlatformScope
 
 router = Router(tag="audit", prefix="/api/v1")
@@ -47,7 +48,7 @@ class PlatformAuditQuery(AuditQuery):
     tenant_id: UUID | None = None
 
 
-@router.get("/audit", answer=ListEnvelope[AuditEntryView], errors=(RoleRequired,))
+@router.get("/audit", answer=ListEnvelope[AuditEntryView], errors=(RoleRequired,), scope=KeyScope.AUDIT_READ)
 async def list_audit(call: Call, query: AuditQuery) -> web.Response:
     """List who did what in the tenant, newest first; for its owner and admins."""
     async with call.tenant_uow() as uow:

@@ -4,11 +4,13 @@ from typing import Annotated, Any, Self
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import EmailStr, Field, ModelWrapValidatorHandler, RootModel, StringConstraints, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, RootModel, StringConstraints, model_validator
 
 from core.i18n import TEXTS
+from core.pacing import no_sooner_than
 from core.tokens import token_hash
 from handlers.envelope import Envelope, ListEnvelope, MessageEnvelope
+from handlers.forms import Email, NewEmail, PersonName
 from handlers.phone_forms import INVALID_OTP, PhoneRegisterBody, worded
 from handlers.rest import Access, Call, Router, WireModel, raw
 from services.auth import Device, SignUp
@@ -31,16 +33,18 @@ router = Router(tag="auth", prefix="/api/v1/auth")
 
 _OWN = PlatformScope("a person's own sign-in and tenants")
 
+# Many times as long as it takes to write a letter, which is written for those only who are known.
+LETTER_S = 0.2
+
 # Spaces at either end of a password are a part of it. The upper bound only keeps a hasher from being kept busy.
 Password = Annotated[str, StringConstraints(strip_whitespace=False, max_length=1024)]
 NewPassword = Annotated[Password, StringConstraints(min_length=8)]
-PersonName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
 
 class RegisterBody(WireModel):
     """A person with a company."""
 
-    email: EmailStr
+    email: NewEmail
     password: NewPassword
     full_name: PersonName
     company_name: PersonName
@@ -61,7 +65,7 @@ class RegisterForm(RootModel[RegisterBody | PhoneRegisterBody]):
 class LoginBody(WireModel):
     """An address and its password."""
 
-    email: EmailStr
+    email: Email
     password: Password
 
 
@@ -80,7 +84,7 @@ class SwitchTenantBody(WireModel):
 class ForgotPasswordBody(WireModel):
     """The address of whoever forgot."""
 
-    email: EmailStr
+    email: Email
 
 
 class ResetPasswordBody(WireModel):
@@ -200,7 +204,7 @@ async def switch_tenant(call: Call, body: SwitchTenantBody) -> web.Response:
 @router.post("/forgot-password", answer=MessageEnvelope, access=Access.PUBLIC, rule="auth_per_ip")
 async def forgot_password(call: Call, body: ForgotPasswordBody) -> web.Response:
     """Ask for a letter with a reset token; the answer is the same for an address nobody has."""
-    async with call.uow(_OWN) as uow:
+    async with no_sooner_than(LETTER_S), call.uow(_OWN) as uow:
         await call.context.services.auth.passwords.forgot(uow, email=body.email)
     return call.message("If this email is registered, a password reset link has been sent")
 

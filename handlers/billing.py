@@ -11,22 +11,36 @@ from handlers.envelope import Envelope, ListEnvelope
 from handlers.rest import Access, Call, PageQuery, Router, WireModel
 from models.billing import BillingPeriod
 from providers.payments import ProviderUnavailable
-from services.billing import CheckoutOrder, PriceInput
+from services.billing import ChangeOrder, CheckoutOrder, PriceInput
 from services.billing.errors import (
     AlreadySubscribed,
+    ChangeAtPeriodEnd,
     CreditNotFound,
     CreditSettled,
+    NotEnding,
+    NothingPending,
+    PaymentOverdue,
     PlanNotFound,
     SubscriptionNotFound,
     SubscriptionOver,
 )
 from services.billing.purchases import CreditView, PurchaseView
 from services.billing.return_urls import check_return_url
-from services.billing.views import CheckoutView, InvoiceView, PlanPriceView, PricedPlanView, SubscriptionView
+from services.billing.views import (
+    ChangeView,
+    CheckoutView,
+    InvoiceView,
+    PlanPriceView,
+    PricedPlanView,
+    QuoteView,
+    SubscriptionView,
+)
 from services.identity import SuperuserRequired
+from services.permissions import KeyScope
 from services.unit_of_work import PlatformScope
 
-router = Router(tag="billing", prefix="/api/v1/billing")
+# Whoever has used up a plan finds the way to a larger one here.
+router = Router(tag="billing", prefix="/api/v1/billing", counted=False)
 
 _PERIOD_NAMES = {"month": "monthly", "year": "yearly", "annual": "yearly", "annually": "yearly"}
 _DUES = PlatformScope("an operator sees what is owed to every tenant")
@@ -51,6 +65,16 @@ OptionalName = Annotated[Annotated[str, Field(max_length=50)] | None, BeforeVali
 Reason = Annotated[Annotated[str, Field(max_length=500)] | None, BeforeValidator(_none_if_blank)]
 # A released client sends a map that may hold nulls.
 FlagOrDefault = Annotated[bool, BeforeValidator(lambda value: True if value is None else value)]
+
+
+_NOT_SOLD = (
+    PlanNotFound,
+    SubscriptionNotFound,
+    AlreadySubscribed,
+    ChangeAtPeriodEnd,
+    PaymentOverdue,
+    ProviderUnavailable,
+)
 
 
 class SubscribeBody(WireModel):
@@ -79,6 +103,26 @@ class CheckoutBody(SubscribeBody):
     """Which plan to buy, and on which terms."""
 
     plan_id: UUID
+
+
+class ChangePlanBody(WireModel):
+    """Which plan is wanted. Without `billing_period` the present one stays.
+
+    The addresses, where the payer returns to, are needed only where something is to be paid.
+    """
+
+    plan_id: UUID
+    billing_period: PeriodInput | None = None
+    success_url: ReturnUrl | None = None
+    cancel_url: ReturnUrl | None = None
+
+    def order(self) -> ChangeOrder:
+        return ChangeOrder(
+            plan_id=self.plan_id,
+            billing_period=self.billing_period,
+            success_url=self.success_url,
+            cancel_url=self.cancel_url,
+        )
 
 
 class CancelBody(WireModel):
@@ -137,6 +181,7 @@ async def set_price(call: Call, plan_id: UUID, body: PriceBody) -> web.Response:
     answer=Envelope[SubscriptionView],
     errors=(SubscriptionNotFound,),
     aliases=("/api/v1/billing/subscriptions",),
+    scope=KeyScope.BILLING_READ,
 )
 async def show_subscription(call: Call) -> web.Response:
     """Show the subscription of the caller's tenant with its plan."""
@@ -148,7 +193,8 @@ async def show_subscription(call: Call) -> web.Response:
 @router.post(
     "/checkout",
     answer=CheckoutEnvelope,
-    errors=(PlanNotFound, SubscriptionNotFound, AlreadySubscribed, ProviderUnavailable),
+    errors=_NOT_SOLD,
+    scope=KeyScope.BILLING_WRITE,
 )
 async def start_checkout(call: Call, body: CheckoutBody) -> web.Response:
     """Begin to buy a plan; for owners and admins."""
@@ -158,7 +204,8 @@ async def start_checkout(call: Call, body: CheckoutBody) -> web.Response:
 @router.post(
     "/plans/{plan_id}/subscribe",
     answer=CheckoutEnvelope,
-    errors=(PlanNotFound, SubscriptionNotFound, AlreadySubscribed, ProviderUnavailable),
+    errors=_NOT_SOLD,
+    scope=KeyScope.BILLING_WRITE,
 )
 async def subscribe(call: Call, plan_id: UUID, body: SubscribeBody) -> web.Response:
     """Begin to buy the plan named in the path; for owners and admins."""
@@ -179,7 +226,42 @@ async def cancel(call: Call, body: CancelBody) -> web.Response:
     return call.ok(view)
 
 
-@router.get("/invoices", answer=ListEnvelope[InvoiceView], aliases=("/api/v1/billing/payments",))
+@router.post(
+    "/reinstate", answer=Envelope[SubscriptionView], errors=(SubscriptionNotFound, SubscriptionOver, NotEnding)
+)
+async def reinstate(call: Call) -> web.Response:
+    """Take back that the subscription ends with its period; for the owner."""
+    return call.ok(await call.context.services.billing.reinstate(call.actor, trace=call.trace))
+
+
+@router.post("/change-plan/preview", answer=Envelope[QuoteView], errors=_NOT_SOLD, scope=KeyScope.BILLING_WRITE)
+async def preview_change(call: Call, body: ChangePlanBody) -> web.Response:
+    """Tell what another plan would cost now and when it would begin; for owners and admins."""
+    async with call.tenant_uow() as uow:
+        view = await call.context.services.billing.preview_change(uow, call.actor, body.order())
+    return call.ok(view)
+
+
+@router.post("/change-plan", answer=Envelope[ChangeView], errors=_NOT_SOLD, scope=KeyScope.BILLING_WRITE)
+async def change_plan(call: Call, body: ChangePlanBody) -> web.Response:
+    """Change the plan: at once, by a payment, or when the paid period ends; for owners and admins."""
+    return call.ok(await call.context.services.billing.change_plan(call.actor, body.order(), trace=call.trace))
+
+
+@router.delete(
+    "/change-plan",
+    answer=Envelope[SubscriptionView],
+    errors=(SubscriptionNotFound, NothingPending),
+    scope=KeyScope.BILLING_WRITE,
+)
+async def withdraw_change(call: Call) -> web.Response:
+    """Take back a change of plan that has yet to come; for owners and admins."""
+    return call.ok(await call.context.services.billing.withdraw_change(call.actor, trace=call.trace))
+
+
+@router.get(
+    "/invoices", answer=ListEnvelope[InvoiceView], aliases=("/api/v1/billing/payments",), scope=KeyScope.BILLING_READ
+)
 async def list_invoices(call: Call, query: PageQuery) -> web.Response:
     """Show the tenant's payments, refunds and disputes, newest first; for owners and admins."""
     async with call.tenant_uow() as uow:
@@ -187,7 +269,7 @@ async def list_invoices(call: Call, query: PageQuery) -> web.Response:
     return call.page(page)
 
 
-@router.get("/checkouts", answer=ListEnvelope[PurchaseView])
+@router.get("/checkouts", answer=ListEnvelope[PurchaseView], scope=KeyScope.BILLING_READ)
 async def list_purchases(call: Call, query: PageQuery) -> web.Response:
     """Show what the tenant began to buy and what came of it, newest first; for owners and admins."""
     async with call.tenant_uow() as uow:

@@ -6,15 +6,22 @@ from typing import Protocol
 from aiohttp import ClientSession, web
 
 from services.identity import Principal
+from services.permissions import KeyScope
 from services.registry import Services
 from services.unit_of_work import UnitOfWorkFactory
 
 
 class Recogniser(Protocol):
-    """Knows whom access tokens name."""
+    """Knows whom access tokens and API keys name."""
 
-    async def recognise(self, token: str) -> Principal:
-        """Return whom a token names as things stand; raises CredentialsRefused and its kin."""
+    async def recognise(self, token: str, *, scope: KeyScope | None = None) -> Principal:
+        """Return whom a token names as things stand; raises CredentialsRefused and its kin.
+
+        An API key is refused unless it has `scope`, and always without one.
+        """
+
+    def must_look(self, token: str, /) -> bool:
+        """Tell whether the database must be asked merely to read a token."""
 
 
 class RateLimiter(Protocol):
@@ -31,6 +38,13 @@ class Readiness(Protocol):
         """Return the state of each need by name: `ok`, `not configured` or `error: …`."""
 
 
+# The rules that guard passwords, codes and the knowledge of who has an account: all instances together count these
+# also while Redis is away.
+GUARDING = frozenset(
+    ("auth_per_ip", "auth_per_account", "phone_codes_per_ip", "phone_codes_total", "phone_checks_per_ip")
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateRules:
     """The rules of contract.md 9.8, each in the notation of the `limits` library; empty means unlimited."""
@@ -40,6 +54,9 @@ class RateRules:
     webhooks_per_ip: str
     user_total: str
     auth_per_account: str = ""
+    key_total: str = ""
+    key_looks_per_ip: str = ""
+    documents_per_ip: str = ""
     phone_codes_per_ip: str = ""
     phone_codes_total: str = ""
     phone_checks_per_ip: str = ""

@@ -1,4 +1,4 @@
-"""Credentials: where a request carries its access token, and that no other site has made it send one along.
+"""Credentials: where a request carries its access token or API key, and that no other site has made it send one along.
 
 A browser adds a cookie to whatever any page has it ask for. So where a cookie alone authenticates, a request that may
 change something must come from one of our own pages: browsers name the page in `Origin` (Fetch standard, 3.1) or say in
@@ -10,9 +10,12 @@ from collections.abc import Collection
 from aiohttp import hdrs, web
 
 from core.errors import DomainError, ErrorKind
+from services.api_keys.form import is_key
+from services.auth.errors import CredentialsRefused
 from services.identity import NotAuthenticated
 
 COOKIE = "access_token"
+KEY_HEADER = "X-API-Key"
 _SAFE_METHODS = frozenset((hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS))
 
 
@@ -25,15 +28,24 @@ class CrossSiteRefused(DomainError):
 
 
 def access_token(request: web.Request, *, origins: Collection[str]) -> str:
-    """Return the token of the Authorization header, or else of the cookie.
+    """Return the token of the Authorization header, else the key of X-API-Key, or else the token of the cookie.
 
     `origins` are those of our own pages. Raises NotAuthenticated, and CrossSiteRefused for a cookie from elsewhere.
     """
     header = request.headers.get(hdrs.AUTHORIZATION)
+    key = request.headers.get(KEY_HEADER, "").strip()
+    if header is None and key:
+        return _key(key)
     token = _bearer(header if header is not None else request.cookies.get(COOKIE, ""))
     if header is None and request.method not in _SAFE_METHODS and not _is_ours(request, origins):
         raise CrossSiteRefused
     return token
+
+
+def _key(text: str) -> str:
+    if not is_key(text):
+        raise CredentialsRefused
+    return text
 
 
 def _bearer(text: str) -> str:

@@ -9,6 +9,7 @@ from handlers.envelope import Envelope
 from handlers.rest import Call, Router
 from realtime.position import Position
 from services.history import MAX_PAGE, HistoryPage, PositionLost
+from services.permissions import KeyScope
 
 router = Router(tag="events", prefix="/api/v1/events")
 
@@ -22,7 +23,7 @@ class EventsQuery(BaseModel):
     namespace: Literal["/notifications", "/provisioning", "/billing"] | None = None
 
 
-@router.get("", answer=Envelope[HistoryPage], errors=(PositionLost,))
+@router.get("", answer=Envelope[HistoryPage], errors=(PositionLost,), scope=KeyScope.EVENTS_READ)
 async def list_events(call: Call, query: EventsQuery) -> web.Response:
     """List what the caller may see of the tenant's events after a position, in order.
 

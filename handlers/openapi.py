@@ -8,8 +8,10 @@ from uuid import UUID
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from handlers.credentials import KEY_HEADER
 from handlers.errors import STATUS_OF, ErrorBody
 from handlers.rest import Access, Endpoint
+from services.entitlements.errors import PlanLimitReached
 
 _REF = "#/components/schemas/{model}"
 _PATH_PART = re.compile(r"\{(\w+)(?::[^}]*)?\}")
@@ -38,7 +40,20 @@ def build_openapi(endpoints: Iterable[Endpoint], *, version: str, public_url: st
         "paths": paths,
         "components": {
             "schemas": schemas,
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "An access token. An API key is taken here too, where `apiKey` is.",
+                },
+                "apiKey": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": KEY_HEADER,
+                    "description": "A tenant's API key, `erpmax_...`, with the scope that an operation names.",
+                },
+            },
         },
     }
 
@@ -71,6 +86,9 @@ def _operation(endpoint: Endpoint, refs: dict[tuple[Any, str], Json]) -> Json:
         operation["description"] = f"The same as `{endpoint.alias_of}`, for released clients."
     if endpoint.access is not Access.PUBLIC:
         operation["security"] = [{"bearer": []}]
+        if endpoint.scope is not None:
+            # Where a scheme is no OAuth, the roles that are needed are listed (OpenAPI 3.1, Security Requirement).
+            operation["security"].append({"apiKey": [endpoint.scope.value]})
     if endpoint.body is not None:
         operation["requestBody"] = {
             "required": endpoint.body_required,
@@ -121,6 +139,8 @@ def _responses(endpoint: Endpoint, refs: dict[tuple[Any, str], Json]) -> Json:
         content = {"application/json": {"schema": _free_schema(endpoint.answer)}}
     else:
         content = {endpoint.content_type: {"schema": {"type": "string"}}}
+    if endpoint.as_csv:
+        content["text/csv"] = {"schema": {"type": "string"}}
     responses: Json = {str(endpoint.status): {"description": "Done", "content": content}}
     for status, model in endpoint.also.items():
         schema = refs[model, "serialization"]
@@ -144,6 +164,8 @@ def _refusals(endpoint: Endpoint) -> dict[int, str]:
     }
     if endpoint.access is not Access.PUBLIC:
         refusals |= {401: "No valid access token", 403: "Not allowed"}
+    if endpoint.counted:
+        refusals[402] = PlanLimitReached.message
     if endpoint.body is not None:
         refusals[413] = "The request body is too large"
     for error in endpoint.errors:

@@ -1,4 +1,4 @@
-"""The pages for people: API documents, ReDoc, the live dashboard, the new password and invitations, all served by us.
+"""The pages for people: API documents, ReDoc, the live dashboard, the letters that ask for something, all served by us.
 
 The files lie in `web/`; `web/vendor/README.md` tells where the libraries come from. Everything a page loads has an
 address with the hash of all these files in it, so that browsers may keep it for ever and a new release is seen at once.
@@ -18,7 +18,7 @@ Show = Callable[[web.Request], Awaitable[web.StreamResponse]]
 WEB = Path(__file__).resolve().parent.parent / "web"
 
 # The hosted page of the sandbox has a door of its own (handlers/sandbox.py).
-_FOLDERS = ("dashboard", "docs", "invitation", "redoc", "reset-password", "vendor")
+_FOLDERS = ("dashboard", "docs", "invitation", "redoc", "reset-password", "vendor", "verify-email")
 # Named here and not guessed: the tables of the machine differ, and browsers obey `nosniff`.
 _CONTENT_TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -69,6 +69,7 @@ PAGES = (
     Page(paths=("/dashboard", "/dashboard/"), file="dashboard/index.html"),
     # The addresses of these carry the token of a letter, which must reach nobody else.
     Page(paths=("/reset-password",), file="reset-password/index.html", referrer="no-referrer"),
+    Page(paths=("/verify-email",), file="verify-email/index.html", referrer="no-referrer"),
     Page(paths=("/invitations", "/invitations/{token}"), file="invitation/index.html", referrer="no-referrer"),
 )
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, RootModel, StringConstraints
 from core.i18n import TEXTS
 from handlers.auth import NewPassword, Password, RefreshBody, account_key, device_of, locale_of
 from handlers.credentials import COOKIE
+from handlers.forms import ShortName
 from handlers.phone_codes import SendCodeBody, send
 from handlers.phone_forms import Code, Phone, worded
 from handlers.rest import Access, Call, Router, WireModel, raw
@@ -28,8 +29,6 @@ from services.unit_of_work import PlatformScope
 router = Router(tag="phones", prefix="/api/auth")
 
 _OWN = PlatformScope("a person's own sign-in")
-
-Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
 
 class CheckPhoneBody(WireModel):
@@ -53,8 +52,8 @@ class RegisterFullBody(WireModel):
     # is a wrong one.
     code: Annotated[str, StringConstraints(max_length=64)] | None = None
     password: NewPassword
-    first_name: Name
-    last_name: Name
+    first_name: ShortName
+    last_name: ShortName
     employment_type: EmploymentType
 
 
@@ -69,8 +68,8 @@ class ResetPasswordBody(WireModel):
 class ProfileBody(WireModel):
     """What to change; what is left out stays."""
 
-    first_name: Name | None = None
-    last_name: Name | None = None
+    first_name: ShortName | None = None
+    last_name: ShortName | None = None
     employment_type: EmploymentType | None = None
 
 

@@ -6,7 +6,9 @@ from aiohttp import web
 
 from handlers.envelope import Envelope, ListEnvelope
 from handlers.rest import Call, PageQuery, Router, WireModel
+from services.entitlements.errors import PlanLimitReached
 from services.identity import RoleRequired
+from services.permissions import KeyScope
 from services.provisioning import JobFilter, JobNotFound, JobNotRetryable, JobTypeUnavailable, TooManyJobs
 from services.provisioning.views import JobDetailView, JobStatusName, JobTypeName, JobView
 
@@ -33,8 +35,9 @@ class JobsQuery(PageQuery):
     "/jobs",
     answer=Envelope[JobDetailView],
     status=201,
-    errors=(JobTypeUnavailable, RoleRequired, TooManyJobs),
+    errors=(JobTypeUnavailable, RoleRequired, TooManyJobs, PlanLimitReached),
     aliases=("/api/v1/provisioning/provision",),
+    scope=KeyScope.JOBS_WRITE,
 )
 async def create_job(call: Call, body: NewJob) -> web.Response:
     """Queue a job for the tenant's site; for owners and admins."""
@@ -43,7 +46,7 @@ async def create_job(call: Call, body: NewJob) -> web.Response:
     return call.ok(view, status=201)
 
 
-@router.get("/jobs", answer=ListEnvelope[JobView])
+@router.get("/jobs", answer=ListEnvelope[JobView], scope=KeyScope.JOBS_READ)
 async def list_jobs(call: Call, query: JobsQuery) -> web.Response:
     """List the tenant's jobs, newest first."""
     async with call.tenant_uow() as uow:
@@ -51,7 +54,7 @@ async def list_jobs(call: Call, query: JobsQuery) -> web.Response:
     return call.page(page)
 
 
-@router.get("/jobs/{job_id}", answer=Envelope[JobDetailView], errors=(JobNotFound,))
+@router.get("/jobs/{job_id}", answer=Envelope[JobDetailView], errors=(JobNotFound,), scope=KeyScope.JOBS_READ)
 async def show_job(call: Call, job_id: UUID) -> web.Response:
     """Show a job with its steps and the end of its log."""
     async with call.tenant_uow() as uow:
@@ -62,7 +65,8 @@ async def show_job(call: Call, job_id: UUID) -> web.Response:
 @router.post(
     "/jobs/{job_id}/retry",
     answer=Envelope[JobDetailView],
-    errors=(JobNotFound, JobNotRetryable, RoleRequired, TooManyJobs),
+    errors=(JobNotFound, JobNotRetryable, RoleRequired, TooManyJobs, PlanLimitReached),
+    scope=KeyScope.JOBS_WRITE,
 )
 async def retry_job(call: Call, job_id: UUID) -> web.Response:
     """Queue a finished job anew; it goes on where it failed. For owners and admins."""
@@ -71,7 +75,12 @@ async def retry_job(call: Call, job_id: UUID) -> web.Response:
     return call.ok(view)
 
 
-@router.post("/jobs/{job_id}/cancel", answer=Envelope[JobDetailView], errors=(JobNotFound, RoleRequired))
+@router.post(
+    "/jobs/{job_id}/cancel",
+    answer=Envelope[JobDetailView],
+    errors=(JobNotFound, RoleRequired),
+    scope=KeyScope.JOBS_WRITE,
+)
 async def cancel_job(call: Call, job_id: UUID) -> web.Response:
     """Cancel a job and undo what it has done; a finished job is left as it is. For owners and admins."""
     async with call.tenant_uow() as uow:

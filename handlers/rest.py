@@ -24,6 +24,7 @@ from handlers.credentials import access_token
 from handlers.envelope import Pagination
 from handlers.errors import ACCEPTED_CODINGS, CODING_UNKNOWN, FieldError, field_errors
 from services.identity import NotAuthenticated, Principal, require_tenant
+from services.permissions import KeyScope
 from services.unit_of_work import RequestTrace, Scope, TenantScope, UnitOfWork
 
 Handler = Callable[..., Awaitable[web.StreamResponse]]
@@ -87,6 +88,9 @@ class Endpoint:
     content_type: str = "application/json"
     also: Mapping[int, type[BaseModel]] = field(default_factory=dict)
     takes_file: bool = False
+    scope: KeyScope | None = None
+    counted: bool = False
+    as_csv: bool = False
 
     @property
     def summary(self) -> str:
@@ -106,15 +110,21 @@ class RouteSpec(TypedDict, total=False):
     content_type: str
     also: Mapping[int, type[BaseModel]]
     takes_file: bool
+    scope: KeyScope
+    as_csv: bool
 
 
 @dataclass(slots=True)
 class Router:
-    """Collects the endpoints of one noun."""
+    """Collects the endpoints of one noun.
+
+    Calls of those that are for members count as the tenant's API calls, unless `counted` is false.
+    """
 
     tag: str
     prefix: str = ""
     endpoints: list[Endpoint] = field(default_factory=list)
+    counted: bool = True
 
     def route(
         self,
@@ -131,13 +141,17 @@ class Router:
         content_type: str = "application/json",
         also: Mapping[int, type[BaseModel]] | None = None,
         takes_file: bool = False,
+        scope: KeyScope | None = None,
+        as_csv: bool = False,
     ) -> Callable[[Handler], Handler]:
         """Declare an endpoint.
 
         `answer` is the model of the body; `aliases` are further paths, whole, for released clients; `rule` names a
         field of `RateRules`, counted by address; `body_required=False` lets an absent body stand for an empty object;
         `also` names the models of further answers by their status, where one path serves two families of clients;
-        `takes_file` describes a form with one field `file`, which the handler reads itself.
+        `takes_file` describes a form with one field `file`, which the handler reads itself; `as_csv` says that the
+        answer is also to be had as a file for spreadsheets; `scope` lets the API keys in that have it, which otherwise
+        are refused.
         """
 
         def declare(handler: Handler) -> Handler:
@@ -162,6 +176,9 @@ class Router:
                         content_type=content_type,
                         also=also or {},
                         takes_file=takes_file,
+                        scope=scope,
+                        as_csv=as_csv,
+                        counted=self.counted and access is Access.MEMBER,
                     )
                 )
             return handler
@@ -203,7 +220,7 @@ class Call:
 
     @property
     def actor(self) -> Principal:
-        """The signed-in caller; raises NotAuthenticated on a public route without one."""
+        """The signed-in user or the API key that calls; raises NotAuthenticated on a public route without one."""
         if self._actor is None:
             raise NotAuthenticated
         return self._actor
@@ -221,6 +238,7 @@ class Call:
             ip=self.request[CLIENT_IP],
             user_agent=user_agent(self.request),
             impersonator_id=self._actor.impersonator_id if self._actor else None,
+            by_key=self._actor is not None and self._actor.key_id is not None,
         )
 
     async def limit(self, rule: str, key: str) -> None:
@@ -326,10 +344,16 @@ async def _count(context: Context, name: str, key: str) -> None:
 
 async def _authenticate(request: web.Request, endpoint: Endpoint) -> Principal:
     context = request.app[CONTEXT]
-    actor = await context.recognition.recognise(access_token(request, origins=context.origins))
+    token = access_token(request, origins=context.origins)
+    if context.recognition.must_look(token):
+        # Whoever makes keys up would otherwise have the database asked as often as they like.
+        await _count(context, "key_looks_per_ip", request[CLIENT_IP])
+    actor = await context.recognition.recognise(token, scope=endpoint.scope)
     if endpoint.access is Access.MEMBER:
         require_tenant(actor)
-    await _count(context, "user_total", str(actor.user_id))
+    await _count(context, "user_total" if actor.key_id is None else "key_total", str(actor.user_id))
+    if endpoint.counted:
+        await context.services.entitlements.calls.count(require_tenant(actor))
     return actor
 
 

@@ -12,10 +12,12 @@ from handlers.envelope import Envelope, ListEnvelope, MessageEnvelope
 from handlers.phone_forms import Phone
 from handlers.rest import Access, Call, PageQuery, Router, WireModel, raw
 from models.tenants import TenantStatus
+from services.auth.errors import SecondFactorAbsent
 from services.auth.new_passwords import PasswordBreached
 from services.identity import SuperuserRequired
 from services.phones.errors import PhoneTaken
-from services.platform.errors import NotImpersonable, OwnAccount, RoleNotCreatable, UserNotFound
+from services.platform.errors import NotImpersonable, OwnAccount, OwnSecondFactor, RoleNotCreatable, UserNotFound
+from services.platform.users import MASTER
 from services.platform.views import (
     DoneView,
     ImpersonationView,
@@ -69,11 +71,16 @@ class ImpersonateBody(ReasonBody):
     tenant_id: UUID | None = None
 
 
-class CreateUserBody(WireModel):
+class RegisterMasterBody(WireModel):
     """A master of the platform, who may edit its content."""
 
     phone: Phone
     password: NewPassword
+
+
+class CreateUserBody(RegisterMasterBody):
+    """The same where the role is named."""
+
     role: Annotated[str, StringConstraints(max_length=32, to_lower=True)]
 
 
@@ -136,6 +143,19 @@ async def impersonate(call: Call, user_id: UUID, body: ImpersonateBody) -> web.R
     return response
 
 
+@router.post(
+    "/super-admin/users/{user_id}/reset-second-factor",
+    answer=MessageEnvelope,
+    access=Access.USER,
+    errors=(SuperuserRequired, StepUpRequired, UserNotFound, OwnSecondFactor, SecondFactorAbsent),
+)
+async def reset_second_factor(call: Call, user_id: UUID, body: ReasonBody) -> web.Response:
+    """Switch off the second factor of somebody who has lost it; they are told, and signed out. Needs a step-up."""
+    async with call.uow(_SCOPE) as uow:
+        await call.context.services.platform.second_factors.reset(uow, call.actor, user_id=user_id, reason=body.reason)
+    return call.message("The second factor has been reset")
+
+
 @router.get(
     "/super-admin/tenants", answer=ListEnvelope[ListedTenantView], access=Access.USER, errors=(SuperuserRequired,)
 )
@@ -190,6 +210,22 @@ async def create_user(call: Call, body: CreateUserBody) -> web.Response:
     """Make a master of the platform."""
     view = await call.context.services.platform.users.create_master(
         call.actor, phone=body.phone, password=body.password, role=body.role, locale=locale_of(call), trace=call.trace
+    )
+    return raw(view.model_dump(), status=201)
+
+
+@router.post(
+    "/platform/register-master",
+    answer=ManagedUserView,
+    access=Access.USER,
+    status=201,
+    errors=(SuperuserRequired, PhoneTaken, PasswordBreached),
+    aliases=("/api/v1/platform/register_master",),
+)
+async def register_master(call: Call, body: RegisterMasterBody) -> web.Response:
+    """Make a master of the platform; for superusers, where the second ancestor let anybody."""
+    view = await call.context.services.platform.users.create_master(
+        call.actor, phone=body.phone, password=body.password, role=MASTER, locale=locale_of(call), trace=call.trace
     )
     return raw(view.model_dump(), status=201)
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from core.money import Money
 from handlers.envelope import Envelope, ListEnvelope
 from handlers.rest import Access, Call, Router, WireModel, raw
+from models.billing import PastDuePolicy
 from services.billing.views import PlanView
 from services.identity import SuperuserRequired
 from services.platform.errors import PlanNotFound, PlanSlugTaken, TariffNotFound, TrialNotRetirable
@@ -67,6 +68,7 @@ class PlanFields(WireModel):
     features: Features | None = None
     feature_flags: Flags | None = None
     trial_days: Annotated[int, Field(ge=0, le=365)] | None = None
+    past_due_policy: PastDuePolicy | None = None
     sort_order: Annotated[int, Field(ge=0, le=10_000)] | None = None
 
     def values(self) -> dict[str, Any]:
@@ -87,6 +89,7 @@ class CreatePlanBody(PlanFields):
     features: Features = Field(default_factory=list)
     feature_flags: Flags = Field(default_factory=dict)
     trial_days: Annotated[int, Field(ge=0, le=365)] = 14
+    past_due_policy: PastDuePolicy = PastDuePolicy.EXPIRE
     sort_order: Annotated[int, Field(ge=0, le=10_000)] = 100
 
 

@@ -6,8 +6,8 @@ from uuid import UUID
 from aiohttp import web
 from pydantic import BaseModel, BeforeValidator
 
-from handlers.auth import PersonName
 from handlers.envelope import Envelope, MessageEnvelope
+from handlers.forms import PersonName
 from handlers.rest import Access, Call, Router, WireModel
 from handlers.tenants import role_name
 from models.tenants import Role

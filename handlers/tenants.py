@@ -4,11 +4,12 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import BeforeValidator, EmailStr, field_validator
+from pydantic import BeforeValidator, field_validator
 
 from core.errors import InvalidInput
-from handlers.auth import NewPassword, PersonName, device_of, locale_of
+from handlers.auth import NewPassword, device_of, locale_of
 from handlers.envelope import Envelope, ListEnvelope, MessageEnvelope
+from handlers.forms import NewEmail, PersonName
 from handlers.free_form import read_free_form
 from handlers.rest import Access, Call, PageQuery, Router, WireModel
 from models.tenants import Role
@@ -16,7 +17,9 @@ from services.auth import Newcomer, read_bearer
 from services.auth.errors import CredentialsRefused, EmailTaken
 from services.auth.new_passwords import PasswordBreached
 from services.auth.views import SessionView
+from services.entitlements.errors import PlanLimitReached
 from services.identity import Principal
+from services.permissions import KeyScope
 from services.tenants import TenantChanges
 from services.tenants.errors import (
     AlreadyMember,
@@ -69,7 +72,7 @@ class UpdateTenantBody(WireModel):
 class InviteBody(WireModel):
     """Whom to invite, and as what."""
 
-    email: EmailStr
+    email: NewEmail
     role: RoleInput = Role.USER
 
 
@@ -100,7 +103,7 @@ async def list_tenants(call: Call, query: PageQuery) -> web.Response:
     return call.page(page)
 
 
-@router.get("/tenants/current", answer=Envelope[CurrentTenantView])
+@router.get("/tenants/current", answer=Envelope[CurrentTenantView], scope=KeyScope.TENANT_READ)
 async def show_current_tenant(call: Call) -> web.Response:
     """Show the tenant of the token with its subscription and limits."""
     async with call.tenant_uow() as uow:
@@ -108,7 +111,13 @@ async def show_current_tenant(call: Call) -> web.Response:
     return call.ok(view)
 
 
-@router.get("/tenants/{tenant_id}", answer=Envelope[TenantDetailView], access=Access.USER, errors=(NoTenantAccess,))
+@router.get(
+    "/tenants/{tenant_id}",
+    answer=Envelope[TenantDetailView],
+    access=Access.USER,
+    errors=(NoTenantAccess,),
+    scope=KeyScope.TENANT_READ,
+)
 async def show_tenant(call: Call, tenant_id: UUID) -> web.Response:
     """Show one of the caller's tenants."""
     async with call.uow(TenantScope(tenant_id)) as uow:
@@ -130,6 +139,7 @@ async def update_tenant(call: Call, tenant_id: UUID, body: UpdateTenantBody) -> 
     answer=Envelope[TenantStatusView],
     access=Access.USER,
     errors=(NoTenantAccess,),
+    scope=KeyScope.TENANT_READ,
 )
 async def show_tenant_status(call: Call, tenant_id: UUID) -> web.Response:
     """Show where one of the caller's tenants stands."""
@@ -143,6 +153,7 @@ async def show_tenant_status(call: Call, tenant_id: UUID) -> web.Response:
     answer=ListEnvelope[MemberView],
     access=Access.USER,
     errors=(NoTenantAccess,),
+    scope=KeyScope.MEMBERS_READ,
 )
 async def list_members(call: Call, tenant_id: UUID, query: PageQuery) -> web.Response:
     """List a tenant's users, newest first."""
@@ -158,7 +169,7 @@ async def list_members(call: Call, tenant_id: UUID, query: PageQuery) -> web.Res
     answer=InvitedEnvelope,
     access=Access.USER,
     status=201,
-    errors=(NoTenantAccess, AlreadyMember),
+    errors=(NoTenantAccess, AlreadyMember, PlanLimitReached),
 )
 async def invite(call: Call, tenant_id: UUID, body: InviteBody) -> web.Response:
     """Invite an address: a known user joins at once, anybody else gets a letter."""
@@ -202,6 +213,7 @@ async def remove_member(call: Call, tenant_id: UUID, user_id: UUID) -> web.Respo
     answer=ListEnvelope[InvitationView],
     access=Access.USER,
     errors=(NoTenantAccess,),
+    scope=KeyScope.MEMBERS_READ,
 )
 async def list_invitations(call: Call, tenant_id: UUID, query: PageQuery) -> web.Response:
     """List a tenant's invitations, newest first."""
@@ -252,6 +264,7 @@ async def show_offer(call: Call, token: str) -> web.Response:
         InvitationClosed,
         EmailTaken,
         PasswordBreached,
+        PlanLimitReached,
     ),
     rule="auth_per_ip",
     body_required=False,

@@ -10,6 +10,9 @@ from jobs.doorbell import PROVISIONING_TASK
 from services.registry import Services
 
 _EVENTS_TASK = "billing.apply"
+_POLL_TASK = "reconciling.poll"
+_FEED_TASK = "reconciling.read"
+_RECONCILE_TASK = "reconciling.run"
 # How often each sweep looks for rows whose doorbell or worker was lost, and how often the log is pruned, in seconds.
 _SWEEP_INTERVAL_S = 10
 _PRUNE_INTERVAL_S = 600
@@ -18,6 +21,10 @@ _TENANTS_INTERVAL_S = 60
 _JOBS_AT_ONCE = 8
 _EVENTS_AT_ONCE = 4
 _OTHERS_AT_ONCE = 4
+# How many purchases are asked about, lists of providers read, and sweeps carried out, side by side.
+_POLLS_AT_ONCE = 4
+_FEEDS_AT_ONCE = 6
+_RECONCILIATIONS_AT_ONCE = 2
 # Codes that wait for a slow messenger must not hold up payments and mails, nor these them.
 _CODES_AT_ONCE = 8
 
@@ -27,18 +34,25 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
     rows: dict[str, Callable[[UUID], Awaitable[object]]] = {
         PROVISIONING_TASK: services.provisioning.run,
         _EVENTS_TASK: services.billing.apply,
+        _POLL_TASK: services.reconciling.poll,
+        _FEED_TASK: services.reconciling.read,
+        _RECONCILE_TASK: services.reconciling.run,
         "mail.send": services.mail.send,
         "phones.send": services.phones.send,
     }
     sweeps: dict[str, tuple[Callable[[], Awaitable[object]], int]] = {
         "provisioning.sweep": (services.provisioning.sweep, _SWEEP_INTERVAL_S),
         "billing.sweep": (services.billing.sweep, _SWEEP_INTERVAL_S),
+        "reconciling.sweep": (services.reconciling.sweep, _SWEEP_INTERVAL_S),
         "mail.sweep": (services.mail.sweep, _SWEEP_INTERVAL_S),
         "phones.sweep": (services.phones.sweep, _SWEEP_INTERVAL_S),
         "phones.prune": (services.phones.prune, _PRUNE_INTERVAL_S),
         "sso.sweep": (services.sso.sweep, _SWEEP_INTERVAL_S),
         "tenants.sweep": (services.tenants.sweep, _TENANTS_INTERVAL_S),
+        "api_keys.prune": (services.api_keys.prune, _PRUNE_INTERVAL_S),
+        "entitlements.sweep": (services.entitlements.sweep, _TENANTS_INTERVAL_S),
         "history.prune": (services.history.prune, _PRUNE_INTERVAL_S),
+        "attempts.prune": (services.attempts.prune, _PRUNE_INTERVAL_S),
     }
     # In one process nothing else bounds how many tasks run at once, and each may hold a connection.
     others = asyncio.Semaphore(_OTHERS_AT_ONCE)
@@ -46,6 +60,10 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
         PROVISIONING_TASK: asyncio.Semaphore(_JOBS_AT_ONCE),
         # An event may wait for a provider that is slow, which must keep nobody else waiting.
         _EVENTS_TASK: asyncio.Semaphore(_EVENTS_AT_ONCE),
+        # Whoever asks providers waits for them; those who are told must not wait for those who ask.
+        _POLL_TASK: asyncio.Semaphore(_POLLS_AT_ONCE),
+        _FEED_TASK: asyncio.Semaphore(_FEEDS_AT_ONCE),
+        _RECONCILE_TASK: asyncio.Semaphore(_RECONCILIATIONS_AT_ONCE),
         "phones.send": asyncio.Semaphore(_CODES_AT_ONCE),
     }
     for name, work in rows.items():

@@ -17,11 +17,13 @@ class CreditReason(StrEnum):
     * `overpaid`: more came than was asked.
     * `underpaid`: time ran out before all of it had come.
     * `duplicate`: the purchase had been paid by another payment.
+    * `superseded`: the change of plan that it was for was overtaken by another, or by the period's end.
     """
 
     OVERPAID = "overpaid"
     UNDERPAID = "underpaid"
     DUPLICATE = "duplicate"
+    SUPERSEDED = "superseded"
 
 
 class Credit(Identified, TenantOwned, Base):

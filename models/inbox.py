@@ -3,8 +3,9 @@
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import Index, String, Text, UniqueConstraint, func, text
+from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -19,6 +20,18 @@ class InboxState(StrEnum):
     DEAD = "dead"
 
 
+class EventSource(StrEnum):
+    """How an event came to us: its provider told it (`webhook`), or we asked.
+
+    `poll`: about one purchase; `listing`: what has happened of late; `sweep`: about everything.
+    """
+
+    WEBHOOK = "webhook"
+    POLL = "poll"
+    LISTING = "listing"
+    SWEEP = "sweep"
+
+
 class ProviderEvent(Identified, Base):
     """A verified event as the provider sent it; unique on (provider, account, event_id)."""
 
@@ -27,6 +40,11 @@ class ProviderEvent(Identified, Base):
         UniqueConstraint("provider", "account", "event_id"),
         Index("ix_provider_events_waiting", "next_attempt_at", postgresql_where=text("state = 'received'")),
         Index("ix_provider_events_dead", "received_at", postgresql_where=text("state = 'dead'")),
+        Index(
+            "ix_provider_events_reconciliation_id",
+            "reconciliation_id",
+            postgresql_where=text("reconciliation_id IS NOT NULL"),
+        ),
     )
 
     provider: Mapped[str] = mapped_column(String(50))
@@ -43,6 +61,11 @@ class ProviderEvent(Identified, Base):
     handled_at: Mapped[datetime | None]
     # When an operator last gave it a new chance; patience is counted from here.
     resent_at: Mapped[datetime | None]
+    source: Mapped[EventSource] = mapped_column(
+        enum_column(EventSource, name="source"), default=EventSource.WEBHOOK, server_default=EventSource.WEBHOOK.value
+    )
+    # The sweep that found it.
+    reconciliation_id: Mapped[UUID | None] = mapped_column(ForeignKey("reconciliations.id", ondelete="SET NULL"))
 
     def mark_handled(self, now: datetime) -> None:
         """Note that everything the event told is in effect."""

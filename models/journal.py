@@ -23,6 +23,7 @@ class Account(StrEnum):
     * `revenue`: what was paid for service.
     * `refunds`, `disputes`: what went back of it, by us and by the payer's bank.
     * `credits`: what came without buying anything, which we owe to the tenant.
+    * `fees`: what providers kept for themselves.
     """
 
     CASH = "cash"
@@ -30,6 +31,7 @@ class Account(StrEnum):
     REFUNDS = "refunds"
     DISPUTES = "disputes"
     CREDITS = "credits"
+    FEES = "fees"
 
 
 class EntryKind(StrEnum):
@@ -41,6 +43,8 @@ class EntryKind(StrEnum):
     DISPUTE_WON = "dispute_won"
     CREDIT = "credit"
     CREDIT_SETTLED = "credit_settled"
+    UNEARNED = "unearned"
+    FEE = "fee"
 
 
 SIDES: Final[Mapping[EntryKind, tuple[Account, Account]]] = {
@@ -50,6 +54,8 @@ SIDES: Final[Mapping[EntryKind, tuple[Account, Account]]] = {
     EntryKind.DISPUTE_WON: (Account.CASH, Account.DISPUTES),
     EntryKind.CREDIT: (Account.CASH, Account.CREDITS),
     EntryKind.CREDIT_SETTLED: (Account.CREDITS, Account.CASH),
+    EntryKind.UNEARNED: (Account.REVENUE, Account.CREDITS),
+    EntryKind.FEE: (Account.FEES, Account.CASH),
 }
 """Which account is debited and which is credited."""
 

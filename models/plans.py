@@ -19,6 +19,13 @@ class BillingPeriod(StrEnum):
     YEARLY = "yearly"
 
 
+class PastDuePolicy(StrEnum):
+    """What becomes of a subscription that stays unpaid: it can be paid late, or it is cancelled for good."""
+
+    EXPIRE = "expire"
+    CANCEL = "cancel"
+
+
 def period_after(start: datetime, period: BillingPeriod, *, anchor_day: int) -> datetime:
     """Return when the period that begins at `start` ends.
 
@@ -45,8 +52,13 @@ class Plan(Identified, Timestamped, Base):
     features: Mapped[list[str]] = mapped_column(default=list)
     feature_flags: Mapped[JsonObject] = mapped_column(default=dict)
     trial_days: Mapped[int] = mapped_column(default=14)
+    past_due_policy: Mapped[PastDuePolicy] = mapped_column(
+        enum_column(PastDuePolicy, name="past_due_policy"), default=PastDuePolicy.EXPIRE, server_default="expire"
+    )
     is_active: Mapped[bool] = mapped_column(default=True)
     sort_order: Mapped[int] = mapped_column(default=0)
+    # When its limits or flags were last changed, of which its tenants are to be told.
+    entitlements_changed_at: Mapped[datetime | None]
 
     def price(self, period: BillingPeriod) -> Decimal:
         """Return what one period costs."""

@@ -33,6 +33,8 @@ class User(Identified, Timestamped, Base):
     __table_args__ = (CheckConstraint("email IS NOT NULL OR phone IS NOT NULL", name="reachable"),)
 
     email: Mapped[str | None] = mapped_column(String(255))
+    # When the user has shown that letters to `email` reach them; None until then.
+    email_verified_at: Mapped[datetime | None]
     phone: Mapped[str | None] = mapped_column(String(16), unique=True)
     hashed_password: Mapped[str | None] = mapped_column(String(255))
     full_name: Mapped[str] = mapped_column(String(255))
@@ -49,6 +51,11 @@ class User(Identified, Timestamped, Base):
     def is_platform_staff(self) -> bool:
         """Whether this is one of the platform's own people, who may belong to no tenant at all."""
         return self.is_superuser or self.is_platform_master
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether something that reaches the person is known: a verified address, or a phone, which always is."""
+        return self.email_verified_at is not None or self.phone is not None
 
     @property
     def shown_email(self) -> str:
@@ -144,19 +151,25 @@ class UserSession(Identified, Base):
 
 
 class TokenPurpose(StrEnum):
-    """What an e-mailed one-time token is for."""
+    """What an e-mailed one-time token is for; `EMAIL_CHANGE` also adds the first address of an account."""
 
     PASSWORD_RESET = "password_reset"  # noqa: S105 - a name, not a password
+    EMAIL_VERIFICATION = "email_verification"
+    EMAIL_CHANGE = "email_change"
 
 
 class OneTimeToken(Identified, Base):
-    """A token that was sent to a user and works once; only its SHA-256 is stored."""
+    """A token that was sent to a user and works once; only its SHA-256 is stored.
+
+    `email` is the address that a token about addresses was sent to, and so the one that it proves.
+    """
 
     __tablename__ = "one_time_tokens"
 
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
     purpose: Mapped[TokenPurpose] = mapped_column(enum_column(TokenPurpose, name="purpose"))
     token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    email: Mapped[str | None] = mapped_column(String(255))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
     used_at: Mapped[datetime | None]

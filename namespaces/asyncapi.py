@@ -17,7 +17,7 @@ class Connected(BaseModel):
     """Said once to a socket after its CONNECT."""
 
     message: str
-    user_id: UUID
+    user_id: UUID | None = Field(description="None for an API key")
     tenant_id: UUID | None
     epoch: str | None = Field(description="The life of the tenant's stream that numbers belong to")
     seq: int | None = Field(description="Everything after this number comes on this socket, in order")
@@ -135,7 +135,7 @@ def build_asyncapi(*, version: str, host: str) -> Json:
             "title": "ERPMax Orchestrator events",
             "version": version,
             "description": "Socket.IO 5 over Engine.IO 4 at /socket.io/ and /ws/socket.io/. "
-            "Connect with auth {token}; see docs/realtime.md.",
+            "Connect with auth {token}, an access token or an API key; see docs/realtime.md.",
         },
         "servers": {"main": {"host": host, "protocol": "socket.io"}},
         "channels": {namespace: _channel(namespace) for namespace in ALL},

@@ -15,6 +15,7 @@ from realtime.engine.manager import Broadcaster
 from realtime.engine.session import Reason
 from realtime.log import NumberedEvent
 from realtime.rooms import managers_room
+from services.api_keys.errors import ApiKeyRevoked
 from services.auth.recognition import Recognition
 from services.identity import Principal
 from services.standing import AuthorityChanged, Standing
@@ -54,7 +55,14 @@ class TokenMismatch(PermissionDenied):
 
 _ENDINGS: dict[str, type[DomainError]] = {
     ending.code: ending
-    for ending in (SessionRevoked, AccountSwitchedOff, TenantAccessRevoked, TenantSuspended, TenantDeleted)
+    for ending in (
+        SessionRevoked,
+        ApiKeyRevoked,
+        AccountSwitchedOff,
+        TenantAccessRevoked,
+        TenantSuspended,
+        TenantDeleted,
+    )
 }
 
 
@@ -84,9 +92,9 @@ class Authority:
         self._expiry.on_near = self._announce_expiry
         self._expiry.on_over = self._expire
 
-    def recognise(self, token: str) -> tuple[Principal, datetime]:
-        """Return whom a token names and until when; raises CredentialsRefused and TokenExpired."""
-        return self._recognition.read(token)
+    async def recognise(self, token: str) -> tuple[Principal, datetime | None]:
+        """Return whom a token names and until when, if it ends; raises what `Recognition.read` raises."""
+        return await self._recognition.read(token)
 
     async def confirm(self, seat: Seat, token: str) -> None:
         """Have a seat that was taken with a token hold, or raise why it does not.
@@ -105,12 +113,12 @@ class Authority:
         """Watch a seat no longer."""
         self._expiry.forget(seat)
 
-    async def refresh(self, seat: Seat, token: str) -> datetime:
-        """Let a seat go on with another token of the same user and tenant; returns until when.
+    async def refresh(self, seat: Seat, token: str) -> datetime | None:
+        """Let a seat go on with another token of the same user and tenant; returns until when, if it ends.
 
         Raises TokenMismatch, and what `recognise` and `confirm` raise; the seat is then as it was.
         """
-        principal, expires_at = self.recognise(token)
+        principal, expires_at = await self.recognise(token)
         known = seat.principal
         if (principal.user_id, principal.tenant_id) != (known.user_id, known.tenant_id):
             raise TokenMismatch
@@ -173,9 +181,9 @@ class Authority:
                 self._manager.exit(seat.member, seat.namespace, room)
             self._run(self._manager.server.disconnect(seat.sid, seat.namespace, ignore_queue=True))
 
-    def _announce_expiry(self, seat: Seat) -> None:
-        left_s = max(0, round((seat.expires_at - self._clock.now()).total_seconds()))
-        self._delivery.say(seat, "auth:expiring", {"expires_at": seat.expires_at, "in_s": left_s})
+    def _announce_expiry(self, seat: Seat, expires_at: datetime) -> None:
+        left_s = max(0, round((expires_at - self._clock.now()).total_seconds()))
+        self._delivery.say(seat, "auth:expiring", {"expires_at": expires_at, "in_s": left_s})
 
     def _expire(self, seat: Seat) -> None:
         if seat.member.connected:

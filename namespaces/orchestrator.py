@@ -15,6 +15,7 @@ from socketio.exceptions import ConnectionRefusedError as Refused
 from core.errors import DomainError, ErrorKind, InvalidInput, Unavailable
 from namespaces.authority import Authority
 from namespaces.delivery import Delivery
+from namespaces.entitlement import require_saying
 from namespaces.names import subject_of
 from namespaces.reception import Reception
 from namespaces.seats import Seat, Seats
@@ -113,6 +114,7 @@ class OrchestratorNamespace(AsyncNamespace):  # type: ignore[misc]
             seat = self._seats.of(member)
             if seat is None:
                 raise NotAuthenticated
+            require_saying(seat.principal, event)
             return await handler(seat, payload)
         except DomainError as error:
             return refused(error)

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
+from core.errors import DomainError, ErrorKind
 from namespaces.authority import Authority
 from namespaces.delivery import Delivery
+from namespaces.entitlement import counted_as, require_hearing
 from namespaces.quotas import Quotas
 from namespaces.recovery import Recovery
 from namespaces.seats import Seat, Seats
@@ -16,10 +18,19 @@ from realtime.log import NO_EVENTS, StreamState
 from realtime.position import Position
 from realtime.presence import PresenceBoard
 from realtime.rooms import entitled_rooms, user_room
+from services.api_keys.form import is_key
 from services.auth import read_bearer
 from services.identity import NotAuthenticated
 
 WELCOME = "Successfully connected to ERPMax Orchestrator"
+
+
+class KeyInAddress(DomainError):
+    """An API key came in the query, which every proxy on the way writes down; an access token is soon worth nothing."""
+
+    kind = ErrorKind.UNAUTHENTICATED
+    code = "API_KEY_IN_ADDRESS"
+    message = "Send the API key in auth or in a header, never in the address"
 
 
 class Reception:
@@ -50,10 +61,12 @@ class Reception:
     async def admit(self, member: Member, namespace: str, environ: Mapping[str, Any], auth: object) -> dict[str, str]:
         """Seat a socket and welcome it; returns what its CONNECT answer holds beside the id.
 
-        Raises NotAuthenticated and its kin, TooManyConnections, RateLimited, and whatever the database raises.
+        Raises NotAuthenticated and its kin, ScopeRequired, TooManyConnections, RateLimited, and whatever the database
+        raises.
         """
         token = _token(environ, auth)
-        principal, expires_at = self._authority.recognise(token)
+        principal, expires_at = await self._authority.recognise(token)
+        require_hearing(principal, namespace)
         seat = Seat(member, namespace, principal, expires_at)
         member.positioned = (
             isinstance(auth, Mapping) and auth.get("recovery") is True and principal.tenant_id is not None
@@ -74,7 +87,7 @@ class Reception:
             return
         self._authority.forget(seat)
         if seat.live and seat.principal.tenant_id is not None:
-            self._presence.leave(seat.principal.tenant_id, seat.principal.user_id)
+            self._presence.leave(seat.principal.tenant_id, counted_as(seat.principal))
 
     async def _welcome(self, seat: Seat, auth: object) -> dict[str, str]:
         resumption = self._recovery.read(seat, auth)
@@ -107,7 +120,7 @@ class Reception:
         known = principal.tenant_id is not None
         greeting = {
             "message": WELCOME,
-            "user_id": principal.user_id,
+            "user_id": principal.person_id,
             "tenant_id": principal.tenant_id,
             "epoch": place.epoch if known else None,
             "seq": place.seq if known else None,
@@ -124,7 +137,7 @@ class Reception:
         seat.live = True
         state = self._state(seat)
         self._delivery.place(seat, Position(state.epoch, state.head))
-        self._presence.arrive(principal.tenant_id, principal.user_id)
+        self._presence.arrive(principal.tenant_id, counted_as(principal))
 
     def _start_anew(self, seat: Seat, reason: str) -> None:
         self._delivery.reset(seat, reason, self._state(seat))
@@ -136,10 +149,15 @@ class Reception:
 
 
 def _token(environ: Mapping[str, Any], auth: object) -> str:
-    """Find the access token where clients put it (contract.md 7.2); raises NotAuthenticated."""
+    """Find the access token or API key where clients put it (contract.md 7.2).
+
+    Raises NotAuthenticated, and KeyInAddress.
+    """
     given = auth.get("token") if isinstance(auth, Mapping) else None
     query = parse_qs(environ.get("QUERY_STRING", "")).get("token", [""])[0]
-    for text in (given, query, environ.get("HTTP_AUTHORIZATION")):
+    if is_key(read_bearer(query)):
+        raise KeyInAddress
+    for text in (given, query, environ.get("HTTP_AUTHORIZATION"), environ.get("HTTP_X_API_KEY")):
         if isinstance(text, str) and text.strip():
             return read_bearer(text)
     raise NotAuthenticated

@@ -18,12 +18,13 @@ EXPIRY_NOTICE_S = 30
 class Seat:
     """One socket and whom it belongs to.
 
-    It is `live` once it has had what it missed; `ended` tells why it has to go, once it has to.
+    It is `live` once it has had what it missed; `ended` tells why it has to go, once it has to. What it came with ends
+    at `expires_at`; an API key may have no end.
     """
 
     __slots__ = ("bucket", "ended", "expires_at", "live", "member", "namespace", "principal", "strikes")
 
-    def __init__(self, member: Member, namespace: str, principal: Principal, expires_at: datetime) -> None:
+    def __init__(self, member: Member, namespace: str, principal: Principal, expires_at: datetime | None) -> None:
         self.member = member
         self.namespace = namespace
         self.principal = principal
@@ -129,12 +130,15 @@ class Expiry:
     def __init__(self, call_later: Callable[[float, Callable[[], None]], None]) -> None:
         self._call_later = call_later
         self._seats: dict[int, set[Seat]] = {}
-        self.on_near: Callable[[Seat], None] = lambda _: None
+        self.on_near: Callable[[Seat, datetime], None] = lambda _, __: None
         self.on_over: Callable[[Seat], None] = lambda _: None
 
     def watch(self, seat: Seat, now: datetime) -> None:
         """Watch a seat from now on, until its token expires or it is forgotten."""
-        second = _second(seat)
+        expires_at = seat.expires_at
+        if expires_at is None:
+            return
+        second = _second(expires_at)
         seats = self._seats.get(second)
         if seats is None:
             seats = self._seats[second] = set()
@@ -143,24 +147,25 @@ class Expiry:
                 self._call_later(left - EXPIRY_NOTICE_S, lambda: self._near(second))
             self._call_later(max(left, 0.0), lambda: self._over(second))
         seats.add(seat)
-        left = seat.expires_at.timestamp() - now.timestamp()
+        left = expires_at.timestamp() - now.timestamp()
         if left <= EXPIRY_NOTICE_S:
-            self._call_later(0.0, lambda: self.on_near(seat))
+            self._call_later(0.0, lambda: self.on_near(seat, expires_at))
 
     def forget(self, seat: Seat) -> None:
         """Watch a seat no longer."""
-        seats = self._seats.get(_second(seat))
+        seats = self._seats.get(_second(seat.expires_at)) if seat.expires_at is not None else None
         if seats is not None:
             seats.discard(seat)
 
     def _near(self, second: int) -> None:
         for seat in list(self._seats.get(second, ())):
-            self.on_near(seat)
+            if seat.expires_at is not None:
+                self.on_near(seat, seat.expires_at)
 
     def _over(self, second: int) -> None:
         for seat in self._seats.pop(second, ()):
             self.on_over(seat)
 
 
-def _second(seat: Seat) -> int:
-    return int(seat.expires_at.timestamp())
+def _second(moment: datetime) -> int:
+    return int(moment.timestamp())

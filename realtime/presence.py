@@ -5,6 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 from uuid import UUID
 
+# Stands for all of a tenant's machines: their sockets are counted, but nobody is online for them.
+MACHINES = UUID(int=0)
+
 
 class PresenceBoard(Protocol):
     """Where instances note who is connected to them. `on_change` is told which tenant's people have changed."""
@@ -12,7 +15,7 @@ class PresenceBoard(Protocol):
     on_change: Callable[[UUID], None]
 
     def arrive(self, tenant_id: UUID, user_id: UUID) -> None:
-        """Note one more socket of a user on this instance."""
+        """Note one more socket of a user, or of `MACHINES`, on this instance."""
         ...
 
     def leave(self, tenant_id: UUID, user_id: UUID) -> None:
@@ -66,7 +69,7 @@ class LocalBoard:
         """There is nobody elsewhere."""
 
     async def online(self, tenant_id: UUID) -> frozenset[UUID]:
-        return frozenset(self.here(tenant_id))
+        return frozenset(self.here(tenant_id)) - {MACHINES}
 
     def sockets_elsewhere(self, tenant_id: UUID) -> int:  # noqa: ARG002 - the board's signature
         return 0

@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 
 from core.tasks import stopping
 from realtime.exchange import Exchange
-from realtime.presence import LocalBoard
+from realtime.presence import MACHINES, LocalBoard
 
 # How often an instance shows that it is alive and looks for what it has not heard, in seconds.
 _LOOK_S = 1.0
@@ -123,7 +123,7 @@ class RedisBoard(LocalBoard):
 
     async def online(self, tenant_id: UUID) -> frozenset[UUID]:
         await self.learn(tenant_id)
-        return frozenset(self.here(tenant_id)).union(*(view.users for view in self._views(tenant_id)))
+        return frozenset(self.here(tenant_id)).union(*(view.users for view in self._views(tenant_id))) - {MACHINES}
 
     def sockets_elsewhere(self, tenant_id: UUID) -> int:
         return sum(view.sockets for view in self._views(tenant_id))

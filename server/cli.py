@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 
 from alembic.util import CommandError
-from pydantic import BaseModel, ConfigDict, EmailStr, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.errors import DomainError
 from core.logging import configure_logging
+from handlers.forms import NewEmail
 from providers.provisioning.recipe import RecipeError
 from server import processes
 from server.check import report
@@ -24,7 +25,7 @@ from server.settings import ConfigurationError, Settings, load_settings
 from server.version import VERSION
 from server.wiring import Part, StoreAway, build, open_database
 from services.tenants import TenantService
-from services.unit_of_work import PlatformScope, UnitOfWork
+from services.unit_of_work import PlatformScope, RequestTrace, UnitOfWork
 
 try:
     import uvloop
@@ -87,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("create-superuser", _create_superuser, "create a platform administrator")
     sub.add_argument("email")
     sub.add_argument("--full-name", default="Administrator")
+    sub = add("reset-second-factor", _reset_second_factor, "switch off the second factor of somebody who has lost it")
+    sub.add_argument("login", help="the account's e-mail address or phone")
+    sub.add_argument("--reason", required=True, help="why, for the audit log and for the account's owner")
     sub = add("suspend-tenant", _suspend_tenant, "close a tenant to its people, and end their sockets")
     sub.add_argument("slug")
     sub.add_argument("--reason", required=True, help="why, for the audit log")
@@ -97,6 +101,8 @@ def _parser() -> argparse.ArgumentParser:
         _verify_audit,
         "compute every seal of the audit anew; fails when an entry was changed or removed",
     )
+    sub = add("reconcile", _reconcile, "compare everything that a payment provider holds with what the server holds")
+    sub.add_argument("--provider", required=True, help="the provider's name, such as stripe")
     add("register-bots", _register_bots, "tell the messengers where the webhooks of the bots are (PUBLIC_URL)")
     add("check-config", _check, "check the settings and reach every store they name")
     sub = add("demo", _demo, "play the main job against a running server")
@@ -159,11 +165,12 @@ class _Superuser(BaseModel):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    email: EmailStr
+    email: NewEmail
     password: str = Field(min_length=8)
     full_name: str = Field(min_length=1, max_length=255)
 
 
+_CLI = RequestTrace(source="cli")
 # What the fields of _Superuser are called by whoever calls the command.
 _ASKED_BY = {"email": "e-mail address", "password": "password (SUPERUSER_PASSWORD)", "full_name": "--full-name"}
 
@@ -185,6 +192,23 @@ async def _create_superuser(options: argparse.Namespace, settings: Settings) -> 
     except DomainError as error:
         print(f"orchestrator: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+async def _reset_second_factor(options: argparse.Namespace, settings: Settings) -> int:
+    try:
+        async with (
+            open_database(settings) as engine,
+            build(settings, engine, Part()) as house,
+            house.units(PlatformScope("the command line acts for the platform"), trace=_CLI) as uow,
+        ):
+            await house.services.platform.second_factors.reset_by_command(
+                uow, login=options.login, reason=options.reason
+            )
+    except DomainError as error:
+        print(f"orchestrator: {error}", file=sys.stderr)
+        return 1
+    print(f"the second factor of {options.login} is switched off, and every session ended")
     return 0
 
 
@@ -233,6 +257,28 @@ async def _verify_audit(_: argparse.Namespace, settings: Settings) -> int:
         print(f"orchestrator: {fault}", file=sys.stderr)
     print(f"{verdict.entries} entries in {verdict.chains} chains, digest {verdict.digest}")
     return 1 if verdict.faults else 0
+
+
+async def _reconcile(options: argparse.Namespace, settings: Settings) -> int:
+    scope = PlatformScope("the command line acts for the platform")
+    try:
+        async with open_database(settings) as engine, build(settings, engine, Part()) as house:
+            reconciling = house.services.reconciling
+            async with house.units(scope) as uow:
+                begun = await reconciling.begin(uow, options.provider)
+            # Carried out here, so that it can be waited for; what is found goes to the inbox, which the workers empty.
+            await reconciling.run(begun.id)
+            async with house.units(scope) as uow:
+                view = await reconciling.view(uow, begun.id)
+    except DomainError as error:
+        print(f"orchestrator: {error}", file=sys.stderr)
+        return 1
+    if view.last_error is not None:
+        # It goes on by itself: the scheduler rings for what is left.
+        print(f"orchestrator: {view.provider}: {view.last_error}", file=sys.stderr)
+        return 1
+    print(f"{view.provider} is {view.state}: {view.checked} checked, {view.found} found that nobody had told")
+    return 0
 
 
 async def _register_bots(_: argparse.Namespace, settings: Settings) -> int:

@@ -104,6 +104,8 @@ def create_engine(url: str, *, pool_size: int) -> AsyncEngine:
         pool_pre_ping=True,
         pool_recycle=3600,
         pool_timeout=10,
+        # Errors are logged with their text, and among the values are hashes, phones and letters with their tokens.
+        hide_parameters=True,
         json_serializer=json.dumps_text,
         json_deserializer=json.loads_exact,
         connect_args={

@@ -111,6 +111,6 @@ def _load_limits(settings: Settings, units: UnitOfWorkFactory, services: Service
         async with units(TenantScope(tenant_id)) as uow:
             # A tenant that is closed has no sockets, however long ago that was, and whatever its people's tokens say.
             await services.auth.require_open_tenant(uow, tenant_id)
-            return await services.billing.socket_limits(uow, tenant_id, defaults)
+            return await services.entitlements.socket_limits(uow, tenant_id, defaults)
 
     return load

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 from contextlib import suppress
+from decimal import Decimal
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -89,10 +90,12 @@ class Settings(BaseSettings):
     access_token_expire_minutes: int = Field(default=15, ge=1, le=720)
     refresh_token_expire_days: int = Field(default=7, ge=1)
     breached_passwords_url: str = ""
+    require_verified_email: bool = False
     password_hash_memory_kib: int = Field(default=64 * 1024, ge=64, le=4 * 1024 * 1024)
     password_hash_rounds: int = Field(default=3, ge=1, le=50)
     tenants_per_owner: int = Field(default=10, ge=1)
     tenant_deletion_grace_days: int = Field(default=30, ge=0)
+    api_keys_per_tenant: int = Field(default=50, ge=0)
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = tuple(_DEFAULT_ORIGINS.split(","))
 
     # Limits (contract.md 9.8); `off` switches a rule off
@@ -100,7 +103,10 @@ class Settings(BaseSettings):
     rate_auth_per_account: str = "10/minute"
     rate_sso_per_user: str = "10/minute"
     rate_webhooks_per_ip: str = "120/minute"
+    rate_documents_per_ip: str = "60/minute"
     rate_user_total: str = "600/minute"
+    rate_key_total: str = "600/minute"
+    rate_key_looks_per_ip: str = "120/minute"
     rate_phone_codes_per_ip: str = "5/minute"
     rate_phone_codes_per_phone: str = "3/10 minutes;20/day"
     rate_phone_codes_total: str = "300/minute"
@@ -133,7 +139,12 @@ class Settings(BaseSettings):
 
     # Payments; of webhook secrets several may stand side by side, separated by commas
     payment_provider: _ProviderName = ""
+    reconcile_hour: int = Field(default=3, ge=0, le=23)
+    entitlement_grace_days: int = Field(default=3, ge=0, le=90)
     http_retry_enabled: bool = True
+    dunning_retry_days: Annotated[tuple[Annotated[int, Field(ge=1, le=60)], ...], NoDecode] = Field(
+        default=(2, 5, 7, 7), min_length=1, max_length=12
+    )
     stripe_secret_key: SecretStr = SecretStr("")
     stripe_webhook_secret: SecretStr = SecretStr("")
     stripe_api_base: str = "https://api.stripe.com"
@@ -158,6 +169,13 @@ class Settings(BaseSettings):
     coinbase_business_webhook_secret: SecretStr = SecretStr("")
     coinbase_business_api_base: str = "https://business.coinbase.com"
 
+    # Papers that we issue ourselves
+    invoice_issuer_name: str = Field(default="ERPMax Orchestrator", min_length=1, max_length=255)
+    invoice_issuer_address: str = ""
+    invoice_issuer_tax_id: str = Field(default="", max_length=50)
+    invoice_number_prefix: str = Field(default="INV", pattern=r"^[A-Z0-9][A-Z0-9-]{0,19}$")
+    invoice_tax_rate: Decimal = Field(default=Decimal(0), ge=0, lt=100, decimal_places=3)
+
     # Provisioning
     provisioning_queue_name: str = "erpmax.provisioning"
     tasks_queue_name: str = "erpmax.tasks"
@@ -176,7 +194,9 @@ class Settings(BaseSettings):
     smtp_starttls: bool = True
     mail_from: str = "ERPMax Orchestrator <no-reply@localhost>"
 
-    @field_validator("allowed_origins", "trusted_proxies", "jwt_previous_key_files", mode="before")
+    @field_validator(
+        "allowed_origins", "trusted_proxies", "jwt_previous_key_files", "dunning_retry_days", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
@@ -198,7 +218,10 @@ class Settings(BaseSettings):
         "rate_auth_per_account",
         "rate_sso_per_user",
         "rate_webhooks_per_ip",
+        "rate_documents_per_ip",
         "rate_user_total",
+        "rate_key_total",
+        "rate_key_looks_per_ip",
         "rate_phone_codes_per_ip",
         "rate_phone_codes_total",
         "rate_phone_checks_per_ip",

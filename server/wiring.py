@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -16,9 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from taskiq import AsyncBroker
 
 from core.clock import Clock, SystemClock
+from core.errors import Unavailable
 from core.otp import CodeHasher
 from core.passwords import PasswordHasher
 from core.sealing import Sealer
+from handlers.context import GUARDING
 from jobs.broker import DoorbellBroker, create_broker
 from jobs.ringer import BrokerRinger
 from jobs.tasks import register
@@ -46,6 +48,8 @@ from server.payments import open_payments
 from server.readiness import StoreReadiness
 from server.realtime import build_sockets, follow_platform, head_check_s, open_board, open_bus
 from server.settings import Settings, all_secrets, derived_key
+from services.api_keys import ApiKeyService
+from services.attempts import AttemptCounts
 from services.audit import AuditService
 from services.auth import AuthService
 from services.auth.new_passwords import NewPasswords
@@ -53,6 +57,8 @@ from services.auth.notices import SecurityNotices
 from services.auth.recognition import Recognition
 from services.auth.tokens import TokenDesk
 from services.billing import BillingService
+from services.documents import DocumentLinks, DocumentService, Issuer
+from services.entitlements import EntitlementDesk, EntitlementService
 from services.history import HistoryService
 from services.mail import MailService
 from services.notifications import NotificationService
@@ -60,10 +66,12 @@ from services.phones import PhoneService
 from services.platform import PlatformService
 from services.provisioning import ProvisioningService
 from services.registry import Services
+from services.reports import ReportService
 from services.sso import SsoService
 from services.standing import Standing
 from services.tenants import TenantService
 from services.unit_of_work import UnitOfWorkFactory, guard_tenants
+from services.verification import Verification
 
 # How long a store may take to answer at start, in seconds.
 _PATIENCE_S = 6.0
@@ -146,7 +154,9 @@ async def build(
         services = _services(settings, engine, units, http=http, log=log, clock=clock, stack=stack)
         register(broker, services, **queues)
         await _start_broker(stack, broker, settings, part)
-        limiter = WindowRateLimiter(settings.redis_url.get_secret_value())
+        limiter = WindowRateLimiter(
+            settings.redis_url.get_secret_value(), backstop=services.attempts, guarding=GUARDING
+        )
         stack.push_async_callback(limiter.aclose)
         standing = Standing(memory=timedelta(minutes=settings.access_token_expire_minutes))
         recognition = Recognition(units=units, auth=services.auth, standing=standing, follower=follower, clock=clock)
@@ -190,9 +200,18 @@ async def build(
         if isinstance(presence, RedisBoard):
             house.background.append(presence.run)
         if part.web:
+            house.background.append(services.entitlements.calls.run)
+            # What was counted last is told before the pool is gone, and is lost if the database is away.
+            stack.push_async_callback(_tell_calls, services)
             house.background.append(lambda: follower.run(lambda: head_check_s(bus)))
             house.background.append(sockets.announcer.run)
+            house.background.append(recognition.uses.run)
         yield house
+
+
+async def _tell_calls(services: Services) -> None:
+    with suppress(Unavailable):
+        await services.entitlements.calls.flush()
 
 
 async def _reach(store: str, setting: str, address: str, probe: Callable[[], Awaitable[object]]) -> None:
@@ -260,11 +279,14 @@ def _services(
     stack.callback(hasher.close)
     notifications = NotificationService()
     mail = MailService(units=units, transport=_mail_transport(settings))
-    billing = _billing(settings, units, notifications, clock, stack)
+    documents = _documents(settings, units, mail, notifications)
+    billing = _billing(settings, units, notifications, documents=documents, clock=clock, stack=stack)
+    desk = EntitlementDesk(grace=_entitlement_grace(settings))
     provisioning = ProvisioningService(
         units=units,
         driver=_driver(settings, engine),
         notifications=notifications,
+        entitlements=desk,
         site_url_template=settings.site_template,
         max_waiting=settings.waiting_jobs_per_tenant,
     )
@@ -279,10 +301,12 @@ def _services(
         units=units,
         billing=billing,
         provisioning=provisioning,
+        entitlements=desk,
         mail=mail,
         public_url=settings.public_base,
         max_owned=settings.tenants_per_owner,
         deletion_grace=timedelta(days=settings.tenant_deletion_grace_days),
+        verification=Verification(required=settings.require_verified_email),
     )
     signer, breaches = token_signer(settings), _breaches(settings, http)
     access_lifetime = timedelta(minutes=settings.access_token_expire_minutes)
@@ -313,20 +337,35 @@ def _services(
         new_passwords=NewPasswords(hasher=hasher, breaches=breaches),
         desk=TokenDesk(signer, access_lifetime=access_lifetime, refresh_lifetime=refresh_lifetime),
         notices=SecurityNotices(mail=mail, notifications=notifications),
+        factors=auth.second_factors,
         suspension=tenants.suspension,
         folder=UploadFolder(settings.data_dir / "uploads"),
     )
     return Services(
+        api_keys=ApiKeyService(
+            units=units,
+            notices=SecurityNotices(mail=mail, notifications=notifications),
+            notifications=notifications,
+            verification=Verification(required=settings.require_verified_email),
+            max_keys=settings.api_keys_per_tenant,
+        ),
+        attempts=AttemptCounts(units),
         audit=AuditService(),
         auth=auth,
         tenants=tenants,
         billing=billing,
+        reconciling=billing.reconciling,
+        documents=documents,
+        entitlements=EntitlementService(
+            units=units, desk=desk, announcer=billing.announcer, clock=clock, grace=_entitlement_grace(settings)
+        ),
         provisioning=provisioning,
         sso=sso,
         notifications=notifications,
         mail=mail,
         phones=phones,
         platform=platform,
+        reports=ReportService(),
         history=HistoryService(
             log, clock=clock, keep=timedelta(hours=settings.events_keep_hours), keep_count=settings.events_keep_count
         ),
@@ -337,6 +376,8 @@ def _billing(
     settings: Settings,
     units: UnitOfWorkFactory,
     notifications: NotificationService,
+    *,
+    documents: DocumentService,
     clock: Clock,
     stack: AsyncExitStack,
 ) -> BillingService:
@@ -351,7 +392,36 @@ def _billing(
         default_provider=payments.default,
         aliases=payments.aliases,
         notifications=notifications,
+        dunning=[timedelta(days=days) for days in settings.dunning_retry_days],
+        verification=Verification(required=settings.require_verified_email),
+        reconcile_hour=settings.reconcile_hour,
+        documents=documents,
+        grace=_entitlement_grace(settings),
     )
+
+
+def _documents(
+    settings: Settings, units: UnitOfWorkFactory, mail: MailService, notifications: NotificationService
+) -> DocumentService:
+    keys = [derived_key(secret, "document links") for secret in all_secrets(settings)]
+    return DocumentService(
+        units=units,
+        issuer=Issuer(
+            name=settings.invoice_issuer_name,
+            # One line of the environment holds several of the address.
+            address=settings.invoice_issuer_address.replace("\\n", "\n"),
+            tax_id=settings.invoice_issuer_tax_id,
+            series=settings.invoice_number_prefix,
+            tax_rate=settings.invoice_tax_rate,
+        ),
+        links=DocumentLinks(keys, public_url=settings.public_base),
+        mail=mail,
+        notifications=notifications,
+    )
+
+
+def _entitlement_grace(settings: Settings) -> timedelta:
+    return timedelta(days=settings.entitlement_grace_days)
 
 
 def _driver(settings: Settings, engine: AsyncEngine) -> RecipeDriver:

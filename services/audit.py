@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, LargeBinary, Select, and_, func, literal, 
 
 from core.pagination import Page, PageRequest
 from models.audit import AuditChain, AuditEntry
-from services.identity import Principal, require_permission, require_superuser, require_tenant
+from services.identity import Principal, require_may, require_superuser, require_tenant
 from services.permissions import Permission
 from services.unit_of_work import UnitOfWork
 
@@ -109,7 +109,7 @@ class AuditService:
     ) -> Page[AuditEntryView]:
         """Show the tenant's entries to its owner or an admin, the newest first; raises RoleRequired."""
         tenant_id = require_tenant(actor)
-        require_permission(actor.role, Permission.AUDIT_READ)
+        require_may(actor, Permission.AUDIT_READ)
         return await _page(uow, [AuditEntry.tenant_id == tenant_id, *wanted.conditions()], page)
 
     async def list_all(

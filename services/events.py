@@ -85,7 +85,11 @@ class StatusFailed(DomainEvent):
 
 
 class SubscriptionUpdated(DomainEvent):
-    """The subscription has changed in any way; `subscription` is what GET /billing/subscription would answer."""
+    """The subscription, or what it entitles to, has changed in any way.
+
+    `subscription` is what GET /billing/subscription would answer, `entitlements` what GET /billing/entitlements would
+    without what is used of them.
+    """
 
     event = "subscription:updated"
     namespace = "/billing"
@@ -95,6 +99,7 @@ class SubscriptionUpdated(DomainEvent):
     plan: str
     updated_at: datetime
     subscription: dict[str, Any]
+    entitlements: dict[str, Any] | None = None
 
 
 class SubscriptionExpiring(DomainEvent):
@@ -121,6 +126,35 @@ class PaymentReceived(DomainEvent):
     created_at: datetime
 
 
+class PaymentFailed(DomainEvent):
+    """An attempt to pay was declined; `invoice_url` is where the payer can see the bill, where the provider tells."""
+
+    event = "payment:failed"
+    namespace = "/billing"
+
+    payment_id: UUID
+    amount: Money
+    currency: str
+    status: Literal["failed"] = "failed"
+    invoice_url: str | None
+    created_at: datetime
+
+
+class InvoiceIssued(DomainEvent):
+    """A paper of ours was issued; `kind` tells an invoice from a credit note, whose amount is below zero."""
+
+    event = "invoice:issued"
+    namespace = "/billing"
+
+    document_id: UUID
+    number: str
+    kind: str
+    payment_id: UUID
+    amount: Money
+    currency: str
+    issued_at: datetime
+
+
 class NotificationCreated(DomainEvent):
     """A user has a new notification; only that user hears of it."""
 
@@ -142,12 +176,18 @@ class NotificationCreated(DomainEvent):
 
 
 AccountChange = Literal[
+    "email_changed",
+    "email_removed",
+    "email_verified",
     "password_changed",
     "password_reset",
+    "phone_changed",
+    "phone_removed",
     "recovery_codes_renewed",
     "session_reused",
     "two_factor_disabled",
     "two_factor_enabled",
+    "two_factor_reset",
 ]
 
 
@@ -227,6 +267,8 @@ CATALOGUE: tuple[type[DomainEvent], ...] = (
     SubscriptionUpdated,
     SubscriptionExpiring,
     PaymentReceived,
+    PaymentFailed,
+    InvoiceIssued,
     NotificationCreated,
     AccountChanged,
 )

@@ -1,6 +1,6 @@
 """Who may do what in a tenant: the one table that REST, sockets and jobs share (contract.md 2.7, 3.2)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -26,6 +26,7 @@ class Permission(StrEnum):
     PRESENCE_READ = "presence.read"
     AUDIT_READ = "audit.read"
     MANAGERS_HEAR = "managers.hear"
+    KEYS_MANAGE = "keys.manage"
 
 
 _OWNER = (Role.OWNER,)
@@ -52,6 +53,39 @@ HOLDERS: Mapping[Permission, tuple[Role, ...]] = MappingProxyType(
         Permission.PRESENCE_READ: _MANAGERS,
         Permission.AUDIT_READ: _MANAGERS,
         Permission.MANAGERS_HEAR: _MANAGERS,
+        Permission.KEYS_MANAGE: _MANAGERS,
+    }
+)
+
+
+class KeyScope(StrEnum):
+    """Something that an API key may be made for: `noun:read` or `noun:write`; neither implies the other.
+
+    What is not here is for people: whatever gives somebody else access, ends something for good, or leads people
+    somewhere (docs/adr/0018).
+    """
+
+    TENANT_READ = "tenant:read"
+    MEMBERS_READ = "members:read"
+    BILLING_READ = "billing:read"
+    BILLING_WRITE = "billing:write"
+    JOBS_READ = "jobs:read"
+    JOBS_WRITE = "jobs:write"
+    EVENTS_READ = "events:read"
+    AUDIT_READ = "audit:read"
+
+
+# Of what not everybody in the tenant may do, what a scope allows; nothing that an admin may not.
+GRANTS: Mapping[KeyScope, tuple[Permission, ...]] = MappingProxyType(
+    {
+        KeyScope.TENANT_READ: (),
+        KeyScope.MEMBERS_READ: (Permission.MEMBERS_READ,),
+        KeyScope.BILLING_READ: (Permission.INVOICES_READ,),
+        KeyScope.BILLING_WRITE: (Permission.PLAN_BUY,),
+        KeyScope.JOBS_READ: (),
+        KeyScope.JOBS_WRITE: (Permission.JOBS_MANAGE,),
+        KeyScope.EVENTS_READ: (),
+        KeyScope.AUDIT_READ: (Permission.AUDIT_READ,),
     }
 )
 
@@ -59,3 +93,8 @@ HOLDERS: Mapping[Permission, tuple[Role, ...]] = MappingProxyType(
 def allows(role: Role | None, permission: Permission) -> bool:
     """Tell whether somebody of this role, or of none, may do it."""
     return role in HOLDERS[permission]
+
+
+def grants(scopes: Iterable[KeyScope], permission: Permission) -> bool:
+    """Tell whether a key with these scopes may do it."""
+    return any(permission in GRANTS[scope] for scope in scopes)

@@ -4,7 +4,7 @@ Leaving the block cleanly commits; leaving it in any other way rolls everything 
 No network call belongs inside an open unit of work.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -80,7 +80,8 @@ class TaskRinger(Protocol):
 class RequestTrace:
     """Where a use case came from, for its audit entries: through which door, and who said to be there.
 
-    `impersonator_id` is who really acts, when it is in the name of somebody else.
+    `impersonator_id` is who really acts, when it is in the name of somebody else; `by_key` tells that the actor is no
+    user but an API key.
     """
 
     source: Literal["rest", "socket", "cli", "system"] = "system"
@@ -88,6 +89,7 @@ class RequestTrace:
     ip: str | None = None
     user_agent: str | None = None
     impersonator_id: UUID | None = None
+    by_key: bool = False
 
 
 class UnitOfWork:
@@ -102,6 +104,7 @@ class UnitOfWork:
         self._events: list[PendingEvent] = []
         self._whispers: list[EphemeralEvent] = []
         self._tasks: list[Task] = []
+        self._last_steps: list[Callable[[], Awaitable[None]]] = []
 
     def record(self, fact: DomainEvent) -> None:
         """Record a fact for the log; it is numbered when the unit of work commits and vanishes if it does not."""
@@ -138,6 +141,8 @@ class UnitOfWork:
         told = dict(details or {})
         if self._trace.impersonator_id is not None:
             told["impersonator_id"] = str(self._trace.impersonator_id)
+        if self._trace.by_key:
+            told["actor"] = "api_key"
         self._audits.append(
             {
                 "tenant_id": tenant_id,
@@ -157,6 +162,18 @@ class UnitOfWork:
     def ring(self, name: str, row_id: UUID) -> None:
         """Ring the worker for a row once it is committed."""
         self._tasks.append(Task(name, row_id))
+
+    def leave_for_last(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Take a step once the use case is over: for what holds a lock that every tenant wants.
+
+        It may change rows, audit, record and ring like any other; it vanishes if the unit of work does not commit.
+        """
+        self._last_steps.append(step)
+
+    async def take_last_steps(self) -> None:
+        """Take what was left for last, in its order."""
+        while self._last_steps:
+            await self._last_steps.pop(0)()
 
     async def write_audits(self) -> None:
         """Write the audit entries: after all other rows, for it locks their chains, always in the same order."""
@@ -194,6 +211,7 @@ class UnitOfWorkFactory:
             async with self._sessions(info={_SCOPE: scope}) as session:
                 uow = UnitOfWork(session, scope, now=self._clock.now(), trace=trace or RequestTrace())
                 yield uow
+                await uow.take_last_steps()
                 # The rows go first and the numbering last, so that a stream is locked for as short as can be.
                 await session.flush()
                 await uow.write_audits()

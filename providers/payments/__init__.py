@@ -10,6 +10,7 @@ from providers.payments.contract import (
     Capabilities,
     CheckoutCreated,
     CheckoutRequest,
+    EventPage,
     InvoiceRequest,
     PayloadFault,
     PaymentProvider,
@@ -19,6 +20,7 @@ from providers.payments.contract import (
     RefundRequest,
     RefundStatus,
     SignatureFault,
+    Terms,
     VerifiedEvent,
     split_secrets,
 )
@@ -33,6 +35,7 @@ from providers.payments.facts import (
     DisputeOpened,
     DisputeOutcome,
     Fact,
+    Fee,
     InvoicePaid,
     InvoicePaymentFailed,
     InvoiceVoided,
@@ -47,6 +50,7 @@ from providers.payments.facts import (
 )
 from providers.payments.payment_state import OrderTags, PaymentState, PaymentStatus, facts_of_payment
 from providers.payments.settling import Reading, facts_of_fetched, read_event, settle_payment
+from providers.payments.sightings import saw_state, saw_subscription
 
 __all__ = [
     "BadPayload",
@@ -63,7 +67,9 @@ __all__ = [
     "DisputeClosed",
     "DisputeOpened",
     "DisputeOutcome",
+    "EventPage",
     "Fact",
+    "Fee",
     "InvoicePaid",
     "InvoicePaymentFailed",
     "InvoiceRequest",
@@ -88,10 +94,13 @@ __all__ = [
     "SubscriptionEnded",
     "SubscriptionState",
     "SubscriptionStatus",
+    "Terms",
     "VerifiedEvent",
     "facts_of_fetched",
     "facts_of_payment",
     "read_event",
+    "saw_state",
+    "saw_subscription",
     "settle_payment",
     "split_secrets",
 ]

@@ -8,6 +8,7 @@ claims it at an address of its own.
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
+from urllib.parse import urlencode
 
 from providers.http import HttpClient
 from providers.payments.api import MISSING, ProviderApi, is_missing, known_ref, require_ref
@@ -16,6 +17,7 @@ from providers.payments.contract import (
     BadPayload,
     Capabilities,
     CheckoutCreated,
+    EventPage,
     ProviderRejected,
     ProviderUnavailable,
     RefundCreated,
@@ -27,10 +29,15 @@ from providers.payments.one_time import OneTimeProvider
 from providers.payments.orders import Order, amount_text, refuse_refund_beyond, tags_as_metadata, tags_of_metadata
 from providers.payments.payment_state import PaymentState, PaymentStatus
 from providers.payments.reading import Node, read_object, reading_identity
+from providers.payments.sightings import saw_payment
 from providers.payments.signature import refuse_wrong_digest
 
 PROVIDER: Final = "btcpay"
 
+# How many invoices are listed at once, and how long after an invoice's time its coins are still watched for: a day by
+# the server's own default, and a day for whoever runs it otherwise.
+_PAGE: Final = 100
+_WATCHED: Final = timedelta(days=2)
 # Of the events about invoices, the one that tells nothing new to whoever made the invoice.
 _OWN_DOING: Final = "InvoiceCreated"
 
@@ -74,6 +81,7 @@ class BtcPayProvider(OneTimeProvider):
             recurring=False,
             fetch_subscription=False,
             fetch_payment=True,
+            list_events=True,
             capture=False,
             refund=True,
             withdraw=True,
@@ -112,6 +120,25 @@ class BtcPayProvider(OneTimeProvider):
         """See `PaymentProvider.fetch_payment`. Refunds are not part of an invoice and count as none here."""
         found = await self._fetch(reference)
         return None if found is None else found[0]
+
+    async def list_events(self, *, since: datetime, until: datetime, cursor: str | None = None) -> EventPage:
+        """See `PaymentProvider.list_events`: invoices as they stand, listed by when they were made."""
+        skip = int(cursor or 0)
+        begun = int((since - self._lifetime - _WATCHED).timestamp())
+        query = {"startDate": begun, "endDate": int(until.timestamp()), "skip": skip, "take": _PAGE}
+        answer = await self._api.call(
+            "list_invoices",
+            "GET",
+            f"/api/v1/stores/{self._store_id}/invoices?{urlencode(query)}",
+            repeatable=True,
+            headers=self._headers,
+        )
+        try:
+            invoices = list(answer.required_rows("items"))
+            events = tuple(_saw(invoice) for invoice in invoices if _has_moved(invoice))
+        except BadPayload as nonsense:
+            raise ProviderUnavailable(retryable=True) from nonsense
+        return EventPage(events=events, next_cursor=str(skip + _PAGE) if len(invoices) == _PAGE else None)
 
     async def refund(self, request: RefundRequest) -> RefundCreated:
         """See `PaymentProvider.refund`. Named after our id, the pull payment is found again instead of made twice."""
@@ -285,6 +312,17 @@ class BtcPayProvider(OneTimeProvider):
         )
         self._is_older = True
         return answer
+
+
+def _has_moved(invoice: Node) -> bool:
+    """Tell whether an invoice of ours is more than made."""
+    is_ours = tags_of_metadata(invoice.node_or_none("metadata")) is not None
+    return is_ours and (invoice.text("status") != "New" or bool(invoice.amount_or_none("paidAmount")))
+
+
+def _saw(invoice: Node) -> VerifiedEvent:
+    words = (invoice.text("status"), invoice.text_or_none("additionalStatus"), invoice.amount_or_none("paidAmount"))
+    return saw_payment(invoice.ref("id"), *words, at=invoice.moment("createdTime"))
 
 
 def _reason(answer: Node) -> str | None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 from uuid import UUID
 
 import jwt
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from core.clock import Clock
+from core.money import round_money
 from providers.http import HttpClient
 from providers.payments.api import ProviderApi, is_missing, known_ref, require_ref
 from providers.payments.contract import (
@@ -29,6 +30,7 @@ from providers.payments.contract import (
     BadSignature,
     Capabilities,
     CheckoutCreated,
+    EventPage,
     ProviderRejected,
     ProviderUnavailable,
     RefundCreated,
@@ -37,6 +39,7 @@ from providers.payments.contract import (
     SignatureFault,
     VerifiedEvent,
 )
+from providers.payments.facts import Fee
 from providers.payments.one_time import OneTimeProvider
 from providers.payments.orders import (
     Order,
@@ -46,6 +49,7 @@ from providers.payments.orders import (
 )
 from providers.payments.payment_state import PaymentState, PaymentStatus
 from providers.payments.reading import Node, read_object, reading_identity
+from providers.payments.sightings import REFUND_HORIZON, saw_state
 from providers.payments.signature import find_header, parse_signature_header, refuse_wrong_time
 
 PROVIDER: Final = "coinbase_business"
@@ -54,6 +58,7 @@ CURRENCIES: Final = frozenset({"USDC", "USD", "EUR", "GBP", "SGD"})
 SESSION_LIFETIME: Final = timedelta(hours=24)
 SIGNATURE_HEADER: Final = "X-Hook0-Signature"
 
+_PAGE: Final = 100
 _ROOT: Final = "/api/v1/checkouts"
 _TOKEN_LIFETIME: Final = timedelta(seconds=120)
 _STATUSES: Final = {
@@ -114,6 +119,7 @@ class CoinbaseBusinessProvider(OneTimeProvider):
             recurring=False,
             fetch_subscription=False,
             fetch_payment=True,
+            list_events=True,
             capture=False,
             refund=True,
             withdraw=True,
@@ -169,6 +175,21 @@ class CoinbaseBusinessProvider(OneTimeProvider):
         except BadPayload as nonsense:
             raise ProviderUnavailable(retryable=True) from nonsense
 
+    async def list_events(self, *, since: datetime, until: datetime, cursor: str | None = None) -> EventPage:
+        """See `PaymentProvider.list_events`: checkouts as they stand, listed by when they were made."""
+        query = {"pageSize": _PAGE, "startTime": _moment(since - REFUND_HORIZON), "endTime": _moment(until)}
+        if cursor is not None:
+            query["pageToken"] = cursor
+        answer = await self._call("list_checkouts", "GET", f"{_ROOT}?{urlencode(query)}")
+        try:
+            states = [_read_state(row) for row in answer.required_rows("checkouts")]
+            token = answer.text_or_none("nextPageToken")
+        except BadPayload as nonsense:
+            raise ProviderUnavailable(retryable=True) from nonsense
+        # A refund that fails moves nothing but the amount, so each change counts, whenever it was.
+        events = tuple(saw_state(state) for state in states if state.tags and state.status is not PaymentStatus.PENDING)
+        return EventPage(events=events, next_cursor=token or None)
+
     async def refund(self, request: RefundRequest) -> RefundCreated:
         """See `PaymentProvider.refund`."""
         currency = request.currency.upper()
@@ -216,7 +237,7 @@ class CoinbaseBusinessProvider(OneTimeProvider):
                 "currency": order.currency,
                 "network": "base",
                 "description": order.title[:500],
-                "expiresAt": expires_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+                "expiresAt": _moment(expires_at),
                 "successRedirectUrl": order.success_url,
                 "failRedirectUrl": order.cancel_url,
                 "metadata": tags_as_metadata(order.tags),
@@ -256,12 +277,17 @@ class CoinbaseBusinessProvider(OneTimeProvider):
             "iat": now,
             "nbf": now,
             "exp": now + _TOKEN_LIFETIME,
-            "uris": [f"{method} {self._host}{path}"],
+            # What is asked of an address is not signed, only the address.
+            "uris": [f"{method} {self._host}{path.partition('?')[0]}"],
         }
         algorithm = "EdDSA" if isinstance(self._key, Ed25519PrivateKey) else "ES256"
         return jwt.encode(
             claims, self._key, algorithm=algorithm, headers={"kid": self._key_id, "nonce": secrets.token_hex(16)}
         )
+
+
+def _moment(at: datetime) -> str:
+    return at.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _read_key(secret: str) -> Ed25519PrivateKey | EllipticCurvePrivateKey:
@@ -328,7 +354,16 @@ def _read_state(checkout: Node) -> PaymentState:
         changed_at=checkout.instant_or_none("updatedAt") or checkout.instant("createdAt"),
         # When it was paid is not told, and a refund moves `updatedAt`; a checkout lives for a day at the most.
         paid_at=checkout.instant_or_none("createdAt") if has_money else None,
+        fee=_fee(checkout, asked, currency),
     )
+
+
+def _fee(checkout: Node, asked: Decimal, currency: str) -> Fee | None:
+    """Tell the fee in the currency that was asked, by the checkout's own rate: it is settled in coins."""
+    settled = checkout.node_or_none("settlement")
+    if settled is None or not (total := settled.amount("totalAmount")):
+        return None
+    return Fee(amount=round_money(asked * settled.amount("feeAmount") / total, currency), currency=currency)
 
 
 def _refunded(refund: Node, currency: str) -> Decimal:

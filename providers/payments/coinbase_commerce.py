@@ -14,6 +14,7 @@ from providers.payments.contract import (
     BadPayload,
     Capabilities,
     CheckoutCreated,
+    EventPage,
     ProviderRejected,
     ProviderUnavailable,
     RefundCreated,
@@ -45,7 +46,7 @@ _STATUSES: Final = {
     "CANCELED": PaymentStatus.CANCELLED,
     "FAILED": PaymentStatus.FAILED,
 }
-# How many of the newest charges are searched for one that a lost answer hid from us.
+# How many of the newest charges are searched for one that a lost answer hid from us, and how many events at once.
 _SEARCHED: Final = 100
 
 
@@ -75,6 +76,7 @@ class CoinbaseCommerceProvider(OneTimeProvider):
             recurring=False,
             fetch_subscription=False,
             fetch_payment=True,
+            list_events=True,
             capture=False,
             refund=False,
             withdraw=True,
@@ -90,17 +92,7 @@ class CoinbaseCommerceProvider(OneTimeProvider):
         refuse_wrong_digest(
             body, headers, secrets=self._webhook_secrets, header="X-CC-Webhook-Signature", provider="Coinbase Commerce"
         )
-        payload = read_object(body, provider="Coinbase Commerce")
-        with reading_identity("Coinbase Commerce"):
-            # The outer id and the number of the attempt change with each delivery; the event's own do not.
-            event = Node(payload, "delivery").node("event")
-            return VerifiedEvent(
-                event_id=event.ref("id"),
-                account="",
-                type=event.ref("type"),
-                occurred_at=event.instant_or_none("created_at") or now,
-                payload=payload,
-            )
+        return _envelope(read_object(body, provider="Coinbase Commerce"), at=now)
 
     def to_fetch(self, event: VerifiedEvent) -> str | None:
         """See `PaymentProvider.to_fetch`."""
@@ -126,6 +118,20 @@ class CoinbaseCommerceProvider(OneTimeProvider):
             return _read_state(answer.node("data"))
         except BadPayload as nonsense:
             raise ProviderUnavailable(retryable=True) from nonsense
+
+    async def list_events(self, *, since: datetime, until: datetime, cursor: str | None = None) -> EventPage:
+        """See `PaymentProvider.list_events`: the newest first, since no times can be asked for."""
+        after = "" if cursor is None else f"&starting_after={require_ref(cursor)}"
+        answer = await self._call("list_events", "GET", f"/events?limit={_SEARCHED}&order=desc{after}", repeatable=True)
+        try:
+            # As a webhook brings it, the event stands within a delivery.
+            listed = [_envelope({"event": row.data}, at=until) for row in answer.required_rows("data")]
+            is_more = "next_uri" in answer.node("pagination")
+        except BadPayload as nonsense:
+            raise ProviderUnavailable(retryable=True) from nonsense
+        events = tuple(event for event in listed if since <= event.occurred_at <= until)
+        is_over = not listed or listed[-1].occurred_at < since or not is_more
+        return EventPage(events=events, next_cursor=None if is_over else listed[-1].event_id)
 
     async def refund(self, request: RefundRequest) -> RefundCreated:  # noqa: ARG002
         """See `PaymentProvider.refund`."""
@@ -197,6 +203,19 @@ class CoinbaseCommerceProvider(OneTimeProvider):
     ) -> Node:
         return await self._api.call(
             operation, method, path, repeatable=repeatable, headers=self._headers, json_body=json_body
+        )
+
+
+def _envelope(payload: Mapping[str, object], *, at: datetime) -> VerifiedEvent:
+    with reading_identity("Coinbase Commerce"):
+        # The outer id and the number of the attempt change with each delivery; the event's own do not.
+        event = Node(payload, "delivery").node("event")
+        return VerifiedEvent(
+            event_id=event.ref("id"),
+            account="",
+            type=event.ref("type"),
+            occurred_at=event.instant_or_none("created_at") or at,
+            payload=dict(payload),
         )
 
 

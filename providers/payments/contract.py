@@ -12,7 +12,7 @@ from typing import Protocol
 from uuid import UUID
 
 from core.errors import DomainError, ErrorKind
-from providers.payments.facts import BillingPeriod, Fact, SubscriptionState
+from providers.payments.facts import BillingPeriod, Fact, Fee, SubscriptionState
 from providers.payments.payment_state import PaymentState
 
 TOLERANCE = timedelta(seconds=300)
@@ -25,7 +25,7 @@ class CheckoutRequest:
 
     `checkout_id` is ours: asking twice with the same id yields the same session. `amount` is for one billing
     period and must fit the currency's minor unit. `customer_ref` is the provider's customer from an earlier
-    purchase.
+    purchase. With `renews` a provider that charges by itself goes on charging; without it this is one payment.
     """
 
     checkout_id: UUID
@@ -39,6 +39,20 @@ class CheckoutRequest:
     customer_ref: str | None
     success_url: str
     cancel_url: str
+    renews: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a subscription shall cost from `charge_from` on, which is when its next period begins.
+
+    `amount` is for one period and must fit the currency's minor unit.
+    """
+
+    amount: Decimal
+    currency: str
+    billing_period: BillingPeriod
+    charge_from: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +103,21 @@ class VerifiedEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EventPage:
+    """Some of what has happened; `next_cursor` asks for more, None when this was the last page."""
+
+    events: tuple[VerifiedEvent, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
     """What differs between providers and matters to a service.
 
     * `recurring`: the provider charges renewals by itself and tells of them; otherwise our own clock must.
     * `fetch_subscription`: the provider can be asked for a subscription's present state.
     * `fetch_payment`: the provider can be asked for a payment's present state.
+    * `list_events`: the provider can be asked what has happened of late.
     * `capture`: the payer only approves; `capture` takes the money.
     * `refund`: money can be given back through the provider, all of it or a part.
     * `withdraw`: a session that nobody has paid can be closed before its time.
@@ -108,6 +131,7 @@ class Capabilities:
     recurring: bool
     fetch_subscription: bool
     fetch_payment: bool
+    list_events: bool
     capture: bool
     refund: bool
     withdraw: bool
@@ -228,6 +252,14 @@ class PaymentProvider(Protocol):
             ProviderRejected: this provider cannot tell (`capabilities.fetch_payment`), or refused.
         """
 
+    async def fetch_fee(self, payment_ref: str) -> Fee | None:
+        """Ask what the provider kept of a payment that a `PaymentLinked` names; None where it does not say (yet).
+
+        Raises:
+            ProviderUnavailable: the provider cannot be reached or is broken.
+            ProviderRejected: the provider refused.
+        """
+
     async def capture(self, session_id: str) -> PaymentState:
         """Take the money of an `APPROVED` payment; idempotent, and for others the same as `fetch_payment`.
 
@@ -262,12 +294,47 @@ class PaymentProvider(Protocol):
             ProviderRejected: the provider knows no such subscription, or keeps none.
         """
 
+    async def resume(self, subscription_ref: str) -> None:
+        """Charge on, where `cancel` at the period's end was told before; harmless where it was not.
+
+        Raises:
+            ProviderUnavailable: the provider cannot be reached or is broken.
+            ProviderRejected: it is over, or the provider knows no such subscription, or keeps none.
+        """
+
+    async def reprice(self, subscription_ref: str, terms: Terms) -> None:
+        """Charge other terms from the next period on, and nothing for the present one; the same terms twice are one.
+
+        Raises:
+            ProviderUnavailable: the provider cannot be reached or is broken.
+            ProviderRejected: it is over, or the provider knows no such subscription, or keeps none.
+        """
+
+    async def collect(self, invoice_ref: str) -> None:
+        """Try once more to collect a bill that is open; what comes of it is told by events as ever.
+
+        Raises:
+            ProviderUnavailable: the provider cannot be reached or is broken.
+            ProviderRejected: it was declined, or there is no such bill, or this provider collects none by itself.
+        """
+
     async def fetch_subscription(self, subscription_ref: str) -> SubscriptionState | None:
         """Ask for a subscription's present state: None if there is no such subscription or it never began.
 
         Raises:
             ProviderUnavailable: the provider cannot be reached or is broken.
             ProviderRejected: this provider cannot tell (`capabilities.fetch_subscription`), or refused.
+        """
+
+    async def list_events(self, *, since: datetime, until: datetime, cursor: str | None = None) -> EventPage:
+        """List what happened between two moments, a page at a time and in any order, as if webhooks had told it.
+
+        A provider that keeps its events lists those, under the ids that their webhooks bear. One that keeps none
+        lists its payments as they stand (`sightings.py`), also those that began before `since` and may have changed.
+
+        Raises:
+            ProviderUnavailable: the provider cannot be reached or is broken.
+            ProviderRejected: this provider cannot tell (`capabilities.list_events`), or refused.
         """
 
     async def aclose(self) -> None:

@@ -65,6 +65,14 @@ class SubscriptionState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fee:
+    """What a provider keeps for itself, which may be in another currency than the payment: the account's own."""
+
+    amount: Decimal
+    currency: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderFact:
     """What every fact carries: who told it, in which event, and when it happened by the provider's clock."""
 
@@ -85,7 +93,7 @@ class Source(TypedDict):
 class CheckoutPaid(ProviderFact):
     """A checkout is complete and its money is there, at once or after a delayed payment succeeded.
 
-    `payment_ref` is what refunds and disputes will name, where the provider tells it this early.
+    `payment_ref` is what refunds and disputes will name, where the provider tells it this early, and so is `fee`.
     """
 
     session_id: str
@@ -97,6 +105,7 @@ class CheckoutPaid(ProviderFact):
     payment_key: str
     amount: Decimal
     currency: str
+    fee: Fee | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,10 +182,14 @@ class InvoicePaymentFailed(ProviderFact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentLinked(ProviderFact):
-    """An invoice was paid by `payment_ref`, which is the reference that refunds and disputes will name."""
+    """An invoice was paid by `payment_ref`, which is the reference that refunds and disputes will name.
+
+    `fee` is what the provider kept of it, None where that is not known (yet).
+    """
 
     invoice_ref: str
     payment_ref: str
+    fee: Fee | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +224,10 @@ class PaymentRefunded(ProviderFact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisputeOpened(ProviderFact):
-    """The payer disputes a payment. An `inquiry` only asks: it takes no money (yet)."""
+    """The payer disputes a payment. An `inquiry` only asks: it takes no money (yet).
+
+    `fee` is what the provider takes for a dispute, None where it does not say.
+    """
 
     dispute_ref: str
     payment_ref: str | None
@@ -220,11 +236,15 @@ class DisputeOpened(ProviderFact):
     currency: str
     reason: str | None
     inquiry: bool
+    fee: Fee | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisputeClosed(ProviderFact):
-    """A dispute is decided: `won` leaves the money with us, `lost` keeps it with the payer."""
+    """A dispute is decided: `won` leaves the money with us, `lost` keeps it with the payer.
+
+    `fee` is what the provider has taken for it all in all, zero where it has given its fee back.
+    """
 
     dispute_ref: str
     payment_ref: str | None
@@ -233,6 +253,7 @@ class DisputeClosed(ProviderFact):
     currency: str
     outcome: DisputeOutcome
     inquiry: bool
+    fee: Fee | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from providers.payments.contract import (
     BadSignature,
     Capabilities,
     CheckoutCreated,
+    EventPage,
     ProviderRejected,
     ProviderUnavailable,
     RefundCreated,
@@ -32,6 +33,7 @@ from providers.payments.contract import (
     SignatureFault,
     VerifiedEvent,
 )
+from providers.payments.facts import Fee
 from providers.payments.one_time import OneTimeProvider
 from providers.payments.orders import (
     Order,
@@ -42,12 +44,15 @@ from providers.payments.orders import (
 )
 from providers.payments.payment_state import PaymentState, PaymentStatus
 from providers.payments.reading import Node, read_object, reading_identity
+from providers.payments.sightings import REFUND_HORIZON, saw_payment
 
 PROVIDER: Final = "liqpay"
 DEFAULT_API_BASE: Final = "https://www.liqpay.ua"
 CURRENCIES: Final = frozenset({"UAH", "USD", "EUR"})
 SESSION_LIFETIME: Final = timedelta(hours=24)
 
+# Of how many days the archive is asked for at once, so that the answer does not grow too long.
+_WINDOW: Final = timedelta(days=3)
 # Absent are `sandbox` (see `_status`) and everything that still waits for the payer (`otp_verify`, `3ds_verify`, ...).
 _STATUSES: Final = {
     "success": PaymentStatus.PAID,
@@ -113,6 +118,7 @@ class LiqPayProvider(OneTimeProvider):
             recurring=False,
             fetch_subscription=False,
             fetch_payment=True,
+            list_events=True,
             capture=False,
             refund=True,
             withdraw=False,
@@ -159,6 +165,22 @@ class LiqPayProvider(OneTimeProvider):
                 return None
             raise
         return self._read_state(answer)
+
+    async def list_events(self, *, since: datetime, until: datetime, cursor: str | None = None) -> EventPage:
+        """See `PaymentProvider.list_events`: the archive of payments as they stand, a few days at a time."""
+        begin = since - REFUND_HORIZON if cursor is None else datetime.fromisoformat(cursor)
+        end = min(begin + _WINDOW, until)
+        dates = {"date_from": int(begin.timestamp() * 1000), "date_to": int(end.timestamp() * 1000)}
+        answer = await self._ask("list_payments", {"action": "reports", **dates}, repeatable=True)
+        try:
+            events = tuple(
+                _saw(row, at=until)
+                for row in answer.required_rows("data")
+                if _is_ours(row) and self._status(row.ref("status")) is not PaymentStatus.PENDING
+            )
+        except BadPayload as nonsense:
+            raise ProviderUnavailable(retryable=True) from nonsense
+        return EventPage(events=events, next_cursor=end.isoformat() if end < until else None)
 
     async def refund(self, request: RefundRequest) -> RefundCreated:
         """See `PaymentProvider.refund`.
@@ -253,6 +275,7 @@ class LiqPayProvider(OneTimeProvider):
                 is_test=word == "sandbox",
                 changed_at=_moment(answer) or self._clock.now(),
                 paid_at=_moment(answer, "end_date") if status is PaymentStatus.PAID else None,
+                fee=_fee(answer),
             )
         except BadPayload as nonsense:
             raise ProviderUnavailable(retryable=True) from nonsense
@@ -288,6 +311,21 @@ def _read_form(body: bytes) -> tuple[str, str]:
 def _event_id(callback: Node, order_id: str, status: str) -> str:
     facts = [order_id, status, _payment_id(callback) or "", *map(str, _dates(callback)), str(_refund_amount(callback))]
     return "liqpay_" + hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
+def _fee(answer: Node) -> Fee | None:
+    """Read what LiqPay keeps, in the payment's own currency; what it takes from the payer besides is not ours."""
+    kept = answer.amount_or_none("receiver_commission")
+    return None if kept is None else Fee(amount=kept, currency=answer.currency("currency"))
+
+
+def _is_ours(payment: Node) -> bool:
+    return read_compact_tags(payment.text_or_none("order_id")) is not None
+
+
+def _saw(payment: Node, *, at: datetime) -> VerifiedEvent:
+    words = (payment.ref("status"), _refund_amount(payment), *_dates(payment))
+    return saw_payment(payment.ref("order_id"), *words, at=_moment(payment) or at)
 
 
 def _refund_amount(callback: Node) -> object:

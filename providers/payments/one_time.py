@@ -9,9 +9,10 @@ from providers.payments.contract import (
     CheckoutRequest,
     InvoiceRequest,
     ProviderRejected,
+    Terms,
     VerifiedEvent,
 )
-from providers.payments.facts import Fact, SubscriptionState
+from providers.payments.facts import Fact, Fee, SubscriptionState
 from providers.payments.orders import Order, order_of_checkout, order_of_invoice
 from providers.payments.payment_state import PaymentState
 
@@ -38,6 +39,10 @@ class OneTimeProvider(ABC):
     async def fetch_payment(self, reference: str) -> PaymentState | None:
         """See `PaymentProvider.fetch_payment`."""
 
+    async def fetch_fee(self, payment_ref: str) -> Fee | None:  # noqa: ARG002 - of the contract
+        """See `PaymentProvider.fetch_fee`: where there is a fee, the payment itself tells it (`PaymentState.fee`)."""
+        return None
+
     async def capture(self, session_id: str) -> PaymentState:
         """See `PaymentProvider.capture`: as a rule the money moves by itself."""
         state = await self.fetch_payment(session_id)
@@ -51,6 +56,18 @@ class OneTimeProvider(ABC):
 
     async def cancel(self, subscription_ref: str, *, at_period_end: bool) -> None:  # noqa: ARG002 - of the contract
         """See `PaymentProvider.cancel`: nobody is charged twice, so there is nothing to stop."""
+        raise not_supported()
+
+    async def resume(self, subscription_ref: str) -> None:  # noqa: ARG002 - of the contract
+        """See `PaymentProvider.resume`."""
+        raise not_supported()
+
+    async def reprice(self, subscription_ref: str, terms: Terms) -> None:  # noqa: ARG002 - of the contract
+        """See `PaymentProvider.reprice`."""
+        raise not_supported()
+
+    async def collect(self, invoice_ref: str) -> None:  # noqa: ARG002 - of the contract
+        """See `PaymentProvider.collect`."""
         raise not_supported()
 
     async def fetch_subscription(self, subscription_ref: str) -> SubscriptionState | None:  # noqa: ARG002 - likewise

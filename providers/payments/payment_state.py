@@ -16,6 +16,7 @@ from providers.payments.facts import (
     CheckoutPaid,
     CheckoutPending,
     Fact,
+    Fee,
     PaymentRefunded,
     Purchase,
     Source,
@@ -68,7 +69,8 @@ class PaymentState:
     under, once; `payment_ref` what refunds and disputes will name. `provider_status` is the provider's own word.
     `tags` are None for a payment that is not ours. `is_test` marks play money, which must never buy anything.
     `changed_at` is the provider's time of the newest change; `paid_at` when the money came, None before that. It stays
-    the same whatever happens later, so that a service counts from it whenever it is told.
+    the same whatever happens later, so that a service counts from it whenever it is told. `fee` is what the provider
+    keeps of the payment, None where it does not say.
     """
 
     session_id: str
@@ -88,6 +90,7 @@ class PaymentState:
     is_test: bool
     changed_at: datetime
     paid_at: datetime | None = None
+    fee: Fee | None = None
 
     @property
     def overpaid(self) -> Decimal:
@@ -117,6 +120,7 @@ def facts_of_payment(state: PaymentState, source: Source) -> tuple[Fact, ...]:
                 payment_key=state.payment_key,
                 amount=state.asked,
                 currency=state.currency,
+                fee=state.fee,
             )
             return (paid, _refunded(state, source)) if state.refunded else (paid,)
         case PaymentStatus.PROCESSING:

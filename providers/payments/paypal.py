@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlencode, urlsplit
 
 import certifi
 
@@ -21,6 +22,7 @@ from providers.payments.contract import (
     BadSignature,
     Capabilities,
     CheckoutCreated,
+    EventPage,
     ProviderRejected,
     ProviderUnavailable,
     RefundCreated,
@@ -52,6 +54,8 @@ SESSION_LIFETIME: Final = timedelta(hours=3)
 
 # PayPal takes no decimals of these, whatever ISO 4217 says.
 _WHOLE_ONLY: Final = frozenset({"HUF", "JPY", "TWD"})
+# How many events are asked for at once, as many as it gives.
+_PAGE: Final = 100
 _CAPTURE_REFERENCE: Final = "capture:"
 _DISPUTES: Final = {"CUSTOMER.DISPUTE.CREATED": False, "CUSTOMER.DISPUTE.RESOLVED": True}
 _REFUNDS: Final = {"COMPLETED": RefundStatus.SUCCEEDED, "PENDING": RefundStatus.PENDING}
@@ -98,6 +102,7 @@ class PayPalProvider(OneTimeProvider):
             recurring=False,
             fetch_subscription=False,
             fetch_payment=True,
+            list_events=True,
             capture=True,
             refund=True,
             withdraw=False,
@@ -125,16 +130,7 @@ class PayPalProvider(OneTimeProvider):
         ):
             raise BadSignature(SignatureFault.INVALID_SIGNATURE, "Invalid PayPal webhook signature")
         sent.refuse_wrong_time(now)
-        payload = read_object(body, provider="PayPal")
-        event = Node(payload, "event")
-        with reading_identity("PayPal"):
-            return VerifiedEvent(
-                event_id=event.ref("id"),
-                account="",
-                type=event.ref("event_type"),
-                occurred_at=event.instant_or_none("create_time") or sent.sent_at,
-                payload=payload,
-            )
+        return _envelope(read_object(body, provider="PayPal"), at=sent.sent_at)
 
     def interpret(self, event: VerifiedEvent) -> tuple[Fact, ...]:
         """See `PaymentProvider.interpret`: disputes say all; whatever is about an order is fetched."""
@@ -170,6 +166,19 @@ class PayPalProvider(OneTimeProvider):
             raise
         except BadPayload as nonsense:
             raise ProviderUnavailable(retryable=True) from nonsense
+
+    async def list_events(self, *, since: datetime, until: datetime, cursor: str | None = None) -> EventPage:
+        """See `PaymentProvider.list_events`: the application's notifications, delivered or not."""
+        times = {"start_time": f"{since:%Y-%m-%dT%H:%M:%SZ}", "end_time": f"{until:%Y-%m-%dT%H:%M:%SZ}"}
+        query = cursor or urlencode({"page_size": _PAGE, **times})
+        answer = await self._call("list_events", "GET", f"/v1/notifications/webhooks-events?{query}")
+        try:
+            events = tuple(_envelope(row.data, at=until) for row in answer.required_rows("events"))
+            pages = [link.text("href") for link in answer.rows("links") if link.text_or_none("rel") == "next"]
+        except BadPayload as nonsense:
+            raise ProviderUnavailable(retryable=True) from nonsense
+        # Only what is asked of the address is the answer's to say, not where the token is sent to.
+        return EventPage(events=events, next_cursor=urlsplit(pages[0]).query if pages and events else None)
 
     async def capture(self, session_id: str) -> PaymentState:
         """See `PaymentProvider.capture`."""
@@ -315,6 +324,18 @@ class PayPalProvider(OneTimeProvider):
                 except BadPayload as nonsense:
                     raise ProviderUnavailable(retryable=True) from nonsense
             return self._token[0]
+
+
+def _envelope(payload: Mapping[str, object], *, at: datetime) -> VerifiedEvent:
+    event = Node(payload, "event")
+    with reading_identity("PayPal"):
+        return VerifiedEvent(
+            event_id=event.ref("id"),
+            account="",
+            type=event.ref("event_type"),
+            occurred_at=event.instant_or_none("create_time") or at,
+            payload=dict(payload),
+        )
 
 
 def _decimals(currency: str) -> int:

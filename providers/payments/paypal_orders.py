@@ -4,7 +4,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
-from providers.payments.facts import DisputeClosed, DisputeOpened, DisputeOutcome, Fact, Source
+from providers.payments.facts import DisputeClosed, DisputeOpened, DisputeOutcome, Fact, Fee, Source
 from providers.payments.orders import read_compact_tags
 from providers.payments.payment_state import PaymentState, PaymentStatus
 from providers.payments.reading import Node
@@ -80,6 +80,7 @@ def read_order(order: Node) -> PaymentState:
         changed_at=max(_moments(order, unit)),
         # A refund changes the capture, but not when it was made.
         paid_at=capture.instant_or_none("create_time") if capture is not None and has_money else None,
+        fee=None if capture is None else _fee(capture),
     )
 
 
@@ -138,6 +139,13 @@ def _refunded(unit: Node, capture: Node | None, *, received: Decimal, currency: 
     refunds = [] if payments is None else list(payments.rows("refunds"))
     good = (refund for refund in refunds if refund.text("status") not in _LOST_REFUNDS)
     return sum((_money(refund, currency) for refund in good), Decimal(0))
+
+
+def _fee(capture: Node) -> Fee | None:
+    """Read what PayPal keeps of a capture, also when it is refunded; None while the money is held."""
+    breakdown = capture.node_or_none("seller_receivable_breakdown")
+    money = None if breakdown is None else breakdown.node_or_none("paypal_fee")
+    return None if money is None else Fee(amount=money.amount("value"), currency=money.currency("currency_code"))
 
 
 def _money(holder: Node, currency: str) -> Decimal:

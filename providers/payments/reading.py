@@ -159,6 +159,12 @@ class Node:
         """Walk a JSON list of objects; an absent one is empty."""
         return self._walk(key, self.data.get(key))
 
+    def required_rows(self, key: str) -> Iterator["Node"]:
+        """Walk a JSON list of objects that must be there, lest no list be taken for an empty one."""
+        if key not in self:
+            self.refuse(key, "is missing")
+        return self.rows(key)
+
     def _walk(self, key: str, rows: object) -> Iterator["Node"]:
         if rows is None:
             return
@@ -202,13 +208,21 @@ def read_envelope(body: bytes, *, provider: str, signed_at: datetime) -> Verifie
     Raises:
         BadPayload: the body is not a JSON object, or lacks its id or type; `provider` goes into the text.
     """
-    payload = read_object(body, provider=provider)
+    return envelope_of(read_object(body, provider=provider), provider=provider, at=signed_at)
+
+
+def envelope_of(payload: Mapping[str, object], *, provider: str, at: datetime) -> VerifiedEvent:
+    """Read the same of a payload that is decoded already; `at` is for one that does not say when it was created.
+
+    Raises:
+        BadPayload: it lacks its id or type.
+    """
     envelope = Node(payload, "event")
     with reading_identity(provider):
         return VerifiedEvent(
             event_id=envelope.ref("id"),
             account=envelope.ref_or_none("account") or "",
             type=envelope.ref("type"),
-            occurred_at=envelope.moment_or_none("created") or signed_at,
-            payload=payload,
+            occurred_at=envelope.moment_or_none("created") or at,
+            payload=dict(payload),
         )

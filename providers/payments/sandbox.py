@@ -38,12 +38,14 @@ from providers.payments.contract import (
     Capabilities,
     CheckoutCreated,
     CheckoutRequest,
+    EventPage,
     InvoiceRequest,
     ProviderRejected,
     RefundCreated,
     RefundRequest,
     RefundStatus,
     SignatureFault,
+    Terms,
     VerifiedEvent,
 )
 from providers.payments.facts import (
@@ -51,6 +53,7 @@ from providers.payments.facts import (
     CheckoutFailed,
     CheckoutPaid,
     Fact,
+    Fee,
     Purchase,
     Source,
     SubscriptionState,
@@ -131,6 +134,7 @@ class SandboxProvider:
             recurring=False,
             fetch_subscription=False,
             fetch_payment=False,
+            list_events=False,
             capture=False,
             refund=True,
             withdraw=False,
@@ -233,6 +237,10 @@ class SandboxProvider:
         told = Node(fields, "reference")
         return _state(_read_session(told.node("session")), kind=told.text("type"), at=told.instant("at"))
 
+    async def fetch_fee(self, payment_ref: str) -> Fee | None:  # noqa: ARG002 - of the contract
+        """See `PaymentProvider.fetch_fee`. Play money costs nothing."""
+        return None
+
     async def capture(self, session_id: str) -> PaymentState:  # noqa: ARG002 - of the contract
         """See `PaymentProvider.capture`: nothing is ever waiting to be captured."""
         raise ProviderRejected("The sandbox keeps no payments", details={"reason": "not_supported"})
@@ -258,9 +266,31 @@ class SandboxProvider:
         if not self._minted("sub", subscription_ref):
             raise ProviderRejected(details={"reason": "resource_missing"})
 
+    async def resume(self, subscription_ref: str) -> None:
+        """See `PaymentProvider.resume`. Nobody is ever charged again here, so there is nothing to go on with."""
+        await self.cancel(subscription_ref, at_period_end=True)
+
+    async def reprice(self, subscription_ref: str, terms: Terms) -> None:  # noqa: ARG002 - see below
+        """See `PaymentProvider.reprice`. Likewise."""
+        await self.cancel(subscription_ref, at_period_end=True)
+
+    async def collect(self, invoice_ref: str) -> None:  # noqa: ARG002 - see below
+        """See `PaymentProvider.collect`. The sandbox issues no bills."""
+        raise ProviderRejected("The sandbox collects nothing", details={"reason": "not_supported"})
+
     async def fetch_subscription(self, subscription_ref: str) -> SubscriptionState | None:  # noqa: ARG002
         """See `PaymentProvider.fetch_subscription`. The sandbox remembers nothing, so it cannot tell."""
         raise ProviderRejected("The sandbox keeps no subscriptions", details={"reason": "not_supported"})
+
+    async def list_events(
+        self,
+        *,
+        since: datetime,  # noqa: ARG002 - of the contract
+        until: datetime,  # noqa: ARG002 - likewise
+        cursor: str | None = None,  # noqa: ARG002 - likewise
+    ) -> EventPage:
+        """See `PaymentProvider.list_events`. The sandbox remembers nothing: a press of its buttons is the event."""
+        raise ProviderRejected("The sandbox keeps no events", details={"reason": "not_supported"})
 
     async def aclose(self) -> None:
         """See `PaymentProvider.aclose`."""

@@ -6,8 +6,9 @@ Everything here calls the provider, so none of it belongs inside a unit of work.
 from dataclasses import dataclass, replace
 
 from providers.payments.contract import PaymentProvider, ProviderRejected, VerifiedEvent
-from providers.payments.facts import Fact, Source, SubscriptionChanged
+from providers.payments.facts import Fact, PaymentLinked, Source, SubscriptionChanged
 from providers.payments.payment_state import PaymentState, PaymentStatus, facts_of_payment
+from providers.payments.sightings import PAYMENT_SEEN, SUBSCRIPTION_SEEN, seen_reference
 
 
 async def settle_payment(provider: PaymentProvider, reference: str) -> PaymentState | None:
@@ -48,8 +49,12 @@ async def read_event(provider: PaymentProvider, event: VerifiedEvent) -> Reading
         BadPayload: the event cannot be read.
         ProviderUnavailable, ProviderRejected: what it speaks of could not be fetched.
     """
-    facts = tuple([await _as_it_is_now(provider, fact) for fact in provider.interpret(event)])
-    reference = provider.to_fetch(event)
+    if event.type == SUBSCRIPTION_SEEN:
+        return await _read_subscription(provider, event)
+    is_seen = event.type == PAYMENT_SEEN
+    told = () if is_seen else provider.interpret(event)
+    facts = tuple([await _as_it_is_now(provider, fact) for fact in told])
+    reference = seen_reference(event) if is_seen else provider.to_fetch(event)
     if reference is None:
         return Reading(facts=facts)
     state = await settle_payment(provider, reference)
@@ -58,7 +63,17 @@ async def read_event(provider: PaymentProvider, event: VerifiedEvent) -> Reading
     return Reading(facts=facts + facts_of_fetched(provider, state), payment=state)
 
 
+async def _read_subscription(provider: PaymentProvider, event: VerifiedEvent) -> Reading:
+    state = await provider.fetch_subscription(seen_reference(event))
+    if state is None:
+        return Reading(facts=(), is_missing=True)
+    source = Source(provider=provider.name, event_id=event.event_id, occurred_at=event.occurred_at)
+    return Reading(facts=(SubscriptionChanged(**source, state=state),))
+
+
 async def _as_it_is_now(provider: PaymentProvider, fact: Fact) -> Fact:
+    if isinstance(fact, PaymentLinked) and fact.fee is None:
+        return replace(fact, fee=await provider.fetch_fee(fact.payment_ref))
     # Several changes of one second cannot be put in order by their times, and late ones are out of date.
     if not isinstance(fact, SubscriptionChanged) or not provider.capabilities.fetch_subscription:
         return fact

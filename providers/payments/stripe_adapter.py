@@ -22,6 +22,7 @@ from providers.payments.contract import (
     Capabilities,
     CheckoutCreated,
     CheckoutRequest,
+    EventPage,
     InvoiceRequest,
     PayloadFault,
     ProviderRejected,
@@ -30,25 +31,26 @@ from providers.payments.contract import (
     RefundRequest,
     RefundStatus,
     SignatureFault,
+    Terms,
     VerifiedEvent,
 )
-from providers.payments.facts import Fact, SubscriptionState
+from providers.payments.facts import Fact, Fee, SubscriptionState
 from providers.payments.payment_state import PaymentState, PaymentStatus
-from providers.payments.reading import Node, read_envelope
+from providers.payments.reading import Node, envelope_of, read_envelope
 from providers.payments.signature import (
     SignatureHeader,
     find_header,
     parse_signature_header,
     refuse_wrong_time,
 )
-from providers.payments.stripe_events import PROVIDER, interpret_stripe, order_to_fetch
-from providers.payments.stripe_objects import read_amount, read_subscription
-from providers.payments.stripe_params import checkout_params, invoice_params, minor_units
+from providers.payments.stripe_events import EVENT_TYPES, PROVIDER, interpret_stripe, order_to_fetch
+from providers.payments.stripe_objects import fee_of_charge, read_amount, read_subscription
+from providers.payments.stripe_params import checkout_params, invoice_params, minor_units, reprice_params
 from providers.payments.stripe_payments import payment_of_session, read_session
 
 if TYPE_CHECKING:
     # The SDK loads its 1,500 parameter classes on demand; at run time none of them is needed.
-    from stripe.params import RefundCreateParams
+    from stripe.params import EventListParams, PaymentIntentRetrieveParams, RefundCreateParams
     from stripe.params.checkout import SessionCreateParams
 
 API_VERSION: Final = "2026-10-28.endive"
@@ -120,6 +122,7 @@ class StripeProvider:
             recurring=True,
             fetch_subscription=True,
             fetch_payment=True,
+            list_events=True,
             capture=False,
             refund=True,
             withdraw=True,
@@ -194,9 +197,29 @@ class StripeProvider:
             invoice = _node(await v1.invoices.retrieve_async(invoice_ref, {"expand": ["payments"]}), "invoice")
         payment_ref = payment_of_session(session, invoice)
         if payment_ref is not None and payment_ref.startswith("pi_"):
-            answer = await v1.payment_intents.retrieve_async(payment_ref, {"expand": ["latest_charge"]})
+            answer = await v1.payment_intents.retrieve_async(
+                payment_ref, {"expand": ["latest_charge.balance_transaction"]}
+            )
             payment = _node(answer, "payment_intent")
         return read_session(session, payment_ref=payment_ref, payment=payment)
+
+    async def fetch_fee(self, payment_ref: str) -> Fee | None:
+        """See `PaymentProvider.fetch_fee`: it stands in the account's own books."""
+        v1 = self._client.v1
+        if not known_ref(payment_ref):
+            return None
+        try:
+            async with self._calling("fetch_fee"):
+                if payment_ref.startswith("ch_"):
+                    answer = await v1.charges.retrieve_async(payment_ref, {"expand": ["balance_transaction"]})
+                    return fee_of_charge(_node(answer, "charge"))
+                expand: PaymentIntentRetrieveParams = {"expand": ["latest_charge.balance_transaction"]}
+                payment = _node(await v1.payment_intents.retrieve_async(payment_ref, expand), "payment_intent")
+                return fee_of_charge(payment.node_or_none("latest_charge"))
+        except ProviderRejected as refusal:
+            if refusal.details.get("reason") == "resource_missing":
+                return None
+            raise
 
     async def capture(self, session_id: str) -> PaymentState:
         """See `PaymentProvider.capture`: Stripe takes the money by itself."""
@@ -268,6 +291,34 @@ class StripeProvider:
             if subscription is None or subscription.data.get("status") not in _OVER:
                 raise
 
+    async def resume(self, subscription_ref: str) -> None:
+        """See `PaymentProvider.resume`."""
+        async with self._calling("resume"):
+            await self._client.v1.subscriptions.update_async(subscription_ref, {"cancel_at_period_end": False})
+
+    async def reprice(self, subscription_ref: str, terms: Terms) -> None:
+        """See `PaymentProvider.reprice`."""
+        subscription = await self._retrieve(subscription_ref)
+        if subscription is None or subscription.data.get("status") in _OVER:
+            raise ProviderRejected(details={"reason": "resource_missing"})
+        async with self._calling("reprice"):
+            item = next(subscription.listed("items"), None)
+            if item is None:
+                subscription.refuse("items", "is empty")
+            price = item.node("price")
+            params = reprice_params(
+                terms,
+                item_id=item.ref("id"),
+                product=price.ref("product"),
+                interval=price.node("recurring").text("interval"),
+            )
+            await self._client.v1.subscriptions.update_async(subscription_ref, params)
+
+    async def collect(self, invoice_ref: str) -> None:
+        """See `PaymentProvider.collect`."""
+        async with self._calling("collect"):
+            await self._client.v1.invoices.pay_async(invoice_ref)
+
     async def fetch_subscription(self, subscription_ref: str) -> SubscriptionState | None:
         """See `PaymentProvider.fetch_subscription`."""
         subscription = await self._retrieve(subscription_ref)
@@ -275,6 +326,22 @@ class StripeProvider:
             return None if subscription is None else read_subscription(subscription)
         except BadPayload as nonsense:
             raise ProviderUnavailable(retryable=True) from nonsense
+
+    async def list_events(self, *, since: datetime, until: datetime, cursor: str | None = None) -> EventPage:
+        """See `PaymentProvider.list_events`: Stripe keeps its events for 30 days, each as its webhook had it."""
+        params: EventListParams = {
+            "created": {"gte": int(since.timestamp()), "lte": int(until.timestamp())},
+            "types": list(EVENT_TYPES),
+            "limit": 100,
+        }
+        if cursor is not None:
+            params["starting_after"] = cursor
+        async with self._calling("list_events"):
+            answer = _node(await self._client.v1.events.list_async(params), "events")
+            # Those of one page are told apart by their ids alone, so a garbled one spoils the page.
+            events = tuple(envelope_of(row.data, provider="Stripe", at=until) for row in answer.required_rows("data"))
+            more = events[-1].event_id if events and answer.flag("has_more") else None
+            return EventPage(events=events, next_cursor=more)
 
     async def aclose(self) -> None:
         """See `PaymentProvider.aclose`."""

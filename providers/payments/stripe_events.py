@@ -32,6 +32,7 @@ from providers.payments.stripe_objects import (
     NEVER_BEGAN,
     billing_reason,
     disputed_payment,
+    fee_of_dispute,
     is_of_order,
     paid_period,
     payment_of_invoice,
@@ -246,6 +247,7 @@ def _dispute_opened(dispute: Node, source: Source) -> Fact:
         currency=read_currency(dispute),
         reason=dispute.text_or_none("reason"),
         inquiry=dispute.text("status").startswith("warning_"),
+        fee=fee_of_dispute(dispute),
     )
 
 
@@ -264,6 +266,7 @@ def _dispute_closed(dispute: Node, source: Source) -> Fact:
         currency=read_currency(dispute),
         outcome=outcome,
         inquiry=status.startswith("warning_"),
+        fee=fee_of_dispute(dispute),
     )
 
 
@@ -285,3 +288,6 @@ _READERS: Final[dict[str, Callable[[Node, Source], Fact | None]]] = {
     "charge.dispute.created": _dispute_opened,
     "charge.dispute.closed": _dispute_closed,
 }
+
+EVENT_TYPES: Final = tuple(_READERS)
+"""The events that mean something to us: also what a webhook endpoint must be subscribed to."""

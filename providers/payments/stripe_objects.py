@@ -4,6 +4,7 @@ CHANGELOG 2025-03-31.basil moved the periods from the subscription to its items,
 the invoice to `invoice.parent`, and the payment from the invoice to `invoice_payment`.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
@@ -12,6 +13,7 @@ from providers.payments.contract import BadPayload
 from providers.payments.facts import (
     BillingPeriod,
     BillingReason,
+    Fee,
     Purchase,
     SubscriptionState,
     SubscriptionStatus,
@@ -177,6 +179,24 @@ def disputed_payment(dispute: Node) -> tuple[str | None, str | None]:
     payment_ref = dispute.ref_or_none("payment_intent")
     # Older disputes name the charge alone; one of the two must be there, or nobody can tell what is disputed.
     return payment_ref, dispute.ref_or_none("charge") if payment_ref else dispute.ref("charge")
+
+
+def fee_of_charge(charge: Node | None) -> Fee | None:
+    """Read what Stripe kept of a charge; None where its entry in the account's books was not asked for or made yet."""
+    entry = None if charge is None else charge.data.get("balance_transaction")
+    if charge is None or not isinstance(entry, Mapping):
+        return None
+    booked = charge.node("balance_transaction")
+    return Fee(amount=read_amount(booked, "fee"), currency=read_currency(booked))
+
+
+def fee_of_dispute(dispute: Node) -> Fee | None:
+    """Add up what Stripe has taken for a dispute and given back of that; None where it has booked nothing yet."""
+    booked = list(dispute.rows("balance_transactions"))
+    if not booked:
+        return None
+    currency = read_currency(booked[0])
+    return Fee(amount=from_stripe(max(sum(row.integer("fee") for row in booked), 0), currency), currency=currency)
 
 
 def read_amount(node: Node, *keys: str) -> Decimal:

@@ -1,18 +1,19 @@
 """What Stripe is asked for: the parameters of its checkout sessions."""
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
-from providers.payments.contract import CheckoutRequest, InvoiceRequest, ProviderRejected
+from providers.payments.contract import CheckoutRequest, InvoiceRequest, ProviderRejected, Terms
 from providers.payments.facts import BillingPeriod
 from providers.payments.orders import order_of_invoice, tags_as_metadata
 from providers.payments.stripe_money import AmountNotPayable, to_stripe
 
 if TYPE_CHECKING:
     # The SDK loads its 1,500 parameter classes on demand; at run time none of them is needed.
+    from stripe.params import SubscriptionUpdateParams
     from stripe.params.checkout import SessionCreateParams
 
-_INTERVALS: Final[dict[BillingPeriod, str]] = {"monthly": "month", "yearly": "year"}
+_INTERVALS: Final[dict[BillingPeriod, Literal["month", "year"]]] = {"monthly": "month", "yearly": "year"}
 
 
 def minor_units(amount: Decimal, currency: str) -> int:
@@ -51,9 +52,9 @@ def invoice_params(request: InvoiceRequest) -> "SessionCreateParams":
 
 
 def checkout_params(request: CheckoutRequest) -> "SessionCreateParams":
-    """Sell a plan as a subscription."""
-    # On the session for the checkout's own events; on the subscription because its invoices, and so every
-    # renewal, carry a copy of that and never of the session's (contract.md 4.4).
+    """Sell a plan as a subscription, or a change of one that is paid once."""
+    # On the session for the checkout's own events; on what it makes because invoices and charges, and so every
+    # renewal and refund, carry a copy of that and never of the session's (contract.md 4.4).
     metadata = {
         "checkout_id": str(request.checkout_id),
         "tenant_id": str(request.tenant_id),
@@ -61,27 +62,56 @@ def checkout_params(request: CheckoutRequest) -> "SessionCreateParams":
         "billing_period": request.billing_period,
     }
     params: SessionCreateParams = {
-        "mode": "subscription",
+        "mode": "subscription" if request.renews else "payment",
         "line_items": [
             {
                 "quantity": 1,
                 "price_data": {
                     "currency": request.currency.lower(),
                     "unit_amount": minor_units(request.amount, request.currency),
-                    "recurring": {"interval": _INTERVALS[request.billing_period]},
                     "product_data": {"name": request.plan_name},
                 },
             }
         ],
         "client_reference_id": str(request.checkout_id),
         "metadata": metadata,
-        "subscription_data": {"metadata": metadata},
         "success_url": request.success_url,
         "cancel_url": request.cancel_url,
     }
+    if request.renews:
+        params["line_items"][0]["price_data"]["recurring"] = {"interval": _INTERVALS[request.billing_period]}
+        params["subscription_data"] = {"metadata": metadata}
+    else:
+        params["payment_intent_data"] = {"metadata": metadata}
     # Stripe takes one or the other: a known customer already has an e-mail address.
     if request.customer_ref is not None:
         params["customer"] = request.customer_ref
     elif request.customer_email is not None:
         params["customer_email"] = request.customer_email
+    return params
+
+
+def reprice_params(terms: Terms, *, item_id: str, product: str, interval: str) -> "SubscriptionUpdateParams":
+    """Let a subscription of one item cost other terms from its next period on.
+
+    Stripe begins a period anew when the interval changes, and would charge for it at once; a trial until the next
+    charge is due is its way to wait (https://docs.stripe.com/billing/subscriptions/billing-cycle).
+    """
+    wanted = _INTERVALS[terms.billing_period]
+    params: SubscriptionUpdateParams = {
+        "items": [
+            {
+                "id": item_id,
+                "price_data": {
+                    "currency": terms.currency.lower(),
+                    "product": product,
+                    "unit_amount": minor_units(terms.amount, terms.currency),
+                    "recurring": {"interval": wanted},
+                },
+            }
+        ],
+        "proration_behavior": "none",
+    }
+    if wanted != interval:
+        params["trial_end"] = int(terms.charge_from.timestamp())
     return params

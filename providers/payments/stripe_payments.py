@@ -7,6 +7,7 @@ from providers.payments.orders import tags_of_metadata
 from providers.payments.payment_state import OrderTags, PaymentState, PaymentStatus
 from providers.payments.reading import Node
 from providers.payments.stripe_objects import (
+    fee_of_charge,
     is_of_order,
     payment_of_invoice,
     purchase_if_readable,
@@ -30,7 +31,7 @@ def read_session(session: Node, *, payment_ref: str | None, payment: Node | None
     Args:
         session: the checkout session.
         payment_ref: the payment intent behind it, where there is one.
-        payment: that payment intent, with its latest charge expanded.
+        payment: that payment intent, with its latest charge and that one's entry in the books expanded.
 
     Raises:
         BadPayload: something is missing or garbled.
@@ -62,6 +63,7 @@ def read_session(session: Node, *, payment_ref: str | None, payment: Node | None
         is_test=not session.flag("livemode"),
         changed_at=changed_at,
         paid_at=changed_at if status is PaymentStatus.PAID else None,
+        fee=fee_of_charge(charge),
     )
 
 

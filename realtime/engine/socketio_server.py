@@ -325,7 +325,7 @@ class SocketIoServer(socketio.AsyncServer):  # type: ignore[misc]
 def _environ(request: web.Request) -> dict[str, Any]:
     """Keep of a handshake what a connect handler may ask for, and not the request."""
     kept = {"QUERY_STRING": request.query_string, "REMOTE_ADDR": request.remote or ""}
-    for name in ("Authorization", "Cookie", "Origin", "User-Agent", "X-Forwarded-For"):
+    for name in ("Authorization", "Cookie", "Origin", "User-Agent", "X-API-Key", "X-Forwarded-For"):
         if name in request.headers:
             kept[f"HTTP_{name.upper().replace('-', '_')}"] = request.headers[name]
     return kept

@@ -133,6 +133,21 @@ class SecondFactorAbsent(DomainError):
     message = "Two-factor authentication is not set up"
 
 
+class EmailTokenInvalid(DomainError):
+    """The token that confirms an address is unknown, used, too old, or the account has another address by now."""
+
+    code = "AUTH_ERROR"
+    message = "Invalid or expired confirmation token"
+
+
+class LastWayIn(DomainError):
+    """Without this address or phone nobody could sign in to the account any more."""
+
+    kind = ErrorKind.CONFLICT
+    code = "LAST_SIGN_IN"
+    message = "This is the only way to sign in to this account"
+
+
 class ResetTokenInvalid(DomainError):
     """The password reset token is unknown, used or too old."""
 

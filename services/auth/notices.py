@@ -20,22 +20,31 @@ class SecurityNotices:
         self._notifications = notifications
 
     async def warn(
-        self, uow: UnitOfWork, user_id: UUID, notice: str, *, tenant_id: UUID | None, **values: object
+        self,
+        uow: UnitOfWork,
+        user_id: UUID,
+        notice: str,
+        *,
+        tenant_id: UUID | None,
+        recipient: str | None = None,
+        **values: object,
     ) -> None:
         """Send the letter `letters.<notice>`, and the notification `security.<notice>` if there is a tenant to show it.
 
-        Whoever has no address gets no letter. Both texts may use `values`, and the letter the user's name and address
-        besides. Needs a PlatformScope.
+        The letter goes to the user's address, or to `recipient` if that was theirs until now. Whoever has no address
+        gets no letter. Both texts may use `values`, and the letter the user's name and address besides. Needs a
+        PlatformScope, or the scope of `tenant_id`.
         """
         user = (await uow.session.scalars(select(User).where(User.id == user_id))).one()
-        if user.email is not None:
+        address = recipient or user.email
+        if address is not None:
             self._mail.enqueue_letter(
                 uow,
                 notice,
-                recipient=user.email,
+                recipient=address,
                 locale=user.locale,
                 full_name=user.full_name,
-                email=user.email,
+                email=address,
                 **values,
             )
         if tenant_id is not None:

@@ -1,27 +1,23 @@
 """Passwords: changed by whoever knows the one that is, or replaced by a token that came by mail (contract.md 2.2)."""
 
 from datetime import timedelta
-from uuid import UUID
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 
 from core.passwords import PasswordHasher
-from core.tokens import new_opaque_token, token_hash
 from models.second_factors import SignInChallenge
-from models.users import OneTimeToken, TokenPurpose, User
+from models.users import TokenPurpose, User
 from services.auth.announcer import announce
 from services.auth.endings import end_sessions
 from services.auth.errors import ResetTokenInvalid, WrongPassword
+from services.auth.letter_tokens import issue_token, use_token, void_tokens, was_sent_just_now
 from services.auth.new_passwords import NewPasswords
 from services.auth.notices import SecurityNotices
 from services.identity import Principal, require_oneself
 from services.mail import MailService
-from services.tenants.members import lock_user
 from services.unit_of_work import PlatformScope, RequestTrace, UnitOfWork, UnitOfWorkFactory
 
 RESET_LIFETIME = timedelta(hours=1)
-# Whoever asks again and again must not fill somebody's letter box.
-_LETTER_PAUSE = timedelta(minutes=1)
 _SCOPE = PlatformScope("a password belongs to a person, not to a tenant")
 
 
@@ -55,7 +51,7 @@ class Passwords:
             tenant_id=None,
             subject=("user", user.id if user else "unknown"),
         )
-        if user is not None and not await self._asked_just_now(uow, user.id):
+        if user is not None and not await was_sent_just_now(uow, user.id, TokenPurpose.PASSWORD_RESET):
             self._send_token(uow, user)
 
     async def reset(self, *, token: str, new_password: str, trace: RequestTrace | None = None) -> None:
@@ -65,10 +61,14 @@ class Passwords:
         """
         hashed = await self._new_passwords.hash(new_password)
         async with self._units(_SCOPE, trace=trace) as uow:
-            user_id = await self._consume(uow, token)
-            user = await uow.session.scalar(select(User).where(User.id == user_id, User.is_active))
+            used = await use_token(uow, token, TokenPurpose.PASSWORD_RESET)
+            if used is None:
+                raise ResetTokenInvalid
+            user = await uow.session.scalar(select(User).where(User.id == used.user_id, User.is_active))
             if user is None:
                 raise ResetTokenInvalid
+            # The letter went to the address that the account has: changing that voids the letter.
+            user.email_verified_at = user.email_verified_at or uow.now
             await self.replace(uow, user, hashed)
 
     async def replace(self, uow: UnitOfWork, user: User, hashed: str) -> None:
@@ -117,32 +117,13 @@ class Passwords:
     async def _replace(self, uow: UnitOfWork, user: User, hashed: str) -> None:
         user.hashed_password = hashed
         user.updated_at = uow.now
-        await self._void_tokens(uow, user.id)
+        # A letter that adds an address was perhaps asked for by whoever the password is taken from.
+        await void_tokens(uow, user.id, TokenPurpose.PASSWORD_RESET, TokenPurpose.EMAIL_CHANGE)
         # A sign-in that showed the former password must not be finished.
         await uow.session.execute(delete(SignInChallenge).where(SignInChallenge.user_id == user.id))
 
-    async def _asked_just_now(self, uow: UnitOfWork, user_id: UUID) -> bool:
-        recent = await uow.session.scalar(
-            select(OneTimeToken.id).where(
-                OneTimeToken.user_id == user_id,
-                OneTimeToken.purpose == TokenPurpose.PASSWORD_RESET,
-                OneTimeToken.used_at.is_(None),
-                OneTimeToken.created_at > uow.now - _LETTER_PAUSE,
-            )
-        )
-        return recent is not None
-
     def _send_token(self, uow: UnitOfWork, user: User) -> None:
-        token = new_opaque_token()
-        uow.session.add(
-            OneTimeToken(
-                user_id=user.id,
-                purpose=TokenPurpose.PASSWORD_RESET,
-                token_hash=token_hash(token),
-                created_at=uow.now,
-                expires_at=uow.now + RESET_LIFETIME,
-            )
-        )
+        token = issue_token(uow, user.id, TokenPurpose.PASSWORD_RESET, lifetime=RESET_LIFETIME)
         self._mail.enqueue_letter(
             uow,
             "password_reset",
@@ -153,39 +134,4 @@ class Passwords:
             minutes=int(RESET_LIFETIME.total_seconds() // 60),
             link=f"{self._public_url}/reset-password?token={token}",
             token=token,
-        )
-
-    async def _consume(self, uow: UnitOfWork, token: str) -> UUID:
-        mine = OneTimeToken.token_hash == token_hash(token)
-        user_id = await uow.session.scalar(select(OneTimeToken.user_id).where(mine))
-        if user_id is None:
-            raise ResetTokenInvalid
-        # The user first and the tokens after: two letters used at once would otherwise wait for each other for ever.
-        await lock_user(uow, user_id)
-        # One conditional statement: of two that bring the same token at once, only one finds it unused.
-        consumed = await uow.session.scalars(
-            update(OneTimeToken)
-            .where(
-                mine,
-                OneTimeToken.purpose == TokenPurpose.PASSWORD_RESET,
-                OneTimeToken.used_at.is_(None),
-                OneTimeToken.expires_at > uow.now,
-            )
-            .values(used_at=uow.now)
-            .returning(OneTimeToken.id)
-        )
-        if consumed.one_or_none() is None:
-            raise ResetTokenInvalid
-        return user_id
-
-    async def _void_tokens(self, uow: UnitOfWork, user_id: UUID) -> None:
-        # An earlier letter, perhaps read by somebody else, must not undo what was just done.
-        await uow.session.execute(
-            update(OneTimeToken)
-            .where(
-                OneTimeToken.user_id == user_id,
-                OneTimeToken.purpose == TokenPurpose.PASSWORD_RESET,
-                OneTimeToken.used_at.is_(None),
-            )
-            .values(used_at=uow.now)
         )

@@ -201,10 +201,11 @@ class PhoneSignIn:
             "last_name": changes.last_name,
             "employment_type": changes.employment_type,
         }
-        changed = {field: value for field, value in given.items() if value is not None}
-        for field, value in changed.items():
+        after = {field: value for field, value in given.items() if value is not None}
+        before = {field: getattr(user, field) for field in after}
+        for field, value in after.items():
             setattr(user, field, value)
-        if changed:
+        if after:
             user.full_name = full_name_of(user.first_name, user.last_name) or user.full_name
             user.updated_at = uow.now
             uow.audit(
@@ -212,7 +213,7 @@ class PhoneSignIn:
                 actor_id=user.id,
                 tenant_id=actor.tenant_id,
                 subject=("user", user.id),
-                details={"fields": sorted(changed)},
+                details={"before": before, "after": after},
             )
         return ProfileView.of(user, role=actor.role, tenant_id=actor.tenant_id)
 

@@ -66,10 +66,12 @@ class PhoneKnownView(View):
 
 
 class ProfileView(View):
-    """The caller; `role` is the one in the tenant of the token. `phone` is None for whoever signs in by e-mail."""
+    """The caller; `role` is the one in the tenant of the token. `phone` and `email` are None for who has none."""
 
     id: UUID
     phone: str | None
+    email: str | None
+    email_verified: bool
     first_name: str | None
     last_name: str | None
     employment_type: EmploymentType | None
@@ -82,6 +84,8 @@ class ProfileView(View):
         return cls(
             id=user.id,
             phone=user.phone,
+            email=user.email,
+            email_verified=user.email_verified_at is not None,
             first_name=user.first_name,
             last_name=user.last_name,
             employment_type=user.employment_type,

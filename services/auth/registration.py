@@ -8,6 +8,7 @@ from sqlalchemy import select
 from models.tenants import Invitation, Membership
 from models.users import User
 from services.auth.accounts import insert_user
+from services.auth.addresses import EmailAddresses
 from services.auth.errors import UserInactive
 from services.auth.new_passwords import NewPasswords
 from services.auth.tokens import Device, TokenDesk
@@ -46,15 +47,24 @@ class Registration:
     """The use cases that make users."""
 
     def __init__(
-        self, *, units: UnitOfWorkFactory, new_passwords: NewPasswords, desk: TokenDesk, tenants: TenantService
+        self,
+        *,
+        units: UnitOfWorkFactory,
+        new_passwords: NewPasswords,
+        desk: TokenDesk,
+        tenants: TenantService,
+        addresses: EmailAddresses,
     ) -> None:
         self._units = units
         self._new_passwords = new_passwords
         self._desk = desk
         self._tenants = tenants
+        self._addresses = addresses
 
     async def register(self, form: SignUp, *, device: Device, trace: RequestTrace | None = None) -> SessionView:
         """Sign up: user, tenant, owner's place, trial, first provisioning job and session in one transaction.
+
+        The letter that confirms the address goes with it.
 
         Raises EmailTaken and PasswordBreached.
         """
@@ -66,6 +76,7 @@ class Registration:
         user = await insert_user(
             uow, email=form.email, hashed_password=hashed, full_name=form.full_name, locale=form.locale
         )
+        self._addresses.welcome(uow, user)
         tenant = await self._tenants.create(uow, name=form.company_name, owner=user)
         uow.audit("user.registered", actor_id=user.id, tenant_id=tenant.id, subject=("user", user.id))
         places = await memberships_of(uow, user.id)
@@ -81,6 +92,10 @@ class Registration:
         """
         hashed = await self._new_passwords.hash(guest.password) if isinstance(guest, Newcomer) else ""
         async with self._units(_SCOPE, trace=trace) as uow:
+            if not isinstance(guest, Newcomer):
+                # Before the invitation, as whoever adds them does: the two would wait for each other otherwise. And
+                # held, so that whoever is switched off meanwhile does not get a session that nobody ends.
+                await lock_user(uow, guest.user_id)
             invitation = await self._tenants.invitations.find(uow, token)
             if not invitation.expire(uow.now):
                 user = await self._invited(uow, invitation, guest, hashed)
@@ -99,18 +114,19 @@ class Registration:
                 hashed_password=hashed,
                 full_name=guest.full_name,
                 locale=guest.locale,
+                # Nobody else has the letter that the invitation's token came by.
+                verified_at=uow.now,
             )
             uow.audit("user.registered", actor_id=user.id, tenant_id=invitation.tenant_id, subject=("user", user.id))
             return user
         require_oneself(guest)
-        # Held, so that whoever is switched off meanwhile does not get a session that nobody ends.
-        await lock_user(uow, guest.user_id)
         user = (await uow.session.scalars(select(User).where(User.id == guest.user_id))).one()
         if not user.is_active:
             raise UserInactive
         # A forwarded letter must not let somebody else in.
         if user.shown_email.lower() != invitation.email.lower():
             raise InvitationForAnother
+        user.email_verified_at = user.email_verified_at or uow.now
         return user
 
     def _open(

@@ -22,7 +22,7 @@ from core.totp import (
     provisioning_uri,
     recovery_digest,
 )
-from models.second_factors import RecoveryCode, SecondFactor
+from models.second_factors import RecoveryCode, SecondFactor, SignInChallenge
 from models.users import User
 from services.auth.announcer import announce
 from services.auth.endings import end_sessions
@@ -115,6 +115,16 @@ class SecondFactors:
         view = await self._new_codes(uow, actor.user_id)
         await self._tell(uow, actor, "recovery_codes_renewed", action="recovery_codes.renewed")
         return view
+
+    async def forget(self, uow: UnitOfWork, user_id: UUID) -> bool:
+        """Remove all of a locked user's second factor, and sign-ins that wait for it; returns whether it was on.
+
+        The caller has decided so, ends the sessions, and tells whom it concerns.
+        """
+        was_on = await self.confirmed(uow, user_id) is not None
+        for table in (SecondFactor, RecoveryCode, SignInChallenge):
+            await uow.session.execute(delete(table).where(table.user_id == user_id))
+        return was_on
 
     async def confirmed(self, uow: UnitOfWork, user_id: UUID) -> SecondFactor | None:
         """Return a user's second factor, locked, if they have switched one on."""

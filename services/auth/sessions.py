@@ -1,6 +1,6 @@
 """Signing in, staying signed in and signing out (contract.md 2.1, 2.2; providers.md 1.6)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -38,6 +38,10 @@ _SCOPE = PlatformScope("signing in comes before any tenant is known")
 _LOGIN_ATTEMPTS = 3
 
 
+def _everybody(_: User) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class _Stored:
     user_id: UUID
@@ -64,20 +68,37 @@ class Sessions:
         self._notices = notices
 
     async def login(
-        self, *, email: str, password: str, device: Device, trace: RequestTrace | None = None
+        self,
+        *,
+        email: str,
+        password: str,
+        device: Device,
+        trace: RequestTrace | None = None,
+        admit: Callable[[User], None] = _everybody,
     ) -> SessionView | ChallengeView:
         """Check a password and open a session in the default tenant, else in the first.
 
         Whoever has a second factor gets a challenge instead, which `Challenges.answer` finishes. Takes
-        the same time for an address that nobody has. Raises LoginRefused, AccountInactive, UserHasNoTenants.
+        the same time for an address that nobody has. `admit` raises for whoever may not come in here, once the
+        password has proved right. Raises LoginRefused, AccountInactive, UserHasNoTenants.
         """
-        return await self._check_password(User.has_email(email), password=password, device=device, trace=trace)
+        return await self._check_password(
+            User.has_email(email), password=password, device=device, trace=trace, admit=admit
+        )
 
     async def login_by_phone(
-        self, *, phone: str, password: str, device: Device, trace: RequestTrace | None = None
+        self,
+        *,
+        phone: str,
+        password: str,
+        device: Device,
+        trace: RequestTrace | None = None,
+        admit: Callable[[User], None] = _everybody,
     ) -> SessionView | ChallengeView:
         """Do what `login` does, for whoever is known by a phone (E.164)."""
-        return await self._check_password(User.phone == phone, password=password, device=device, trace=trace)
+        return await self._check_password(
+            User.phone == phone, password=password, device=device, trace=trace, admit=admit
+        )
 
     async def let_in(self, uow: UnitOfWork, user: User, *, device: Device) -> SessionView | ChallengeView:
         """Open a session for a locked user who has just proved who they are, or ask for their second factor.
@@ -104,7 +125,13 @@ class Sessions:
         return SessionView.build(tokens, user, places, places[0])
 
     async def _check_password(
-        self, known_as: ColumnElement[bool], *, password: str, device: Device, trace: RequestTrace | None
+        self,
+        known_as: ColumnElement[bool],
+        *,
+        password: str,
+        device: Device,
+        trace: RequestTrace | None,
+        admit: Callable[[User], None],
     ) -> SessionView | ChallengeView:
         for _ in range(_LOGIN_ATTEMPTS):
             stored = await self._look_up(known_as, trace)
@@ -115,6 +142,7 @@ class Sessions:
             async with self._units(_SCOPE, trace=trace) as uow:
                 user = await self._still_stored(uow, stored)
                 if user is not None:
+                    admit(user)
                     return await self._sign_in(uow, user, verdict.upgraded_hash, device)
         raise LoginRefused
 

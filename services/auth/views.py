@@ -15,6 +15,9 @@ class UserView(View):
 
     id: UUID
     email: str
+    # Whether a letter to it was answered; false for whoever has no address.
+    email_verified: bool
+    phone: str | None
     full_name: str
     is_active: bool
     is_superuser: bool
@@ -27,6 +30,8 @@ class UserView(View):
         return cls(
             id=user.id,
             email=user.shown_email,
+            email_verified=user.email_verified_at is not None,
+            phone=user.phone,
             full_name=user.full_name,
             is_active=user.is_active,
             is_superuser=user.is_superuser,

@@ -1,34 +1,47 @@
 """Billing: plans, the tenant's subscription, and the money that comes for it."""
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from core.pagination import Page, PageRequest
 from models.billing import Subscription
+from models.dunning import patience
 from models.inbox import InboxState
 from models.tenants import Tenant
 from providers.payments import PaymentProvider
-from realtime.limits import SocketLimits
 from services.billing.announcer import Announcer
 from services.billing.apply import FactApplier
-from services.billing.cancellations import Cancellations
 from services.billing.checkout import CheckoutOrder, Checkouts
 from services.billing.errors import SubscriptionNotFound
+from services.billing.export import PaymentExport
 from services.billing.inbox import Inbox
+from services.billing.instructions import Instructions
+from services.billing.plan_changes import ChangeOrder, PlanChanges
 from services.billing.plans import PriceInput, plans_for_sale, seed_plans, set_price
 from services.billing.provider_events import ProviderEventView, list_provider_events, resend_provider_event
 from services.billing.purchases import CreditView, PurchaseView, list_credits, list_purchases, settle_credit
+from services.billing.reconciling import Reconciling
 from services.billing.sandbox import SandboxDesk
 from services.billing.subscriptions import Subscriptions
-from services.billing.sweeper import Sweeper
-from services.billing.views import CheckoutView, InvoiceView, PlanPriceView, PricedPlanView, SubscriptionView
+from services.billing.sweeper import DUNNING, Sweeper
+from services.billing.views import (
+    ChangeView,
+    CheckoutView,
+    InvoiceView,
+    PlanPriceView,
+    PricedPlanView,
+    QuoteView,
+    SubscriptionView,
+)
 from services.billing.winding_up import WindingUp
+from services.documents import DocumentService
 from services.identity import Principal, require_tenant
 from services.notifications import NotificationService
 from services.unit_of_work import RequestTrace, UnitOfWork, UnitOfWorkFactory
+from services.verification import NOT_REQUIRED, Verification
 
-__all__ = ["BillingService", "CheckoutOrder", "PriceInput"]
+__all__ = ["BillingService", "ChangeOrder", "CheckoutOrder", "PriceInput"]
 
 
 class BillingService:
@@ -40,7 +53,12 @@ class BillingService:
             webhook answer that it is not configured; in development the sandbox then stands in for its checkout.
         default_provider: the name that a checkout uses when it names none.
         aliases: further names that a checkout may use.
+        dunning: how long after a failed renewal it is tried again, and each time after that.
+        verification: whether buying asks for a confirmed address.
+        reconcile_hour: from which hour of the day (UTC) on every provider is compared with what we hold.
         notifications: keeps what people are told.
+        documents: issues our papers of the money that is booked.
+        grace: how long a subscription's entitlements outlive it.
     """
 
     def __init__(
@@ -50,24 +68,48 @@ class BillingService:
         providers: Mapping[str, PaymentProvider],
         default_provider: str,
         notifications: NotificationService,
+        documents: DocumentService,
         aliases: Mapping[str, str] | None = None,
+        dunning: Sequence[timedelta] = DUNNING,
+        verification: Verification = NOT_REQUIRED,
+        reconcile_hour: int = 3,
+        grace: timedelta = timedelta(days=3),
     ) -> None:
-        announcer = Announcer(notifications)
-        self._cancellations = Cancellations(units, providers)
-        self._subscriptions = Subscriptions(units, announcer=announcer, cancellations=self._cancellations)
+        announcer = self.announcer = Announcer(notifications, grace=grace)
+        self._instructions = Instructions(units, providers)
+        self._subscriptions = Subscriptions(units, announcer=announcer, instructions=self._instructions)
         self._checkouts = Checkouts(
-            units, providers=providers, default_provider=default_provider, aliases=aliases or {}
-        )
-        self._inbox = Inbox(
             units,
             providers=providers,
-            applier=FactApplier(providers=providers, announcer=announcer, cancellations=self._cancellations),
-            announcer=announcer,
-            cancellations=self._cancellations,
+            default_provider=default_provider,
+            aliases=aliases or {},
+            verification=verification,
         )
-        self._sweeper = Sweeper(units, providers=providers, announcer=announcer)
-        self.winding_up = WindingUp(announcer=announcer, cancellations=self._cancellations)
+        self._changes = PlanChanges(
+            units,
+            providers=providers,
+            checkouts=self._checkouts,
+            announcer=announcer,
+            instructions=self._instructions,
+        )
+        applier = FactApplier(
+            providers=providers,
+            announcer=announcer,
+            instructions=self._instructions,
+            served_for=patience(dunning),
+            documents=documents,
+        )
+        self._inbox = Inbox(
+            units, providers=providers, applier=applier, announcer=announcer, instructions=self._instructions
+        )
+        self._sweeper = Sweeper(
+            units, providers=providers, announcer=announcer, instructions=self._instructions, dunning=dunning
+        )
+        self.winding_up = WindingUp(announcer=announcer, instructions=self._instructions)
+        self.reconciling = Reconciling(units, providers=providers, aliases=aliases or {}, nightly_hour=reconcile_hour)
         self.sandbox = SandboxDesk(providers)
+        self._documents = documents
+        self._payments = PaymentExport(units, documents)
 
     async def plans(self, uow: UnitOfWork) -> list[PricedPlanView]:
         """Show the plans that are sold, in their order."""
@@ -89,10 +131,6 @@ class BillingService:
         """Give a tenant in its trial a plan without a payment (demo accounts); harmless when repeated."""
         await self._subscriptions.grant(uow, tenant, plan_slug=plan_slug, until=until)
 
-    async def socket_limits(self, uow: UnitOfWork, tenant_id: UUID, defaults: SocketLimits) -> SocketLimits:
-        """Return what the tenant's sockets may do; what its plan does not name is as in `defaults`."""
-        return await self._subscriptions.socket_limits(uow, tenant_id, defaults)
-
     async def subscription_view(self, uow: UnitOfWork, tenant_id: UUID) -> SubscriptionView | None:
         """Show a tenant's subscription, if it has one; the caller has checked who asks."""
         return await self._subscriptions.view(uow, tenant_id)
@@ -106,7 +144,14 @@ class BillingService:
 
     async def invoices(self, uow: UnitOfWork, actor: Principal, page: PageRequest) -> Page[InvoiceView]:
         """Show the tenant's movements of money, newest first; for owners and admins."""
-        return await self._subscriptions.invoices(uow, actor, page)
+        found = await self._subscriptions.invoices(uow, actor, page)
+        papers = await self._documents.of_movements(uow, [payment.id for payment in found.items])
+        shown = [payment.with_paper(papers.get(payment.id)) for payment in found.items]
+        return Page(items=shown, total=found.total, request=found.request)
+
+    def invoices_csv(self, actor: Principal, *, trace: RequestTrace) -> AsyncIterator[bytes]:
+        """Return the tenant's movements of money as CSV in pieces; for owners and admins. Opens units of its own."""
+        return self._payments.write(actor, trace=trace)
 
     async def purchases(self, uow: UnitOfWork, actor: Principal, page: PageRequest) -> Page[PurchaseView]:
         """Show what the tenant began to buy, newest first; for owners and admins."""
@@ -129,6 +174,22 @@ class BillingService:
     ) -> SubscriptionView:
         """Cancel the subscription; see `Subscriptions.cancel`. Opens units of work of its own."""
         return await self._subscriptions.cancel(actor, reason=reason, at_period_end=at_period_end, trace=trace)
+
+    async def reinstate(self, actor: Principal, *, trace: RequestTrace) -> SubscriptionView:
+        """Take a cancellation back; see `Subscriptions.reinstate`. Opens units of work of its own."""
+        return await self._subscriptions.reinstate(actor, trace=trace)
+
+    async def preview_change(self, uow: UnitOfWork, actor: Principal, order: ChangeOrder) -> QuoteView:
+        """Tell what a change of plan would cost; see `PlanChanges.preview`."""
+        return await self._changes.preview(uow, actor, order)
+
+    async def change_plan(self, actor: Principal, order: ChangeOrder, *, trace: RequestTrace) -> ChangeView:
+        """Change the plan; see `PlanChanges.change`. Opens units of work of its own."""
+        return await self._changes.change(actor, order, trace=trace)
+
+    async def withdraw_change(self, actor: Principal, *, trace: RequestTrace) -> SubscriptionView:
+        """Take back a change that has yet to come; see `PlanChanges.withdraw`. Opens units of work of its own."""
+        return await self._changes.withdraw(actor, trace=trace)
 
     def sender(self, headers: Mapping[str, str]) -> str:
         """Name the provider whose signature a webhook carries; see `Inbox.sender`."""
@@ -156,4 +217,4 @@ class BillingService:
         """Do what time has made due: events, warnings, ends, and orders to providers. For the scheduler."""
         await self._inbox.sweep()
         await self._sweeper.sweep()
-        await self._cancellations.sweep()
+        await self._instructions.sweep()

@@ -12,19 +12,37 @@ class Action(StrEnum):
 
     * `checkout`: begin a purchase, `POST /billing/checkout`.
     * `cancel`: let the subscription end with its period; `cancel_now`: end it. Both are `POST /billing/cancel`.
+    * `reinstate`: take the cancellation back, `POST /billing/reinstate`.
+    * `change_plan`: `POST /billing/change-plan`; `withdraw_change`: take back a change that has yet to come.
     * `pay`: go on at the purchase's `url`.
     """
 
     CHECKOUT = "checkout"
     CANCEL = "cancel"
     CANCEL_NOW = "cancel_now"
+    REINSTATE = "reinstate"
+    CHANGE_PLAN = "change_plan"
+    WITHDRAW_CHANGE = "withdraw_change"
     PAY = "pay"
 
 
 _OF_SUBSCRIPTION: Final[Mapping[SubscriptionStatus, tuple[Action, ...]]] = {
-    SubscriptionStatus.TRIAL: (Action.CHECKOUT, Action.CANCEL, Action.CANCEL_NOW),
-    SubscriptionStatus.ACTIVE: (Action.CHECKOUT, Action.CANCEL, Action.CANCEL_NOW),
-    SubscriptionStatus.PAST_DUE: (Action.CHECKOUT, Action.CANCEL, Action.CANCEL_NOW),
+    SubscriptionStatus.TRIAL: (
+        Action.CHECKOUT,
+        Action.CHANGE_PLAN,
+        Action.CANCEL,
+        Action.REINSTATE,
+        Action.CANCEL_NOW,
+    ),
+    SubscriptionStatus.ACTIVE: (
+        Action.CHECKOUT,
+        Action.CHANGE_PLAN,
+        Action.WITHDRAW_CHANGE,
+        Action.CANCEL,
+        Action.REINSTATE,
+        Action.CANCEL_NOW,
+    ),
+    SubscriptionStatus.PAST_DUE: (Action.CHECKOUT, Action.CANCEL, Action.REINSTATE, Action.CANCEL_NOW),
     SubscriptionStatus.CANCELLED: (Action.CHECKOUT,),
     SubscriptionStatus.EXPIRED: (Action.CHECKOUT,),
 }
@@ -44,7 +62,9 @@ _OF_CHECKOUT: Final[Mapping[CheckoutState, tuple[Action, ...]]] = {
 def actions_of_subscription(subscription: Subscription) -> list[Action]:
     """Return what can be done with a subscription as it stands; who may is decided where it is done."""
     actions = _OF_SUBSCRIPTION[subscription.status]
-    done = {Action.CANCEL} if subscription.cancel_at_period_end else set()
+    done = {Action.CANCEL if subscription.cancel_at_period_end else Action.REINSTATE}
+    if subscription.next_plan_id is None:
+        done.add(Action.WITHDRAW_CHANGE)
     return [action for action in actions if action not in done]
 
 

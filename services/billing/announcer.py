@@ -1,22 +1,25 @@
 """Telling the tenant's people what happened to their subscription and their money."""
 
 from collections import defaultdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import select
+from sqlalchemy.orm.attributes import flag_modified
 
 from core import json
 from core.i18n import TEXTS
 from models.billing import PaymentEvent, Subscription
+from models.entitlements import entitlements_of
 from models.inbox import ProviderEvent
 from models.notifications import NotificationType
+from models.recurring import RecurringRevenue, monthly_revenue
 from models.tenants import Membership, Role
 from models.users import User
-from services.billing.views import SubscriptionView
-from services.events import PaymentReceived, SubscriptionExpiring, SubscriptionUpdated
+from services.billing.views import EntitlementsView, SubscriptionView
+from services.events import PaymentFailed, PaymentReceived, SubscriptionExpiring, SubscriptionUpdated
 from services.notifications import NotificationService
 from services.unit_of_work import UnitOfWork
 
@@ -32,6 +35,10 @@ News = Literal[
     "subscription_cancelled",
     "subscription_expired",
     "subscription_expiring",
+    "subscription_reinstated",
+    "payment_overdue",
+    "payment_superseded",
+    "plan_changed",
 ]
 
 _TYPES: dict[News, NotificationType] = {
@@ -46,19 +53,35 @@ _TYPES: dict[News, NotificationType] = {
     "subscription_cancelled": NotificationType.WARNING,
     "subscription_expired": NotificationType.ERROR,
     "subscription_expiring": NotificationType.WARNING,
+    "subscription_reinstated": NotificationType.SUCCESS,
+    "payment_overdue": NotificationType.ERROR,
+    "payment_superseded": NotificationType.WARNING,
+    "plan_changed": NotificationType.SUCCESS,
 }
 _LINK = "/billing"
 
 
 class Announcer:
-    """Records the events of billing, and the notifications that stay after them."""
+    """Records the events of billing, and the notifications that stay after them.
 
-    def __init__(self, notifications: NotificationService) -> None:
+    `grace` is how long a subscription's entitlements outlive it.
+    """
+
+    def __init__(self, notifications: NotificationService, *, grace: timedelta) -> None:
         self._notifications = notifications
+        self._grace = grace
 
     def subscription_updated(self, uow: UnitOfWork, subscription: Subscription) -> None:
-        """Tell the tenant that its subscription has changed; `plan` and `checkout` must be loaded."""
+        """Tell the tenant that its subscription has changed, and note what it brings from now on.
+
+        The subscription is one that `locked_subscription` has returned.
+        """
         view = SubscriptionView.of(subscription)
+        granted = entitlements_of(subscription, subscription.overrides, grace=self._grace, now=uow.now)
+        subscription.entitlements_told_at = uow.now
+        # Written as it was told, or noting this would make it the database's own time.
+        flag_modified(subscription, "updated_at")
+        self._note_revenue(uow, subscription)
         uow.record(
             SubscriptionUpdated(
                 tenant_id=subscription.tenant_id,
@@ -67,6 +90,19 @@ class Announcer:
                 plan=subscription.plan.slug,
                 updated_at=subscription.updated_at,
                 subscription=json.loads_exact(json.dumps(view.model_dump())),
+                entitlements=json.loads_exact(json.dumps(EntitlementsView.of(granted).model_dump())),
+            )
+        )
+
+    def _note_revenue(self, uow: UnitOfWork, subscription: Subscription) -> None:
+        amount, currency = monthly_revenue(subscription)
+        uow.session.add(
+            RecurringRevenue(
+                tenant_id=subscription.tenant_id,
+                plan_id=subscription.plan_id,
+                amount=amount,
+                currency=currency,
+                since=uow.now,
             )
         )
 
@@ -82,6 +118,20 @@ class Announcer:
             )
         )
         await self.money_moved(uow, "payment_received", subscription, payment)
+
+    async def payment_failed(self, uow: UnitOfWork, subscription: Subscription, attempt: PaymentEvent) -> None:
+        """Tell the tenant that an attempt to pay was declined."""
+        uow.record(
+            PaymentFailed(
+                tenant_id=attempt.tenant_id,
+                payment_id=attempt.id,
+                amount=attempt.amount,
+                currency=attempt.currency,
+                invoice_url=attempt.invoice_url,
+                created_at=attempt.created_at,
+            )
+        )
+        await self.money_moved(uow, "payment_failed", subscription, attempt)
 
     async def money_moved(self, uow: UnitOfWork, news: News, subscription: Subscription, payment: PaymentEvent) -> None:
         """Notify of a payment, a refund or a dispute."""

@@ -1,12 +1,12 @@
 """From a provider's facts to our state (contract.md 4.4, providers.md 1.2).
 
 Facts arrive twice, late and out of order, and every order must end in the same state. Money is booked once per key
-(ledger.py), what a fact tells counts from the moment it happened (models/billing.py), and what cannot be applied yet
-waits (NotThereYet). Nothing is activated before the money asked for has arrived.
+(ledger.py), what a fact tells counts from the moment it happened (models/subscriptions.py), and what cannot be applied
+yet waits (NotThereYet). Nothing is activated before the money asked for has arrived.
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import assert_never
 from uuid import UUID
@@ -14,12 +14,14 @@ from uuid import UUID
 from sqlalchemy import or_, select
 
 from models.billing import (
+    CheckoutKind,
     CheckoutSession,
     CheckoutState,
     CreditReason,
     Subscription,
     SubscriptionStatus,
 )
+from models.checkouts import prepaid_period
 from providers.payments import (
     CheckoutExpired,
     CheckoutFailed,
@@ -40,35 +42,46 @@ from providers.payments import (
 )
 from services.billing import ledger
 from services.billing.announcer import Announcer, News
-from services.billing.cancellations import Cancellations
+from services.billing.change_facts import ChangeFacts
 from services.billing.errors import FactRefused, NotThereYet
+from services.billing.instructions import Addressee, Instructions
 from services.billing.lookup import (
     Begun,
     Standing,
     Target,
     by_session,
     by_subscription,
+    period_purchase,
 )
 from services.billing.measures import measure_payment
 from services.billing.money import MoneyFacts
 from services.billing.trail import audit
+from services.documents import DocumentService
 from services.unit_of_work import UnitOfWork
 
 
 class FactApplier:
-    """Applies one fact in the caller's transaction; returns the orders to providers that it gave rise to.
+    """Applies one fact in the caller's transaction; returns the instructions to providers that it gave rise to.
 
-    Every method raises NotThereYet when the fact has overtaken what it speaks of, and FactRefused when it
-    contradicts what we know.
+    `served_for` is how long an unpaid subscription goes on being served. Every method raises NotThereYet when the fact
+    has overtaken what it speaks of, and FactRefused when it contradicts what we know.
     """
 
     def __init__(
-        self, *, providers: Mapping[str, PaymentProvider], announcer: Announcer, cancellations: Cancellations
+        self,
+        *,
+        providers: Mapping[str, PaymentProvider],
+        announcer: Announcer,
+        instructions: Instructions,
+        served_for: timedelta,
+        documents: DocumentService,
     ) -> None:
         self._providers = providers
         self._announcer = announcer
-        self._money = MoneyFacts(announcer)
-        self._cancellations = cancellations
+        self._money = MoneyFacts(announcer, documents)
+        self._changes = ChangeFacts(providers=providers, announcer=announcer, instructions=instructions)
+        self._instructions = instructions
+        self._served_for = served_for
 
     async def measure(self, uow: UnitOfWork, provider: str, payment: PaymentState) -> bool:
         """Take in what a payment amounts to; returns whether its facts are to be applied: those of the purchase's own.
@@ -123,6 +136,10 @@ class FactApplier:
         begun = await _begun(uow, fact)
         subscription, checkout = begun.subscription, begun.checkout
         _refuse_other_price(checkout, fact.amount, fact.currency)
+        if checkout.kind is CheckoutKind.CHANGE:
+            checkout.mark_paid(fact.occurred_at)
+            await self._money.book(uow, subscription, fact)
+            return await self._changes.settle(uow, subscription)
         checkout.subscription_ref = checkout.subscription_ref or fact.subscription_ref
         orders = await self._complete(
             uow, subscription, checkout, paid_at=fact.occurred_at, customer_ref=fact.customer_ref
@@ -130,6 +147,7 @@ class FactApplier:
         if fact.invoice_ref is not None:
             await ledger.note_paid_invoice(uow, subscription, fact, fact.invoice_ref)
         await self._money.book(uow, subscription, fact)
+        orders += await self._changes.settle(uow, subscription)
         if begun.standing is Standing.UNPAID:
             self._announcer.subscription_updated(uow, subscription)
         return orders
@@ -144,7 +162,7 @@ class FactApplier:
         begun.checkout.tell(CheckoutState.FAILED, at=fact.occurred_at)
         failure = await ledger.book_failure(uow, begun.subscription, fact)
         if failure.is_new:
-            await self._announcer.money_moved(uow, "payment_failed", begun.subscription, failure.movement)
+            await self._announcer.payment_failed(uow, begun.subscription, failure.movement)
 
     async def _checkout_expired(self, uow: UnitOfWork, fact: CheckoutExpired) -> None:
         (await _begun(uow, fact)).checkout.tell(CheckoutState.EXPIRED, at=fact.occurred_at)
@@ -201,7 +219,7 @@ class FactApplier:
         if not _is_in_force(target):
             return
         if failure.is_new:
-            await self._announcer.money_moved(uow, "payment_failed", subscription, failure.movement)
+            await self._announcer.payment_failed(uow, subscription, failure.movement)
         if subscription.mark_past_due(at=fact.occurred_at, now=uow.now):
             audit(uow, "subscription.past_due", subscription)
             self._announcer.subscription_updated(uow, subscription)
@@ -231,15 +249,11 @@ class FactApplier:
             return
         subscription = target.subscription
         was_over = subscription.is_over
-        # Until the provider has heard of a cancellation, its own view of it is out of date.
-        cancelling = await self._cancellations.is_waiting(
-            uow, provider=fact.provider, subscription_ref=state.subscription_ref
-        )
         changed = subscription.follow(
             at=fact.occurred_at,
-            status=SubscriptionStatus(state.status),
+            status=_status(subscription, state.status),
             period=_period(state.period_start, state.period_end),
-            cancel_at_period_end=state.cancel_at_period_end or cancelling,
+            cancel_at_period_end=await self._is_ending(uow, fact),
             cancelled_at=state.cancelled_at,
             now=uow.now,
         )
@@ -253,6 +267,13 @@ class FactApplier:
         self._announcer.subscription_updated(uow, subscription)
         if subscription.is_over and not was_over:
             await self._announcer.notify(uow, "subscription_expired", subscription)
+
+    async def _is_ending(self, uow: UnitOfWork, fact: SubscriptionChanged) -> bool:
+        """Tell whether it ends with its period: the provider's view of that is out of date until it has heard ours."""
+        decided = await self._instructions.will_stop(
+            uow, provider=fact.provider, subscription_ref=fact.state.subscription_ref
+        )
+        return fact.state.cancel_at_period_end if decided is None else decided
 
     async def _ended(self, uow: UnitOfWork, fact: SubscriptionEnded) -> None:
         target = await by_subscription(
@@ -282,51 +303,63 @@ class FactApplier:
         customer_ref: str | None,
     ) -> list[UUID]:
         """Take it that a checkout is paid, and put it in force unless a later purchase already is."""
-        in_force = subscription.checkout
+        in_force = await period_purchase(uow, subscription)
         if not checkout.mark_paid(paid_at):
             if in_force is checkout:
                 subscription.confirm_paid(at=paid_at)
                 subscription.external_subscription_id = checkout.subscription_ref
                 subscription.external_customer_id = customer_ref or subscription.external_customer_id
             return []
-        if in_force is not None and _is_later(in_force, checkout):
+        if in_force is not None and in_force.place_in_time > checkout.place_in_time:
             if _is_same_offer(in_force, checkout) and not self._charges_by_itself(checkout.provider):
-                await _lengthen(uow, subscription, checkout)
+                await self._lengthen(uow, subscription, checkout)
                 return []
             audit(uow, "checkout.superseded", subscription, checkout=str(checkout.id))
-            return self._stop(uow, subscription, checkout.provider, checkout.subscription_ref)
+            return await self._stop(uow, subscription, checkout.provider, checkout.subscription_ref)
         orders: list[UUID] = []
         before = (subscription.payment_provider, subscription.external_subscription_id)
         if self._is_prepaid_renewal(subscription, checkout, paid_at):
             subscription.prolong(checkout, paid_at=paid_at, now=uow.now)
         else:
-            orders = self._stop(uow, subscription, *before)
+            orders = await self._stop(uow, subscription, *before)
             subscription.activate(checkout, paid_at=paid_at, customer_ref=customer_ref, now=uow.now)
         audit(uow, "subscription.activated", subscription, plan=subscription.plan.slug)
         return orders
 
     def _is_prepaid_renewal(self, subscription: Subscription, checkout: CheckoutSession, paid_at: datetime) -> bool:
+        """Tell whether a payment continues the period in force, also when it is over but was served until now."""
+        in_force = (subscription.payment_provider, subscription.plan_id, subscription.billing_period)
         return (
             not self._charges_by_itself(checkout.provider)
-            and subscription.status is SubscriptionStatus.ACTIVE
-            and subscription.current_period_end > paid_at
-            and (subscription.payment_provider, subscription.plan_id, subscription.billing_period)
-            == (checkout.provider, checkout.plan_id, checkout.billing_period)
+            and subscription.status
+            in (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAST_DUE, SubscriptionStatus.EXPIRED)
+            and subscription.checkout_id is not None
+            and subscription.current_period_end + self._served_for > paid_at
+            and checkout.renews(in_force, subscription.checkout_id)
         )
 
-    def _stop(self, uow: UnitOfWork, subscription: Subscription, provider: str | None, ref: str | None) -> list[UUID]:
-        """Order the end of a provider's subscription that another one replaces, lest both be charged."""
+    async def _lengthen(self, uow: UnitOfWork, subscription: Subscription, late: CheckoutSession) -> None:
+        """Count a payment for the plan in force that happened before the one in force but is heard of after it."""
+        rows = await uow.session.scalars(
+            select(CheckoutSession).where(
+                CheckoutSession.tenant_id == late.tenant_id,
+                CheckoutSession.provider == late.provider,
+                or_(CheckoutSession.state == CheckoutState.PAID, CheckoutSession.id == late.id),
+            )
+        )
+        period = prepaid_period(rows, served_for=self._served_for)
+        if period is not None:
+            subscription.prepay(period, now=uow.now)
+        audit(uow, "subscription.lengthened", subscription, checkout=str(late.id))
+
+    async def _stop(
+        self, uow: UnitOfWork, subscription: Subscription, provider: str | None, ref: str | None
+    ) -> list[UUID]:
+        """Instruct to end a provider's subscription that another one replaces, lest both be charged."""
         if provider is None or ref is None or not self._charges_by_itself(provider):
             return []
-        return [
-            self._cancellations.order(
-                uow,
-                tenant_id=subscription.tenant_id,
-                provider=provider,
-                subscription_ref=ref,
-                at_period_end=False,
-            )
-        ]
+        stopped = Addressee(tenant_id=subscription.tenant_id, provider=provider, subscription_ref=ref)
+        return [await self._instructions.cancel(uow, stopped, at_period_end=False)]
 
     def _charges_by_itself(self, provider: str) -> bool:
         known = self._providers.get(provider)
@@ -341,39 +374,21 @@ async def _begun(uow: UnitOfWork, fact: CheckoutPaid | CheckoutPending | Checkou
     return begun
 
 
-async def _lengthen(uow: UnitOfWork, subscription: Subscription, late: CheckoutSession) -> None:
-    """Count a payment for the plan in force that happened before the one in force but is heard of after it."""
-    rows = await uow.session.scalars(
-        select(CheckoutSession).where(
-            CheckoutSession.tenant_id == late.tenant_id,
-            CheckoutSession.provider == late.provider,
-            CheckoutSession.plan_id == late.plan_id,
-            CheckoutSession.billing_period == late.billing_period,
-            or_(CheckoutSession.state == CheckoutState.PAID, CheckoutSession.id == late.id),
-        )
-    )
-    paid = sorted(rows, key=_place_in_time)
-    subscription.prepay([checkout.completed_at for checkout in paid if checkout.completed_at], now=uow.now)
-    audit(uow, "subscription.lengthened", subscription, checkout=str(late.id))
-
-
 def _is_same_offer(one: CheckoutSession, other: CheckoutSession) -> bool:
-    return (one.provider, one.plan_id, one.billing_period) == (other.provider, other.plan_id, other.billing_period)
+    return one.offer == other.offer or one.base_id == other.id
+
+
+def _status(subscription: Subscription, told: str) -> SubscriptionStatus:
+    status = SubscriptionStatus(told)
+    # What was bought is never a trial: a provider calls it one that waits for the first charge of other terms.
+    is_bought = status is SubscriptionStatus.TRIAL and subscription.checkout_id is not None
+    return SubscriptionStatus.ACTIVE if is_bought else status
 
 
 def _is_in_force(target: Target) -> bool:
     """Whether the provider's subscription is the tenant's own, possibly since this very fact."""
     checkout = target.checkout
     return target.standing is Standing.CURRENT or target.subscription.checkout is checkout
-
-
-def _is_later(one: CheckoutSession, other: CheckoutSession) -> bool:
-    # Providers count whole seconds: of two purchases in one second, the one that was begun later is meant.
-    return _place_in_time(one) > _place_in_time(other)
-
-
-def _place_in_time(checkout: CheckoutSession) -> tuple[datetime, datetime, UUID]:
-    return checkout.completed_at or checkout.created_at, checkout.created_at, checkout.id
 
 
 def _refuse_other_price(checkout: CheckoutSession, amount: Decimal, currency: str) -> None:

@@ -2,11 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from sqlalchemy import select
+from sqlalchemy import and_, or_, select
 
-from models.billing import BillingPeriod, CheckoutSession, CheckoutState, Plan, Subscription, SubscriptionStatus
+from models.billing import (
+    BillingPeriod,
+    CheckoutKind,
+    CheckoutSession,
+    CheckoutState,
+    Subscription,
+)
+from models.checkouts import poll_after
 from models.users import User
 from providers.payments import (
     CheckoutCreated,
@@ -16,7 +24,7 @@ from providers.payments import (
     ProviderUnavailable,
 )
 from services.billing.errors import (
-    AlreadySubscribed,
+    ChangeAtPeriodEnd,
     CurrencyNotTaken,
     PlanNotForSale,
     PlanNotFound,
@@ -26,12 +34,19 @@ from services.billing.errors import (
 )
 from services.billing.lookup import locked_subscription
 from services.billing.plans import plan_for_sale, price_at
+from services.billing.quotes import Effect, Offer, Quote, quote
 from services.billing.views import CheckoutView
-from services.identity import Principal, require_permission, require_tenant
+from services.identity import Principal, require_may, require_tenant
 from services.permissions import Permission
 from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfWorkFactory
+from services.verification import Verification
 
 _STRIPE = "stripe"
+# Who comes back to a page that is open must have this long to pay; a page that was never opened may still be.
+_TIME_TO_PAY = timedelta(minutes=5)
+_TIME_TO_OPEN = timedelta(minutes=2)
+# What a change costs shrinks with time, so an old page is not offered again.
+_SAME_PRICE = timedelta(minutes=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,26 +73,36 @@ class Checkouts:
         providers: Mapping[str, PaymentProvider],
         default_provider: str,
         aliases: Mapping[str, str],
+        verification: Verification,
     ) -> None:
         self._units = units
         self._providers = providers
         self._default_provider = default_provider
         self._aliases = aliases
+        self._verification = verification
 
     async def start(self, actor: Principal, order: CheckoutOrder, *, trace: RequestTrace) -> CheckoutView:
         """Send the payer to the provider; for owners and admins.
 
+        Whoever asks again while a page for the same is open is sent to that page, so that nobody pays twice by
+        pressing twice. A dearer plan than the one in force costs the difference (quotes.py).
+
         Raises:
             ProviderNotSupported, StripeNotConfigured: the provider asked for cannot be used.
-            PlanNotFound, PlanNotForSale, CurrencyNotTaken, AlreadySubscribed: the plan cannot be bought.
+            PlanNotFound, PlanNotForSale, CurrencyNotTaken, AlreadySubscribed, PaymentOverdue, ChangeAtPeriodEnd: the
+                plan cannot be bought, or not now.
             SubscriptionNotFound: the tenant never had a subscription.
+            EmailUnverified: the caller has to confirm their address first.
             ProviderRejected, ProviderUnavailable: the provider did not open a checkout.
         """
         tenant_id = require_tenant(actor)
-        require_permission(actor.role, Permission.PLAN_BUY)
+        require_may(actor, Permission.PLAN_BUY)
         provider = self._choose(order.provider)
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
-            request = await self._record_intent(uow, actor, order, provider=provider, tenant_id=tenant_id)
+            await self._verification.require(uow, actor)
+            checkout, request = await self._record_intent(uow, actor, order, provider=provider, tenant_id=tenant_id)
+        if checkout.session_id is not None and checkout.url is not None:
+            return CheckoutView(checkout_url=checkout.url, session_id=checkout.session_id)
         try:
             created = await provider.create_checkout(request)
         except (ProviderRejected, ProviderUnavailable):
@@ -86,6 +111,30 @@ class Checkouts:
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
             await _record_session(uow, request, created)
         return CheckoutView(checkout_url=created.url, session_id=created.session_id)
+
+    async def offer(self, uow: UnitOfWork, *, plan_id: UUID, period: BillingPeriod, provider: PaymentProvider) -> Offer:
+        """Return what a plan costs at a provider; raises PlanNotFound, PlanNotForSale and CurrencyNotTaken."""
+        plan = await plan_for_sale(uow, plan_id)
+        if plan is None:
+            raise PlanNotFound
+        price, currency = await price_at(uow, plan, provider.name, period)
+        if price <= 0:
+            raise PlanNotForSale
+        if provider.capabilities.currencies is not None and currency not in provider.capabilities.currencies:
+            raise CurrencyNotTaken
+        return Offer(
+            plan=plan,
+            billing_period=period,
+            price=price,
+            currency=currency,
+            provider=provider.name,
+            renews_by_itself=provider.capabilities.recurring,
+        )
+
+    def provider_of(self, subscription: Subscription) -> PaymentProvider:
+        """Return the provider that a subscription is paid by, or the one that a purchase would use."""
+        known = self._providers.get(subscription.payment_provider or "")
+        return self._choose(None) if known is None else known
 
     def _choose(self, wanted: str | None) -> PaymentProvider:
         name = (wanted or self._default_provider).strip().lower()
@@ -103,49 +152,39 @@ class Checkouts:
 
     async def _record_intent(
         self, uow: UnitOfWork, actor: Principal, order: CheckoutOrder, *, provider: PaymentProvider, tenant_id: UUID
-    ) -> CheckoutRequest:
-        plan = await plan_for_sale(uow, order.plan_id)
-        if plan is None:
-            raise PlanNotFound
-        amount, currency = await price_at(uow, plan, provider.name, order.billing_period)
-        if amount <= 0:
-            raise PlanNotForSale
-        if provider.capabilities.currencies is not None and currency not in provider.capabilities.currencies:
-            raise CurrencyNotTaken
-        subscription = await uow.session.scalar(select(Subscription).where(Subscription.tenant_id == tenant_id))
+    ) -> tuple[CheckoutSession, CheckoutRequest]:
+        offer = await self.offer(uow, plan_id=order.plan_id, period=order.billing_period, provider=provider)
+        subscription = await locked_subscription(uow, Subscription.tenant_id == tenant_id)
         if subscription is None:
             raise SubscriptionNotFound
-        if self._renews_by_itself(subscription, plan, order.billing_period):
-            raise AlreadySubscribed
-        checkout = CheckoutSession(
-            id=uuid4(),
-            tenant_id=tenant_id,
-            plan_id=plan.id,
-            billing_period=order.billing_period,
-            provider=provider.name,
-            amount=amount,
-            currency=currency,
-            state=CheckoutState.PENDING,
-            success_url=order.success_url,
-            cancel_url=order.cancel_url,
-            created_by=actor.user_id,
-            created_at=uow.now,
-        )
-        uow.session.add(checkout)
-        uow.audit(
-            "checkout.started",
-            actor_id=actor.user_id,
-            tenant_id=tenant_id,
-            subject=("checkout", checkout.id),
-            details={"plan": plan.slug, "billing_period": order.billing_period, "provider": provider.name},
-        )
-        email = await uow.session.scalar(select(User.email).where(User.id == actor.user_id))
+        quoted = await quote(uow, subscription, offer)
+        if quoted.effect is Effect.PERIOD_END:
+            raise ChangeAtPeriodEnd(quoted.effective_at)
+        checkout = _checkout(subscription, order, offer, quoted, actor=actor, now=uow.now)
+        begun = await _open_one(uow, checkout)
+        if begun is not None:
+            checkout = begun
+        else:
+            uow.session.add(checkout)
+            uow.audit(
+                "checkout.started",
+                actor_id=actor.user_id,
+                tenant_id=tenant_id,
+                subject=("checkout", checkout.id),
+                details={
+                    "plan": offer.plan.slug,
+                    "billing_period": order.billing_period,
+                    "provider": provider.name,
+                    "kind": checkout.kind,
+                },
+            )
+        email = await uow.session.scalar(select(User.email).where(User.id == actor.person_id))
         known_customer = subscription.payment_provider == provider.name
-        return CheckoutRequest(
+        return checkout, CheckoutRequest(
             checkout_id=checkout.id,
             tenant_id=tenant_id,
-            plan_id=plan.id,
-            plan_name=plan.name,
+            plan_id=offer.plan.id,
+            plan_name=offer.plan.name,
             billing_period=order.billing_period.value,
             amount=checkout.amount,
             currency=checkout.currency,
@@ -153,22 +192,69 @@ class Checkouts:
             customer_ref=subscription.external_customer_id if known_customer else None,
             success_url=order.success_url,
             cancel_url=order.cancel_url,
-        )
-
-    def _renews_by_itself(self, subscription: Subscription, plan: Plan, period: BillingPeriod) -> bool:
-        provider = self._providers.get(subscription.payment_provider or "")
-        return (
-            provider is not None
-            and provider.capabilities.recurring
-            and subscription.status is SubscriptionStatus.ACTIVE
-            and not subscription.cancel_at_period_end
-            and (subscription.plan_id, subscription.billing_period) == (plan.id, period)
+            renews=checkout.kind is CheckoutKind.PERIOD,
         )
 
     async def _give_up(self, tenant_id: UUID, checkout_id: UUID) -> None:
         async with self._units(TenantScope(tenant_id)) as uow:
             checkout = await _held(uow, checkout_id)
             checkout.tell(CheckoutState.FAILED, at=None)
+
+
+def _checkout(
+    subscription: Subscription, order: CheckoutOrder, offer: Offer, quoted: Quote, *, actor: Principal, now: datetime
+) -> CheckoutSession:
+    in_force = subscription.checkout
+    is_change = quoted.effect is Effect.PAYMENT and in_force is not None
+    continued = in_force.id if in_force is not None and (is_change or quoted.continues) else None
+    return CheckoutSession(
+        id=uuid4(),
+        tenant_id=subscription.tenant_id,
+        kind=CheckoutKind.CHANGE if is_change else CheckoutKind.PERIOD,
+        plan_id=offer.plan.id,
+        billing_period=order.billing_period,
+        provider=offer.provider,
+        amount=quoted.amount if is_change else offer.price,
+        currency=offer.currency,
+        price=offer.price,
+        base_id=continued,
+        root_id=in_force.period_purchase_id if is_change and in_force is not None else None,
+        price_before=subscription.price if is_change else None,
+        valid_until=subscription.current_period_end if is_change else None,
+        restarts=is_change and quoted.restarts,
+        state=CheckoutState.PENDING,
+        success_url=order.success_url,
+        cancel_url=order.cancel_url,
+        created_by=actor.person_id,
+        created_at=now,
+        next_poll_at=now + poll_after(0),
+    )
+
+
+async def _open_one(uow: UnitOfWork, wanted: CheckoutSession) -> CheckoutSession | None:
+    """Return a purchase that was begun for the same and can still be paid; the subscription's lock is held."""
+    now = wanted.created_at
+    can_be_paid = or_(
+        CheckoutSession.expires_at > now + _TIME_TO_PAY,
+        and_(CheckoutSession.session_id.is_(None), CheckoutSession.created_at > now - _TIME_TO_OPEN),
+    )
+    conditions = [
+        CheckoutSession.tenant_id == wanted.tenant_id,
+        CheckoutSession.state == CheckoutState.PENDING,
+        CheckoutSession.received == 0,
+        CheckoutSession.created_at > now - _SAME_PRICE,
+        can_be_paid,
+    ]
+    same = ("kind", "plan_id", "billing_period", "provider", "price", "currency", "success_url", "cancel_url")
+    conditions += [getattr(CheckoutSession, name) == getattr(wanted, name) for name in same]
+    conditions += [
+        CheckoutSession.created_by.is_not_distinct_from(wanted.created_by),
+        CheckoutSession.base_id.is_not_distinct_from(wanted.base_id),
+    ]
+    begun: CheckoutSession | None = await uow.session.scalar(
+        select(CheckoutSession).where(*conditions).order_by(CheckoutSession.created_at.desc()).limit(1)
+    )
+    return begun
 
 
 async def _record_session(uow: UnitOfWork, request: CheckoutRequest, created: CheckoutCreated) -> None:

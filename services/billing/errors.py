@@ -1,6 +1,7 @@
 """Refusals about money (texts of contract.md 1.5), and the two ways in which a provider's fact cannot be applied."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 from core.errors import DomainError, ErrorKind, NotFound
@@ -36,6 +37,41 @@ class AlreadySubscribed(DomainError):
     kind = ErrorKind.CONFLICT
     code = "CONFLICT"
     message = "This plan is already active and renews by itself"
+
+
+class ChangeAtPeriodEnd(DomainError):
+    """The plan is cheaper than what is paid for, so it begins when that ends; `details` says when."""
+
+    kind = ErrorKind.CONFLICT
+    code = "CHANGE_AT_PERIOD_END"
+    message = "This plan can begin when the paid period ends"
+
+    def __init__(self, effective_at: datetime) -> None:
+        super().__init__(details={"effective_at": effective_at.isoformat().replace("+00:00", "Z")})
+
+
+class PaymentOverdue(DomainError):
+    """A renewal has failed and must be paid before anything else is bought."""
+
+    kind = ErrorKind.CONFLICT
+    code = "PAYMENT_OVERDUE"
+    message = "The last renewal has not been paid"
+
+
+class NothingPending(DomainError):
+    """No change of plan is to come."""
+
+    kind = ErrorKind.CONFLICT
+    code = "CONFLICT"
+    message = "No change of plan is pending"
+
+
+class NotEnding(DomainError):
+    """The subscription does not end with its period, so there is nothing to take back."""
+
+    kind = ErrorKind.CONFLICT
+    code = "CONFLICT"
+    message = "This subscription is not being cancelled"
 
 
 class SubscriptionOver(SubscriptionRuleBroken):
@@ -102,6 +138,20 @@ class ProviderEventNotDead(DomainError):
     kind = ErrorKind.CONFLICT
     code = "CONFLICT"
     message = "Only dead events can be resent"
+
+
+class ReconciliationNotFound(NotFound):
+    """There is no such reconciliation."""
+
+    message = "Reconciliation not found"
+
+
+class ReconciliationRunning(DomainError):
+    """Of each provider one reconciliation runs at a time."""
+
+    kind = ErrorKind.CONFLICT
+    code = "CONFLICT"
+    message = "A reconciliation of this provider is running already"
 
 
 class NotThereYet(Exception):

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from core.backoff import full_jitter_s
 from core.errors import DomainError, Unavailable
-from models.inbox import InboxState, ProviderEvent
+from models.inbox import EventSource, InboxState, ProviderEvent
 from providers.payments import (
     BadPayload,
     BadSignature,
@@ -26,8 +26,9 @@ from providers.payments import (
 )
 from services.billing.announcer import Announcer
 from services.billing.apply import FactApplier
-from services.billing.cancellations import Cancellations
+from services.billing.changes import note_reconciled, watching
 from services.billing.errors import FactRefused, NotThereYet, WebhookUnknown
+from services.billing.instructions import Instructions
 from services.unit_of_work import PlatformScope, RequestTrace, UnitOfWork, UnitOfWorkFactory
 
 TASK = "billing.apply"
@@ -59,13 +60,13 @@ class Inbox:
         providers: Mapping[str, PaymentProvider],
         applier: FactApplier,
         announcer: Announcer,
-        cancellations: Cancellations,
+        instructions: Instructions,
     ) -> None:
         self._units = units
         self._providers = providers
         self._applier = applier
         self._announcer = announcer
-        self._cancellations = cancellations
+        self._instructions = instructions
 
     def sender(self, headers: Mapping[str, str]) -> str:
         """Name the provider whose signature a webhook carries, where its address does not; Stripe when none is known.
@@ -98,9 +99,7 @@ class Inbox:
             raise ProviderUnavailable(retryable=True, retry_after_s=away.retry_after_s or _COME_BACK_S) from away
         async with self._units(_SCOPE, trace=trace) as uow:
             event = _verified(provider, body=body, headers=headers, now=uow.now)
-            row_id = await _store(uow, name, event)
-            if row_id is not None:
-                uow.ring(TASK, row_id)
+            row_id = await store(uow, name, event)
         _log(logging.INFO, event, "stored" if row_id else "repeated")
         return row_id is not None
 
@@ -115,7 +114,7 @@ class Inbox:
             await self._record_failure(row_id, error)
             return
         for order_id in orders:
-            await self._cancellations.carry_out(order_id)
+            await self._instructions.carry_out(order_id)
 
     async def sweep(self) -> None:
         """Ring again for events whose time has come: retries, lost rings, and workers that died on one."""
@@ -155,19 +154,26 @@ class Inbox:
             return []
         # Before the unit of work that changes something: this may ask the provider.
         reading = await self._read(row)
-        orders: list[UUID] = []
         async with self._units(_SCOPE) as uow:
             row = await _held(uow, row_id)
             if row is None:
-                return orders
-            payment = reading.payment
-            is_own = payment is None or await self._applier.measure(uow, row.provider, payment)
-            for fact in reading.facts if is_own else ():
-                orders += await self._applier.apply(uow, fact)
-                # The next fact of the same event reads what this one has changed.
-                await uow.session.flush()
+                return []
+            with watching(uow) as changes:
+                orders = await self._take_in(uow, row, reading)
+            if row.source is not EventSource.WEBHOOK:
+                await note_reconciled(uow, row, changes)
             row.mark_handled(uow.now)
         _log(logging.INFO, row, "handled")
+        return orders
+
+    async def _take_in(self, uow: UnitOfWork, row: ProviderEvent, reading: Reading) -> list[UUID]:
+        orders: list[UUID] = []
+        payment = reading.payment
+        is_own = payment is None or await self._applier.measure(uow, row.provider, payment)
+        for fact in reading.facts if is_own else ():
+            orders += await self._applier.apply(uow, fact)
+            # The next fact of the same event reads what this one has changed.
+            await uow.session.flush()
         return orders
 
     async def _read(self, row: ProviderEvent) -> Reading:
@@ -221,8 +227,15 @@ def _verified(provider: PaymentProvider, *, body: bytes, headers: Mapping[str, s
         raise
 
 
-async def _store(uow: UnitOfWork, provider_name: str, event: VerifiedEvent) -> UUID | None:
-    """Insert an event; returns its row's id, None for one that is there already."""
+async def store(
+    uow: UnitOfWork,
+    provider_name: str,
+    event: VerifiedEvent,
+    *,
+    source: EventSource = EventSource.WEBHOOK,
+    reconciliation_id: UUID | None = None,
+) -> UUID | None:
+    """Insert an event and ring for it; returns its row's id, None for one that is there already."""
     row_id: UUID | None = await uow.session.scalar(
         insert(ProviderEvent)
         .values(
@@ -237,10 +250,14 @@ async def _store(uow: UnitOfWork, provider_name: str, event: VerifiedEvent) -> U
             state=InboxState.RECEIVED,
             attempts=0,
             next_attempt_at=uow.now + _RING_AGAIN,
+            source=source,
+            reconciliation_id=reconciliation_id,
         )
         .on_conflict_do_nothing(index_elements=[ProviderEvent.provider, ProviderEvent.account, ProviderEvent.event_id])
         .returning(ProviderEvent.id)
     )
+    if row_id is not None:
+        uow.ring(TASK, row_id)
     return row_id
 
 

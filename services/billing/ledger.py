@@ -129,7 +129,9 @@ async def book_dispute(
     uow: UnitOfWork, subscription: Subscription, payment: PaymentEvent, fact: DisputeOpened | DisputeClosed
 ) -> Booked:
     """Book a disputed payment, once per dispute; the metadata's `outcome` tells how it was decided."""
-    outcome = {"outcome": fact.outcome} if isinstance(fact, DisputeClosed) else {}
+    outcome: dict[str, object] = {"outcome": fact.outcome} if isinstance(fact, DisputeClosed) else {}
+    if isinstance(fact, DisputeClosed) and fact.fee is not None:
+        outcome["fee_decided"] = True
     known = await _known(uow, fact.provider, PaymentEventType.CHARGEBACK, fact.dispute_ref)
     if known is not None:
         known.event_metadata = {**known.event_metadata, **outcome}

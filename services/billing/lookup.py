@@ -5,9 +5,9 @@ from enum import StrEnum
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, select
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import joinedload, selectinload
 
-from models.billing import CheckoutSession, CheckoutState, Subscription, SubscriptionStatus
+from models.billing import CheckoutKind, CheckoutSession, CheckoutState, Subscription, SubscriptionStatus
 from providers.payments import Purchase
 from services.billing.errors import FactRefused, NotThereYet
 from services.unit_of_work import UnitOfWork
@@ -17,7 +17,12 @@ def subscriptions_with_plan(*conditions: ColumnElement[bool]) -> Select[Subscrip
     """Select subscriptions with what a view of them needs."""
     return (
         select(Subscription)
-        .options(joinedload(Subscription.plan), joinedload(Subscription.checkout))
+        .options(
+            joinedload(Subscription.plan),
+            joinedload(Subscription.checkout),
+            joinedload(Subscription.next_plan),
+            selectinload(Subscription.overrides),
+        )
         .where(*conditions)
     )
 
@@ -64,8 +69,8 @@ class Begun:
 class Target:
     """Whom a fact about a provider's subscription concerns: the tenant's own one, under lock.
 
-    `checkout` is the purchase that began the provider's one, None only for those that the system before this one
-    began; `standing` is then CURRENT.
+    `checkout` is the period's purchase that began the provider's one, None only for those that the system before this
+    one began; `standing` is then CURRENT.
     """
 
     subscription: Subscription
@@ -110,7 +115,7 @@ async def by_subscription(
     same_provider = Subscription.payment_provider == provider
     current = await locked_subscription(uow, same_provider, Subscription.external_subscription_id == subscription_ref)
     if current is not None:
-        return Target(subscription=current, checkout=current.checkout, standing=Standing.CURRENT)
+        return Target(subscription=current, checkout=await period_purchase(uow, current), standing=Standing.CURRENT)
     begun = await _by_checkout(
         uow, CheckoutSession.subscription_ref == subscription_ref, provider=provider, purchase=purchase
     )
@@ -135,6 +140,16 @@ async def by_subscription(
         raise NotThereYet("subscription")
     by_customer.external_subscription_id = subscription_ref
     return Target(subscription=by_customer, checkout=None, standing=Standing.CURRENT)
+
+
+async def period_purchase(uow: UnitOfWork, subscription: Subscription) -> CheckoutSession | None:
+    """Return the purchase of the period in force, whatever has changed in it since."""
+    in_force = subscription.checkout
+    if in_force is None or in_force.kind is CheckoutKind.PERIOD:
+        return in_force
+    return await uow.session.get(
+        CheckoutSession, in_force.period_purchase_id, options=(joinedload(CheckoutSession.plan),)
+    )
 
 
 async def _by_checkout(
@@ -166,7 +181,9 @@ async def _by_checkout(
 def _standing(subscription: Subscription, checkout: CheckoutSession) -> Standing:
     if checkout.state is not CheckoutState.PAID:
         return Standing.UNPAID
-    return Standing.CURRENT if subscription.checkout_id == checkout.id else Standing.REPLACED
+    in_force = subscription.checkout
+    is_current = in_force is not None and checkout.id in (in_force.id, in_force.period_purchase_id)
+    return Standing.CURRENT if is_current else Standing.REPLACED
 
 
 def _adopt(begun: Begun, subscription_ref: str) -> None:

@@ -1,4 +1,4 @@
-"""Facts about money that has come or gone: into the money book, the journal and the news."""
+"""Facts about money that has come or gone: into the money book, the journal, our papers and the news."""
 
 from models.billing import PaymentEvent, Subscription
 from models.journal import EntryKind
@@ -15,20 +15,24 @@ from services.billing.announcer import Announcer
 from services.billing.errors import NotThereYet
 from services.billing.journal import MoneyFact
 from services.billing.lookup import locked_subscription
+from services.billing.sales import sale_of
 from services.billing.trail import audit
+from services.documents import DocumentService
 from services.unit_of_work import UnitOfWork
 
 
 class MoneyFacts:
     """Applies them in the caller's transaction; raises NotThereYet for a payment that nobody has told of yet."""
 
-    def __init__(self, announcer: Announcer) -> None:
+    def __init__(self, announcer: Announcer, documents: DocumentService) -> None:
         self._announcer = announcer
+        self._documents = documents
 
     async def link(self, uow: UnitOfWork, fact: PaymentLinked) -> None:
         """Note by which reference refunds and disputes will name a payment."""
-        payment, _ = await _paid(uow, fact.provider, fact.invoice_ref)
+        payment, subscription = await _paid(uow, fact.provider, fact.invoice_ref)
         payment.provider_payment_id = payment.provider_payment_id or fact.payment_ref
+        await _post_fee(uow, subscription, fact, payment.fact_key)
 
     async def refund(self, uow: UnitOfWork, fact: PaymentRefunded) -> None:
         """Book what has gone back of a payment."""
@@ -38,6 +42,7 @@ class MoneyFacts:
         if refund is not None:
             audit(uow, "payment.refunded", subscription, amount=refund.amount, currency=refund.currency)
             await self._announcer.money_moved(uow, "payment_refunded", subscription, refund)
+            self._documents.settle(uow, payment.id)
 
     async def dispute(self, uow: UnitOfWork, fact: DisputeOpened | DisputeClosed) -> None:
         """Book a disputed payment and how it was decided."""
@@ -51,9 +56,13 @@ class MoneyFacts:
         amount = dispute.movement.amount
         taken = _money(subscription, fact, EntryKind.DISPUTE, fact.dispute_ref)
         await journal.post(uow, taken, amount, may_fall=True)
+        # What was told with the decision is all that was taken; what was told before is no news then.
+        if isinstance(fact, DisputeClosed) or not dispute.movement.event_metadata.get("fee_decided"):
+            await _post_fee(uow, subscription, fact, f"dispute:{fact.dispute_ref}", may_fall=True)
         if dispute.movement.event_metadata.get("outcome") == "won":
             back = _money(subscription, fact, EntryKind.DISPUTE_WON, fact.dispute_ref)
             await journal.post(uow, back, amount, may_fall=True)
+        self._documents.settle(uow, payment.id)
         if isinstance(fact, DisputeClosed):
             await self._announcer.money_moved(uow, "dispute_closed", subscription, dispute.movement)
         elif dispute.is_new:
@@ -62,11 +71,14 @@ class MoneyFacts:
     async def book(self, uow: UnitOfWork, subscription: Subscription, fact: CheckoutPaid | InvoicePaid) -> bool:
         """Book a payment; returns whether it is new."""
         booked = await ledger.book_payment(uow, subscription, fact)
+        if booked is not None and isinstance(fact, CheckoutPaid):
+            await _post_fee(uow, subscription, fact, fact.payment_key)
         if booked is None or not booked.is_new:
             return False
         await journal.post(uow, _money(subscription, fact, EntryKind.CHARGE, fact.payment_key), fact.amount)
         audit(uow, "payment.received", subscription, amount=fact.amount, currency=fact.currency)
         await self._announcer.payment_received(uow, subscription, booked.movement)
+        self._documents.settle(uow, booked.movement.id, sale=await sale_of(uow, subscription, fact))
         return True
 
 
@@ -80,6 +92,28 @@ async def _paid(uow: UnitOfWork, provider: str, *refs: str | None) -> tuple[Paym
     # Read again under the lock, for another fact may just have changed it.
     await uow.session.refresh(payment)
     return payment, subscription
+
+
+async def _post_fee(
+    uow: UnitOfWork,
+    subscription: Subscription,
+    fact: CheckoutPaid | PaymentLinked | DisputeOpened | DisputeClosed,
+    key: str,
+    *,
+    may_fall: bool = False,
+) -> None:
+    """Post what the provider kept, where it says so: once, whichever of several facts tells of it first."""
+    if fact.fee is None:
+        return
+    money = MoneyFact(
+        tenant_id=subscription.tenant_id,
+        provider=fact.provider,
+        kind=EntryKind.FEE,
+        key=key,
+        currency=fact.fee.currency,
+        occurred_at=fact.occurred_at,
+    )
+    await journal.post(uow, money, fact.fee.amount, may_fall=may_fall)
 
 
 def _money(

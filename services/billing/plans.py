@@ -142,6 +142,7 @@ async def set_price(uow: UnitOfWork, actor: Principal, price: PriceInput) -> Pla
         problem = {"field": "body -> amount", "message": f"is no price in {price.currency}", "type": "value_error"}
         raise InvalidInput(details={"errors": [problem]})
     told = {"amount": price.amount, "currency": price.currency}
+    before = await _own_price(uow, price)
     row = await uow.session.scalars(
         insert(PlanPrice)
         .values(
@@ -161,9 +162,28 @@ async def set_price(uow: UnitOfWork, actor: Principal, price: PriceInput) -> Pla
         actor_id=actor.user_id,
         tenant_id=None,
         subject=("plan", price.plan_id),
-        details={"provider": price.provider, "billing_period": price.billing_period.value, **_as_text(told)},
+        details={
+            "provider": price.provider,
+            "billing_period": price.billing_period.value,
+            "before": before and _as_text(before),
+            "after": _as_text(told),
+        },
     )
     return PlanPriceView.of(row.one())
+
+
+async def _own_price(uow: UnitOfWork, price: PriceInput) -> Mapping[str, object] | None:
+    """Return what the plan has cost at the provider until now, held until it is changed; None if it had no price."""
+    own = await uow.session.scalar(
+        select(PlanPrice)
+        .where(
+            PlanPrice.plan_id == price.plan_id,
+            PlanPrice.provider == price.provider,
+            PlanPrice.billing_period == price.billing_period,
+        )
+        .with_for_update()
+    )
+    return None if own is None else {"amount": own.amount, "currency": own.currency}
 
 
 def _as_text(values: Mapping[str, object]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 
 from core.pagination import Page, PageRequest
-from models.inbox import InboxState, ProviderEvent
+from models.inbox import EventSource, InboxState, ProviderEvent
 from services.billing.errors import ProviderEventNotDead, ProviderEventNotFound
 from services.billing.inbox import TASK
 from services.billing.views import View
@@ -22,6 +22,7 @@ class ProviderEventView(View):
     provider: str
     event_id: str
     type: str
+    source: EventSource
     state: InboxState
     attempts: int
     last_error: str | None
@@ -37,6 +38,7 @@ class ProviderEventView(View):
             provider=row.provider,
             event_id=row.event_id,
             type=row.type,
+            source=row.source,
             state=row.state,
             attempts=row.attempts,
             last_error=row.last_error,

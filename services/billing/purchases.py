@@ -9,22 +9,34 @@ from sqlalchemy import func, select
 
 from core.money import Money
 from core.pagination import Page, PageRequest
-from models.billing import BillingPeriod, CheckoutSession, CheckoutState, Credit, CreditReason, Subscription
+from models.billing import (
+    BillingPeriod,
+    CheckoutKind,
+    CheckoutSession,
+    CheckoutState,
+    Credit,
+    CreditReason,
+    Subscription,
+)
 from models.journal import EntryKind
 from services.billing.actions import Action, actions_of_checkout
 from services.billing.errors import CreditNotFound, CreditSettled
 from services.billing.journal import MoneyFact, post, posted
 from services.billing.lookup import locked_subscription
 from services.billing.views import View
-from services.identity import Principal, require_permission, require_superuser, require_tenant
+from services.identity import Principal, require_may, require_superuser, require_tenant
 from services.permissions import Permission
 from services.unit_of_work import UnitOfWork
 
 
 class PurchaseView(View):
-    """A purchase; `received` is what has come so far, `overpaid` what nobody asked for, `url` where to pay."""
+    """A purchase of a period or of a change.
+
+    `received` is what has come so far, `overpaid` what nobody asked for, `url` where to pay.
+    """
 
     id: UUID
+    kind: CheckoutKind
     session_id: str | None
     provider: str
     plan_id: UUID
@@ -46,6 +58,7 @@ class PurchaseView(View):
         received = checkout.amount if _is_paid_in_full(checkout) else checkout.received
         return cls(
             id=checkout.id,
+            kind=checkout.kind,
             session_id=checkout.session_id,
             provider=checkout.provider,
             plan_id=checkout.plan_id,
@@ -97,7 +110,7 @@ class CreditView(View):
 async def list_purchases(uow: UnitOfWork, actor: Principal, page: PageRequest) -> Page[PurchaseView]:
     """Show the tenant's purchases, newest first; for owners and admins."""
     tenant_id = require_tenant(actor)
-    require_permission(actor.role, Permission.INVOICES_READ)
+    require_may(actor, Permission.INVOICES_READ)
     own = CheckoutSession.tenant_id == tenant_id
     total = await uow.session.scalar(select(func.count()).select_from(CheckoutSession).where(own))
     rows = await uow.session.scalars(

@@ -1,6 +1,5 @@
 """The tenant's own subscription: its trial, what it shows, and its cancellation (contract.md 4.3, 4.4)."""
 
-from dataclasses import fields, replace
 from datetime import datetime
 from uuid import UUID, uuid4
 
@@ -9,14 +8,13 @@ from sqlalchemy import func, select
 from core.pagination import Page, PageRequest
 from models.billing import PaymentEvent, Plan, Subscription
 from models.tenants import Tenant
-from realtime.limits import SocketLimits
 from services.billing.announcer import Announcer
-from services.billing.cancellations import Cancellations
-from services.billing.errors import SubscriptionNotFound, SubscriptionOver
+from services.billing.errors import NotEnding, SubscriptionNotFound, SubscriptionOver
+from services.billing.instructions import Instructions, addressee_of
 from services.billing.lookup import locked_subscription, subscriptions_with_plan
 from services.billing.plans import trial_plan
 from services.billing.views import InvoiceView, SubscriptionView
-from services.identity import Principal, require_permission, require_tenant
+from services.identity import Principal, require_may, require_tenant
 from services.permissions import Permission
 from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfWorkFactory
 
@@ -24,10 +22,10 @@ from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfW
 class Subscriptions:
     """The use cases of a tenant's people."""
 
-    def __init__(self, units: UnitOfWorkFactory, *, announcer: Announcer, cancellations: Cancellations) -> None:
+    def __init__(self, units: UnitOfWorkFactory, *, announcer: Announcer, instructions: Instructions) -> None:
         self._units = units
         self._announcer = announcer
-        self._cancellations = cancellations
+        self._instructions = instructions
 
     async def start_trial(self, uow: UnitOfWork, tenant: Tenant) -> Subscription:
         """Give a new tenant its trial; `tenant` must be in the database already."""
@@ -55,15 +53,6 @@ class Subscriptions:
                 details={"plan": plan.slug, "until": until.isoformat()},
             )
 
-    async def socket_limits(self, uow: UnitOfWork, tenant_id: UUID, defaults: SocketLimits) -> SocketLimits:
-        """Return what the tenant's sockets may do: what its plan names under `sockets`, and `defaults` for the rest."""
-        subscription = await uow.session.scalar(subscriptions_with_plan(Subscription.tenant_id == tenant_id))
-        named = subscription.plan.limits.get("sockets") if subscription is not None else None
-        known = {field.name for field in fields(SocketLimits)}
-        given = named if isinstance(named, dict) else {}
-        # What an operator wrote into a plan by mistake must not keep the tenant's people out.
-        return replace(defaults, **{name: value for name, value in given.items() if name in known and _is_limit(value)})
-
     async def view(self, uow: UnitOfWork, tenant_id: UUID) -> SubscriptionView | None:
         """Show a tenant's subscription."""
         subscription = await uow.session.scalar(subscriptions_with_plan(Subscription.tenant_id == tenant_id))
@@ -72,7 +61,7 @@ class Subscriptions:
     async def invoices(self, uow: UnitOfWork, actor: Principal, page: PageRequest) -> Page[InvoiceView]:
         """Show the tenant's movements of money, newest first; for owners and admins."""
         tenant_id = require_tenant(actor)
-        require_permission(actor.role, Permission.INVOICES_READ)
+        require_may(actor, Permission.INVOICES_READ)
         own = PaymentEvent.tenant_id == tenant_id
         total = await uow.session.scalar(select(func.count()).select_from(PaymentEvent).where(own))
         rows = await uow.session.scalars(
@@ -94,19 +83,51 @@ class Subscriptions:
         Raises SubscriptionNotFound and SubscriptionOver.
         """
         tenant_id = require_tenant(actor)
-        require_permission(actor.role, Permission.PLAN_CANCEL)
+        require_may(actor, Permission.PLAN_CANCEL)
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
             subscription = await locked_subscription(uow, Subscription.tenant_id == tenant_id)
             if subscription is None:
                 raise SubscriptionNotFound
             if subscription.is_over:
                 raise SubscriptionOver
-            order_id = None
-            if await self._decide(uow, actor, subscription, reason=reason, at_period_end=at_period_end):
-                order_id = self._order(uow, subscription, at_period_end=at_period_end)
+            instruction_id = None
+            addressee = addressee_of(subscription)
+            decided = await self._decide(uow, actor, subscription, reason=reason, at_period_end=at_period_end)
+            if decided and addressee is not None:
+                instruction_id = await self._instructions.cancel(uow, addressee, at_period_end=at_period_end)
             view = SubscriptionView.of(subscription)
-        if order_id is not None:
-            await self._cancellations.carry_out(order_id)
+        if instruction_id is not None:
+            await self._instructions.carry_out(instruction_id)
+        return view
+
+    async def reinstate(self, actor: Principal, *, trace: RequestTrace) -> SubscriptionView:
+        """Take back that the subscription ends with its period; for the owner.
+
+        Raises SubscriptionNotFound, SubscriptionOver once it has ended, and NotEnding.
+        """
+        tenant_id = require_tenant(actor)
+        require_may(actor, Permission.PLAN_CANCEL)
+        async with self._units(TenantScope(tenant_id), trace=trace) as uow:
+            subscription = await locked_subscription(uow, Subscription.tenant_id == tenant_id)
+            if subscription is None:
+                raise SubscriptionNotFound
+            if subscription.is_over:
+                raise SubscriptionOver
+            if not subscription.reinstate(now=uow.now):
+                raise NotEnding
+            addressee = addressee_of(subscription)
+            instruction_id = None if addressee is None else await self._instructions.resume(uow, addressee)
+            uow.audit(
+                "subscription.reinstated",
+                actor_id=actor.user_id,
+                tenant_id=tenant_id,
+                subject=("subscription", subscription.id),
+            )
+            self._announcer.subscription_updated(uow, subscription)
+            await self._announcer.notify(uow, "subscription_reinstated", subscription)
+            view = SubscriptionView.of(subscription)
+        if instruction_id is not None:
+            await self._instructions.carry_out(instruction_id)
         return view
 
     async def _decide(
@@ -135,18 +156,3 @@ class Subscriptions:
         else:
             await self._announcer.notify(uow, "subscription_cancelled", subscription)
         return True
-
-    def _order(self, uow: UnitOfWork, subscription: Subscription, *, at_period_end: bool) -> UUID | None:
-        if subscription.payment_provider is None or subscription.external_subscription_id is None:
-            return None
-        return self._cancellations.order(
-            uow,
-            tenant_id=subscription.tenant_id,
-            provider=subscription.payment_provider,
-            subscription_ref=subscription.external_subscription_id,
-            at_period_end=at_period_end,
-        )
-
-
-def _is_limit(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= -1

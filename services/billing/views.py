@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from core.money import Money
 from models.billing import (
     BillingPeriod,
+    PastDuePolicy,
     PaymentEvent,
     PaymentEventType,
     Plan,
@@ -16,12 +17,12 @@ from models.billing import (
     Subscription,
     SubscriptionStatus,
 )
+from models.entitlements import SOCKETS, Entitlements, Grant, with_twins
 from services.billing.actions import Action, actions_of_subscription
+from services.billing.quotes import Effect, Quote
+from services.documents.views import PaperRef
 
 """An amount in the currency's major unit: a Decimal here, a number with two decimals on the wire."""
-
-# The same limit under the names that different clients look for (contract.md 4.2).
-_TWINS = (("users", "max_users"), ("storage_gb", "max_storage_gb"))
 
 _INVOICE_STATUSES = {
     PaymentEventType.PAYMENT_SUCCESS: "paid",
@@ -54,6 +55,8 @@ class PlanView(View):
     max_storage: int
     features: list[str]
     feature_flags: dict[str, Any]
+    trial_days: int
+    past_due_policy: PastDuePolicy
     is_active: bool
     sort_order: int
     created_at: datetime
@@ -61,7 +64,7 @@ class PlanView(View):
 
     @classmethod
     def of(cls, plan: Plan) -> Self:
-        limits = _with_twins(plan.limits)
+        limits = with_twins(plan.limits)
         return cls(
             id=plan.id,
             name=plan.name,
@@ -77,6 +80,8 @@ class PlanView(View):
             max_storage=limits.get("max_storage_gb", 0),
             features=plan.features,
             feature_flags=plan.feature_flags,
+            trial_days=plan.trial_days,
+            past_due_policy=plan.past_due_policy,
             is_active=plan.is_active,
             sort_order=plan.sort_order,
             created_at=plan.created_at,
@@ -108,6 +113,30 @@ class PricedPlanView(PlanView):
     offers: list[PlanPriceView]
 
 
+class PendingChangeView(View):
+    """What the subscription turns into, at which price for a period, and when."""
+
+    plan_id: UUID
+    plan: str
+    plan_name: str
+    billing_period: BillingPeriod
+    amount: Money
+    effective_at: datetime
+
+
+class QuoteView(View):
+    """What a change of plan comes to; `effect` is `now`, `checkout`, `payment` or `period_end` (quotes.py)."""
+
+    effect: Effect
+    amount: Money
+    currency: str
+    effective_at: datetime
+
+    @classmethod
+    def of(cls, quote: Quote) -> Self:
+        return cls(effect=quote.effect, amount=quote.amount, currency=quote.currency, effective_at=quote.effective_at)
+
+
 class SubscriptionView(View):
     """The tenant's subscription with its plan; `amount` is what one period costs by the purchase in force."""
 
@@ -129,6 +158,8 @@ class SubscriptionView(View):
     cancel_reason: str | None
     payment_provider: str | None
     provider: str | None
+    pending_change: PendingChangeView | None
+    overdue_since: datetime | None
     available_actions: list[Action]
     created_at: datetime
     updated_at: datetime
@@ -136,8 +167,8 @@ class SubscriptionView(View):
 
     @classmethod
     def of(cls, subscription: Subscription) -> Self:
-        """Show a subscription whose `plan` and `checkout` are loaded."""
-        plan, checkout = subscription.plan, subscription.checkout
+        """Show a subscription whose `plan` and `next_plan` are loaded."""
+        plan = subscription.plan
         return cls(
             id=subscription.id,
             tenant_id=subscription.tenant_id,
@@ -145,8 +176,8 @@ class SubscriptionView(View):
             plan_name=plan.name,
             status=subscription.status,
             billing_period=subscription.billing_period,
-            amount=checkout.amount if checkout else plan.price(subscription.billing_period),
-            currency=checkout.currency if checkout else plan.currency,
+            amount=plan.price(subscription.billing_period) if subscription.price is None else subscription.price,
+            currency=subscription.currency or plan.currency,
             trial_ends_at=subscription.trial_ends_at,
             trial_end=subscription.trial_ends_at,
             current_period_start=subscription.current_period_start,
@@ -157,6 +188,8 @@ class SubscriptionView(View):
             cancel_reason=subscription.cancel_reason,
             payment_provider=subscription.payment_provider,
             provider=subscription.payment_provider,
+            pending_change=_pending(subscription),
+            overdue_since=subscription.overdue_since,
             available_actions=actions_of_subscription(subscription),
             created_at=subscription.created_at,
             updated_at=subscription.updated_at,
@@ -164,10 +197,36 @@ class SubscriptionView(View):
         )
 
 
+class EntitlementsView(View):
+    """What a tenant may have; limits of -1, and those that are not named, mean unlimited.
+
+    `plan` is the plan's slug. `state` tells whether its entitlements are in force, left for some days after its end
+    (`grace`), or not there (`none`). `changes_at` is when they will change by time alone.
+    """
+
+    plan: str | None
+    state: Grant
+    limits: dict[str, Any]
+    feature_flags: dict[str, Any]
+    changes_at: datetime | None
+
+    @classmethod
+    def of(cls, entitlements: Entitlements) -> Self:
+        sockets = {SOCKETS: dict(entitlements.sockets)} if entitlements.sockets else {}
+        return cls(
+            plan=entitlements.plan.slug if entitlements.plan is not None else None,
+            state=entitlements.grant,
+            limits={**with_twins(entitlements.limits), **sockets},
+            feature_flags=dict(entitlements.flags),
+            changes_at=entitlements.changes_at,
+        )
+
+
 class InvoiceView(View):
     """One movement of money; `amount` is never negative, `status` and `event_type` tell its direction.
 
     `event_metadata` holds a few words of ours, never the provider's event. `paid_at` is set for payments alone.
+    `document_id` and `document_number` name our own paper of it; `invoice_url` is the provider's bill, else that paper.
     """
 
     id: UUID
@@ -181,8 +240,17 @@ class InvoiceView(View):
     provider_payment_id: str | None
     event_metadata: dict[str, Any]
     invoice_url: str | None
+    document_id: UUID | None = None
+    document_number: str | None = None
     created_at: datetime
     paid_at: datetime | None
+
+    def with_paper(self, paper: PaperRef | None) -> Self:
+        """Show where our own paper of it is; the provider's bill stays where it is, if it has one."""
+        if paper is None:
+            return self
+        told = {"document_id": paper.id, "document_number": paper.number}
+        return self.model_copy(update={**told, "invoice_url": self.invoice_url or paper.url})
 
     @classmethod
     def of(cls, event: PaymentEvent) -> Self:
@@ -210,9 +278,39 @@ class CheckoutView(View):
     session_id: str
 
 
-def _with_twins(limits: dict[str, Any]) -> dict[str, Any]:
-    both = dict(limits)
-    for name, twin in _TWINS:
-        if name in limits or twin in limits:
-            both[name] = both[twin] = limits.get(name, limits.get(twin))
-    return both
+class ChangeView(View):
+    """How a change of plan came out: what was quoted, where to pay if something is to be paid, and what is in force."""
+
+    effect: Effect
+    amount: Money
+    currency: str
+    effective_at: datetime
+    checkout_url: str | None
+    session_id: str | None
+    subscription: SubscriptionView
+
+    @classmethod
+    def of(cls, quote: Quote, subscription: SubscriptionView, checkout: CheckoutView | None = None) -> Self:
+        return cls(
+            effect=quote.effect,
+            amount=quote.amount,
+            currency=quote.currency,
+            effective_at=quote.effective_at,
+            checkout_url=None if checkout is None else checkout.checkout_url,
+            session_id=None if checkout is None else checkout.session_id,
+            subscription=subscription,
+        )
+
+
+def _pending(subscription: Subscription) -> PendingChangeView | None:
+    plan, period, at = subscription.next_plan, subscription.next_billing_period, subscription.next_at
+    if plan is None or period is None or at is None:
+        return None
+    return PendingChangeView(
+        plan_id=plan.id,
+        plan=plan.slug,
+        plan_name=plan.name,
+        billing_period=period,
+        amount=plan.price(period) if subscription.next_price is None else subscription.next_price,
+        effective_at=at,
+    )

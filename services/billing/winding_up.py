@@ -4,9 +4,9 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from models.billing import ProviderCancellation, Subscription
+from models.billing import ProviderInstruction, Subscription
 from services.billing.announcer import Announcer
-from services.billing.cancellations import Cancellations
+from services.billing.instructions import Instructions, addressee_of
 from services.billing.lookup import locked_subscription
 from services.unit_of_work import UnitOfWork
 
@@ -16,16 +16,16 @@ _REASON = "the tenant is deleted"
 class WindingUp:
     """Ends subscriptions with their tenants; the caller has checked who asks."""
 
-    def __init__(self, *, announcer: Announcer, cancellations: Cancellations) -> None:
+    def __init__(self, *, announcer: Announcer, instructions: Instructions) -> None:
         self._announcer = announcer
-        self._cancellations = cancellations
+        self._instructions = instructions
 
     async def let_end(self, uow: UnitOfWork, tenant_id: UUID, *, actor_id: UUID) -> None:
         """Let the subscription end with its period; harmless when repeated, or when there is none."""
         subscription = await locked_subscription(uow, Subscription.tenant_id == tenant_id)
         if subscription is None or subscription.is_over or not subscription.cancel_later(reason=_REASON, now=uow.now):
             return
-        self._settle(uow, subscription, actor_id=actor_id, at_period_end=True)
+        await self._settle(uow, subscription, actor_id=actor_id, at_period_end=True)
 
     async def end(self, uow: UnitOfWork, tenant_id: UUID) -> None:
         """End the subscription at once; harmless when repeated, or when there is none."""
@@ -33,29 +33,24 @@ class WindingUp:
         if subscription is None or subscription.is_over:
             return
         subscription.cancel_now(reason=_REASON, now=uow.now)
-        self._settle(uow, subscription, actor_id=None, at_period_end=False)
+        await self._settle(uow, subscription, actor_id=None, at_period_end=False)
 
     async def is_settled(self, uow: UnitOfWork, tenant_id: UUID) -> bool:
-        """Tell whether every provider has heard of every cancellation of the tenant's."""
+        """Tell whether every provider has heard of every instruction about the tenant's."""
         waiting = await uow.session.scalar(
-            select(ProviderCancellation.id)
-            .where(ProviderCancellation.tenant_id == tenant_id, ProviderCancellation.done_at.is_(None))
+            select(ProviderInstruction.id)
+            .where(ProviderInstruction.tenant_id == tenant_id, ProviderInstruction.done_at.is_(None))
             .limit(1)
         )
         return waiting is None
 
-    def _settle(
+    async def _settle(
         self, uow: UnitOfWork, subscription: Subscription, *, actor_id: UUID | None, at_period_end: bool
     ) -> None:
-        if subscription.payment_provider is not None and subscription.external_subscription_id is not None:
+        addressee = addressee_of(subscription)
+        if addressee is not None:
             # Carried out by the sweep, for the tenant's end must not wait for a provider.
-            self._cancellations.order(
-                uow,
-                tenant_id=subscription.tenant_id,
-                provider=subscription.payment_provider,
-                subscription_ref=subscription.external_subscription_id,
-                at_period_end=at_period_end,
-            )
+            await self._instructions.cancel(uow, addressee, at_period_end=at_period_end)
         uow.audit(
             "subscription.cancelled",
             actor_id=actor_id,

@@ -3,10 +3,12 @@
 from providers.uploads import UploadFolder
 from services.auth.new_passwords import NewPasswords
 from services.auth.notices import SecurityNotices
+from services.auth.second_factor import SecondFactors
 from services.auth.tokens import TokenDesk
 from services.platform.content import PlatformContents
 from services.platform.impersonation import Impersonation
 from services.platform.plans import Plans
+from services.platform.second_factors import SecondFactorResets
 from services.platform.tariffs import Tariffs
 from services.platform.tenants import PlatformTenants
 from services.platform.uploads import Uploads
@@ -27,6 +29,7 @@ class PlatformService:
         new_passwords: NewPasswords,
         desk: TokenDesk,
         notices: SecurityNotices,
+        factors: SecondFactors,
         suspension: Suspension,
         folder: UploadFolder,
     ) -> None:
@@ -37,3 +40,4 @@ class PlatformService:
         self.tenants = PlatformTenants(suspension)
         self.uploads = Uploads(units=units, folder=folder)
         self.impersonation = Impersonation(desk=desk, notices=notices)
+        self.second_factors = SecondFactorResets(factors=factors, notices=notices)

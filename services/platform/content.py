@@ -52,13 +52,23 @@ class PlatformContents:
         if _KEY.fullmatch(key) is None:
             problem = {"field": "path -> key", "message": "must be lower-case letters, digits and _", "type": "key"}
             raise InvalidInput(details={"errors": [problem]})
+        # Held, so that what the audit says was there before is what this replaces.
+        before = await uow.session.scalar(
+            select(PlatformContent.content).where(PlatformContent.key == key).with_for_update()
+        )
         values = {"content": content, "updated_at": uow.now, "updated_by": actor.user_id}
         await uow.session.execute(
             insert(PlatformContent)
             .values(key=key, **values)
             .on_conflict_do_update(index_elements=[PlatformContent.key], set_=values)
         )
-        uow.audit("content.written", actor_id=actor.user_id, tenant_id=None, subject=("content", key))
+        uow.audit(
+            "content.written",
+            actor_id=actor.user_id,
+            tenant_id=None,
+            subject=("content", key),
+            details={"before": before, "after": content},
+        )
         return ContentWrittenView(key=key, updated_at=uow.now)
 
 

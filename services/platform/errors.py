@@ -17,6 +17,12 @@ class OwnAccount(DomainError):
     message = "You cannot switch off your own account"
 
 
+class OwnSecondFactor(OwnAccount):
+    """Whoever can sign in switches their own second factor off themselves, by a code of it."""
+
+    message = "You cannot reset your own second factor"
+
+
 class RoleNotCreatable(DomainError):
     """Only the platform's masters are made here; everybody else signs up or is invited."""
 

@@ -14,6 +14,9 @@ from services.identity import Principal, require_superuser
 from services.platform.errors import PlanNotFound, PlanSlugTaken, TrialNotRetirable
 from services.unit_of_work import UnitOfWork
 
+# What of a plan says what its tenants may have.
+_ENTITLING = frozenset(("limits", "feature_flags"))
+
 
 class Plans:
     """The use cases of superusers about plans; all need a PlatformScope and raise SuperuserRequired.
@@ -50,6 +53,9 @@ class Plans:
         before = {name: getattr(plan, name) for name in values}
         for name, value in values.items():
             setattr(plan, name, value)
+        if any(before[name] != values[name] for name in _ENTITLING & values.keys()):
+            # Their tenants are told by a sweep (services/entitlements/sweeper.py), for there may be thousands.
+            plan.entitlements_changed_at = uow.now
         if values:
             plan.updated_at = uow.now
             _audit(uow, actor, "plan.changed", plan, before=before, after=dict(values))

@@ -32,12 +32,19 @@ class ListedUserView(ManagedUserView):
     """The same with what an operator needs besides."""
 
     email: str
+    email_verified: bool
     full_name: str
     is_active: bool
 
     @classmethod
     def of(cls, user: User) -> Self:
-        return cls(**_flat(user), email=user.shown_email, full_name=user.full_name, is_active=user.is_active)
+        return cls(
+            **_flat(user),
+            email=user.shown_email,
+            email_verified=user.email_verified_at is not None,
+            full_name=user.full_name,
+            is_active=user.is_active,
+        )
 
 
 class UserListView(View):

@@ -7,6 +7,7 @@ sharing it with another; `outcomes` is what follows for everybody else; `sweep` 
 from uuid import UUID
 
 from providers.provisioning.contract import ProvisioningDriver
+from services.entitlements.desk import EntitlementDesk
 from services.notifications import NotificationService
 from services.provisioning.claims import Claims
 from services.provisioning.errors import JobNotFound, JobNotRetryable, JobTypeUnavailable, SiteNotFound, TooManyJobs
@@ -45,13 +46,15 @@ class ProvisioningService(JobRequests):
         driver: ProvisioningDriver,
         *,
         notifications: NotificationService,
+        entitlements: EntitlementDesk,
         site_url_template: str,
         max_waiting: int,
         timing: Timing = PRODUCTION,
     ) -> None:
         outcomes = Outcomes(notifications)
-        super().__init__(driver, outcomes, max_waiting=max_waiting)
-        claims = Claims(units, outcomes, addresses=SiteAddresses(site_url_template), timing=timing)
+        super().__init__(driver, outcomes, entitlements=entitlements, max_waiting=max_waiting)
+        addresses = SiteAddresses(site_url_template)
+        claims = Claims(units, outcomes, addresses=addresses, entitlements=entitlements, timing=timing)
         self._runner = JobRunner(units, driver, claims=claims, outcomes=outcomes, timing=timing)
         self._sweep = Sweep(units, timing=timing)
         self.removal = SiteRemoval(self)

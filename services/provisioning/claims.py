@@ -16,6 +16,7 @@ from models.provisioning import (
     progress_percent,
 )
 from providers.provisioning.contract import InvalidTarget, SiteTarget
+from services.entitlements.desk import EntitlementDesk
 from services.provisioning.outcomes import Outcomes, locked_tenant
 from services.provisioning.sites import SiteAddresses, site_target
 from services.provisioning.timing import Timing
@@ -39,11 +40,18 @@ class Claims:
     """Hands jobs to workers. Race-safe: a tenant's whole line is locked while its turn is decided."""
 
     def __init__(
-        self, units: UnitOfWorkFactory, outcomes: Outcomes, *, addresses: SiteAddresses, timing: Timing
+        self,
+        units: UnitOfWorkFactory,
+        outcomes: Outcomes,
+        *,
+        addresses: SiteAddresses,
+        entitlements: EntitlementDesk,
+        timing: Timing,
     ) -> None:
         self._units = units
         self._outcomes = outcomes
         self._addresses = addresses
+        self._entitlements = entitlements
         self._timing = timing
 
     async def take(self, job_id: UUID) -> Claim | None:
@@ -64,7 +72,9 @@ class Claims:
         job.message = "Cancelling" if job.cancel_requested_at else "Started"
         await self._outcomes.begun(uow, job, tenant)
         try:
-            target = await site_target(uow, tenant, self._addresses)
+            target = await site_target(
+                uow, tenant, self._addresses, entitlements=await self._entitlements.of(uow, tenant.id)
+            )
         except InvalidTarget as error:
             await self._outcomes.failed(uow, job, f"The site cannot be worked on: {error}")
             return None

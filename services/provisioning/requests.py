@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import func, select
 
 from core.pagination import Page, PageRequest
+from models.entitlements import Limit
 from models.provisioning import (
     JobState,
     JobType,
@@ -18,7 +19,9 @@ from models.provisioning import (
 )
 from models.tenants import Tenant
 from providers.provisioning.contract import ProvisioningDriver, UnknownStep
-from services.identity import Principal, require_permission, require_tenant
+from services.entitlements.desk import EntitlementDesk
+from services.entitlements.usage import gigabytes, sites, storage_bytes
+from services.identity import Principal, require_may, require_tenant
 from services.permissions import Permission
 from services.provisioning.claims import steps_of
 from services.provisioning.errors import JobNotFound, JobNotRetryable, JobTypeUnavailable, TenantEnding, TooManyJobs
@@ -40,17 +43,26 @@ class JobFilter:
 class JobRequests:
     """The use cases of a tenant's people; `max_waiting` jobs of one tenant may wait at once."""
 
-    def __init__(self, driver: ProvisioningDriver, outcomes: Outcomes, *, max_waiting: int) -> None:
+    def __init__(
+        self, driver: ProvisioningDriver, outcomes: Outcomes, *, entitlements: EntitlementDesk, max_waiting: int
+    ) -> None:
         self._driver = driver
+        self._entitlements = entitlements
         self._outcomes = outcomes
         self._max_waiting = max_waiting
 
     async def enqueue(
-        self, uow: UnitOfWork, tenant: Tenant, job_type: JobType, *, requested_by: UUID | None
+        self,
+        uow: UnitOfWork,
+        tenant: Tenant,
+        job_type: JobType,
+        *,
+        requested_by: UUID | None,
+        key_id: UUID | None = None,
     ) -> ProvisioningJob:
         """Queue a job for a tenant that is in the database, or about to be, in the caller's transaction.
 
-        Raises JobTypeUnavailable.
+        `requested_by` is the user who asks, `key_id` the API key that does instead. Raises JobTypeUnavailable.
         """
         job = ProvisioningJob(
             id=uuid4(),
@@ -68,7 +80,7 @@ class JobRequests:
         )
         uow.session.add(job)
         uow.session.add_all(self._steps(job))
-        self._audit(uow, job, "requested", actor_id=requested_by)
+        self._audit(uow, job, "requested", actor_id=requested_by or key_id)
         announce(uow, job)
         uow.ring(RUN_TASK, job.id)
         return job
@@ -89,12 +101,13 @@ class JobRequests:
     async def create(self, uow: UnitOfWork, actor: Principal, *, job_type: JobType) -> JobDetailView:
         """Queue a job for the caller's tenant; for owners and admins.
 
-        Raises JobTypeUnavailable, TenantEnding and TooManyJobs.
+        Raises JobTypeUnavailable, TenantEnding, TooManyJobs and PlanLimitReached.
         """
         tenant_id = require_tenant(actor)
-        require_permission(actor.role, Permission.JOBS_MANAGE)
+        require_may(actor, Permission.JOBS_MANAGE)
         tenant = await self._tenant_with_room(uow, tenant_id)
-        job = await self.enqueue(uow, tenant, job_type, requested_by=actor.user_id)
+        await self._require_entitled(uow, tenant_id, job_type)
+        job = await self.enqueue(uow, tenant, job_type, requested_by=actor.person_id, key_id=actor.key_id)
         # Flushed so that the steps just added can be read back in their order.
         await uow.session.flush()
         return await self._details(uow, job)
@@ -124,13 +137,14 @@ class JobRequests:
     async def retry(self, uow: UnitOfWork, actor: Principal, *, job_id: UUID) -> JobDetailView:
         """Queue a finished job anew; for owners and admins.
 
-        Raises JobNotFound, JobNotRetryable, TenantEnding and TooManyJobs.
+        Raises JobNotFound, JobNotRetryable, TenantEnding, TooManyJobs and PlanLimitReached.
         A failed or cancelled job goes on at its first unfinished step; a completed one is done once more as a whole.
         """
         job = await self._job(uow, actor, job_id, for_change=True)
         if not job.is_finished:
             raise JobNotRetryable
         await self._tenant_with_room(uow, job.tenant_id)
+        await self._require_entitled(uow, job.tenant_id, job.job_type)
         done_before = job.state is JobState.SUCCEEDED
         job.retry(uow.now)
         for step in await steps_of(uow, job.id):
@@ -187,7 +201,7 @@ class JobRequests:
         tenant_id = require_tenant(actor)
         statement = select(ProvisioningJob).where(ProvisioningJob.id == job_id, ProvisioningJob.tenant_id == tenant_id)
         if for_change:
-            require_permission(actor.role, Permission.JOBS_MANAGE)
+            require_may(actor, Permission.JOBS_MANAGE)
             # Locked, so that a worker's claim comes either before this change or after it.
             statement = statement.with_for_update(key_share=True)
         job = (await uow.session.scalars(statement)).one_or_none()
@@ -214,6 +228,16 @@ class JobRequests:
         if (waiting or 0) >= self._max_waiting:
             raise TooManyJobs
         return tenant
+
+    async def _require_entitled(self, uow: UnitOfWork, tenant_id: UUID, job_type: JobType) -> None:
+        """Raise PlanLimitReached when the job would make what the plan has no room for; the tenant is locked."""
+        if job_type is JobType.CREATE_SITE and (used := await sites(uow, tenant_id)) == 0:
+            # Making a site that is there already mends it and adds none.
+            await self._entitlements.require_room(uow, tenant_id, Limit.SITES, used=used)
+        elif job_type is JobType.BACKUP_SITE:
+            # How large it will be nobody knows; whoever has no room left makes no other.
+            used_gb = gigabytes(await storage_bytes(uow, tenant_id))
+            await self._entitlements.require_room(uow, tenant_id, Limit.STORAGE_GB, used=used_gb, adding=gigabytes(1))
 
     async def _details(self, uow: UnitOfWork, job: ProvisioningJob) -> JobDetailView:
         newest = select(ProvisioningLogLine).where(ProvisioningLogLine.job_id == job.id)

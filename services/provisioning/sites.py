@@ -1,5 +1,6 @@
 """The site a tenant's jobs are about: how it is addressed, and what is known of it."""
 
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -7,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
 from models.billing import Subscription
+from models.entitlements import Entitlements, with_twins
 from models.provisioning import JobState, JobType, ProvisioningJob
 from models.tenants import Membership, Role, Tenant
 from providers.provisioning.contract import Limit, SiteTarget
@@ -38,16 +40,17 @@ class SiteAddresses:
         return self._name_template.replace(_PLACE, slug)
 
 
-async def site_target(uow: UnitOfWork, tenant: Tenant, addresses: SiteAddresses) -> SiteTarget:
+async def site_target(
+    uow: UnitOfWork, tenant: Tenant, addresses: SiteAddresses, *, entitlements: Entitlements
+) -> SiteTarget:
     """Describe the tenant's site to the driver; raises InvalidTarget when a command could misread a part of it."""
-    subscription = await _subscription(uow, tenant)
     return SiteTarget(
         tenant_id=tenant.id,
         slug=tenant.slug,
         site_name=addresses.name(tenant.slug),
         site_url=tenant.erpnext_site_url or addresses.url(tenant.slug),
-        plan=subscription.plan.slug if subscription else _NO_PLAN,
-        limits=_limits(subscription.plan.limits) if subscription else {},
+        plan=entitlements.plan.slug if entitlements.plan is not None else _NO_PLAN,
+        limits=_limits(with_twins(entitlements.limits)),
         admin_email=await _owner_email(uow, tenant),
     )
 
@@ -87,5 +90,5 @@ async def _owner_email(uow: UnitOfWork, tenant: Tenant) -> str | None:
     return owner.user.site_login if owner else None
 
 
-def _limits(limits: dict[str, object]) -> dict[str, Limit]:
+def _limits(limits: Mapping[str, object]) -> dict[str, Limit]:
     return {name: value for name, value in limits.items() if value is None or isinstance(value, bool | int | str)}

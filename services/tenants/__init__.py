@@ -14,6 +14,8 @@ from models.provisioning import JobType
 from models.tenants import Membership, Role, Tenant, TenantStatus
 from models.users import User
 from services.billing import BillingService
+from services.billing.views import EntitlementsView
+from services.entitlements import EntitlementDesk
 from services.identity import Principal, require_tenant
 from services.mail import MailService
 from services.permissions import Permission
@@ -22,12 +24,13 @@ from services.tenants.deletion import Deletion
 from services.tenants.errors import TooManyTenants
 from services.tenants.export import Export
 from services.tenants.invitations import Invitations
-from services.tenants.members import Members, attach, lock_user, membership_of
+from services.tenants.members import Members, attach, lock_user, membership_of, place_of
 from services.tenants.ownership import Ownership
 from services.tenants.slugs import free_slug
 from services.tenants.suspension import Suspension
 from services.tenants.views import CurrentTenantView, TenantDetailView, TenantStatusView
 from services.unit_of_work import UnitOfWork, UnitOfWorkFactory
+from services.verification import NOT_REQUIRED, Verification
 
 __all__ = ["TenantChanges", "TenantService"]
 
@@ -49,6 +52,7 @@ class TenantService:
     Args:
         max_owned: how many tenants one person may own by founding them.
         deletion_grace: how long a tenant that is to be deleted can be restored.
+        verification: whether founding, inviting, handing on and deleting ask for a confirmed address.
     """
 
     def __init__(
@@ -57,17 +61,23 @@ class TenantService:
         units: UnitOfWorkFactory,
         billing: BillingService,
         provisioning: ProvisioningService,
+        entitlements: EntitlementDesk,
         mail: MailService,
         public_url: str,
         max_owned: int,
         deletion_grace: timedelta,
+        verification: Verification = NOT_REQUIRED,
     ) -> None:
         self._billing = billing
+        self._entitlements = entitlements
         self._provisioning = provisioning
         self.members = Members()
-        self.invitations = Invitations(mail=mail, public_url=public_url)
+        self._verification = verification
+        self.invitations = Invitations(
+            mail=mail, entitlements=entitlements, public_url=public_url, verification=verification
+        )
         self.suspension = Suspension()
-        self.ownership = Ownership()
+        self.ownership = Ownership(verification)
         self.export = Export(units)
         self.deletion = Deletion(
             units=units,
@@ -76,6 +86,7 @@ class TenantService:
             mail=mail,
             public_url=public_url,
             grace=deletion_grace,
+            verification=verification,
         )
         self._max_owned = max_owned
 
@@ -101,8 +112,9 @@ class TenantService:
     async def create_further(self, uow: UnitOfWork, actor: Principal, *, name: str) -> TenantDetailView:
         """Found one more tenant for somebody who has signed up; it is not their default. Needs a PlatformScope.
 
-        Raises TooManyTenants.
+        Raises TooManyTenants and EmailUnverified.
         """
+        await self._verification.require(uow, actor)
         # Held, so that two requests at once cannot both be the last that is allowed.
         await lock_user(uow, actor.user_id)
         owned = await uow.session.scalar(
@@ -146,23 +158,23 @@ class TenantService:
         return Page(items=[TenantDetailView.seen_by(row) for row in rows], total=total or 0, request=page)
 
     async def current(self, uow: UnitOfWork, actor: Principal) -> CurrentTenantView:
-        """Show the tenant of the caller's token with its subscription and its plan's limits."""
+        """Show the tenant of the caller's token with its subscription and what it is limited to."""
         tenant_id = require_tenant(actor)
-        membership = await membership_of(uow, actor, tenant_id)
+        place = await place_of(uow, actor, tenant_id)
         subscription = await self._billing.subscription_view(uow, tenant_id)
         return CurrentTenantView(
-            **TenantDetailView.seen_by(membership).model_dump(),
+            **TenantDetailView.seen_by(place).model_dump(),
             subscription=subscription,
-            limits=subscription.plan.limits if subscription else {},
+            limits=EntitlementsView.of(await self._entitlements.of(uow, tenant_id)).limits,
         )
 
     async def show(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID) -> TenantDetailView:
         """Show one of the caller's tenants."""
-        return TenantDetailView.seen_by(await membership_of(uow, actor, tenant_id))
+        return TenantDetailView.seen_by(await place_of(uow, actor, tenant_id))
 
     async def status(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID) -> TenantStatusView:
         """Show where one of the caller's tenants stands."""
-        tenant = (await membership_of(uow, actor, tenant_id)).tenant
+        tenant = (await place_of(uow, actor, tenant_id)).tenant
         return TenantStatusView(
             tenant_id=tenant.id,
             status=tenant.shown_status,
@@ -177,17 +189,18 @@ class TenantService:
         membership = await membership_of(uow, actor, tenant_id, Permission.TENANT_CHANGE)
         tenant = membership.tenant
         given = {"name": changes.name, "settings": changes.settings}
-        changed = {field: value for field, value in given.items() if value is not None}
-        for field, value in changed.items():
+        after = {field: value for field, value in given.items() if value is not None}
+        before = {field: getattr(tenant, field) for field in after}
+        for field, value in after.items():
             setattr(tenant, field, value)
-        if changed:
+        if after:
             tenant.updated_at = uow.now
             uow.audit(
                 "tenant.updated",
                 actor_id=actor.user_id,
                 tenant_id=tenant_id,
                 subject=("tenant", tenant_id),
-                details={"fields": sorted(changed)},
+                details={"before": before, "after": after},
             )
         return TenantDetailView.seen_by(membership)
 

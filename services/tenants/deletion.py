@@ -26,6 +26,7 @@ from services.tenants.last_owner import hold_places
 from services.tenants.members import membership_of
 from services.tenants.views import DeletionView, TenantDetailView
 from services.unit_of_work import PlatformScope, UnitOfWork, UnitOfWorkFactory
+from services.verification import Verification
 
 _LIMIT = 500
 _SCOPE = PlatformScope("tenants whose time is over are taken away")
@@ -45,6 +46,7 @@ class Deletion:
         mail: MailService,
         public_url: str,
         grace: timedelta,
+        verification: Verification,
     ) -> None:
         self._units = units
         self._billing = billing
@@ -52,14 +54,17 @@ class Deletion:
         self._mail = mail
         self._public_url = public_url
         self._grace = grace
+        self._verification = verification
 
     async def request(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID) -> DeletionView:
         """Ask for a tenant's end; for owners who have just proved who they are. Asking again changes nothing.
 
-        Its sockets end, its jobs are cancelled, its subscription ends with the paid period. Raises StepUpRequired.
+        Its sockets end, its jobs are cancelled, its subscription ends with the paid period. Raises StepUpRequired
+        and EmailUnverified.
         """
         membership = await membership_of(uow, actor, tenant_id, Permission.TENANT_DELETE)
         await require_recent_authentication(uow, actor)
+        await self._verification.require(uow, actor)
         # Jobs before the tenant, as the workers lock them.
         await self._provisioning.removal.cancel_jobs(uow, tenant_id, actor_id=actor.user_id)
         tenant = await _locked(uow, membership.tenant)

@@ -8,8 +8,11 @@ from sqlalchemy.dialects.postgresql import insert
 
 from core.pagination import Page, PageRequest
 from core.tokens import new_opaque_token, token_hash
+from models.entitlements import Limit
 from models.tenants import Invitation, InvitationState, Membership, Role, Tenant
 from models.users import User
+from services.entitlements.desk import EntitlementDesk, hold_tenant
+from services.entitlements.usage import members, open_invitations
 from services.identity import Principal, require_oneself
 from services.mail import MailService
 from services.permissions import Permission
@@ -20,18 +23,26 @@ from services.tenants.errors import (
     InvitationNotFound,
     OwnerRoleNotGrantable,
 )
-from services.tenants.members import attach, membership_of
+from services.tenants.members import attach, membership_of, place_of
 from services.tenants.views import InvitationView, InvitedView, OfferView
 from services.unit_of_work import UnitOfWork
+from services.verification import Verification
 
 LIFETIME = timedelta(days=7)
 
 
 class Invitations:
-    """The use cases of inviting; `public_url` is where the links of letters lead, without a trailing slash."""
+    """The use cases of inviting; `public_url` is where the links of letters lead, without a trailing slash.
 
-    def __init__(self, *, mail: MailService, public_url: str) -> None:
+    Of a plan's users members and open invitations are counted together.
+    """
+
+    def __init__(
+        self, *, mail: MailService, entitlements: EntitlementDesk, public_url: str, verification: Verification
+    ) -> None:
         self._mail = mail
+        self._entitlements = entitlements
+        self._verification = verification
         self._public_url = public_url
 
     async def invite(
@@ -40,15 +51,18 @@ class Invitations:
         """Offer a place; for owners and admins. Needs a PlatformScope, for a user's default may be elsewhere.
 
         Inviting an address again renews its invitation, whose earlier token is void.
-        Raises AlreadyMember, OwnerRoleNotGrantable and Impersonated.
+        Raises AlreadyMember, OwnerRoleNotGrantable, EmailUnverified, Impersonated and PlanLimitReached.
         """
         host = await membership_of(uow, actor, tenant_id, Permission.MEMBERS_INVITE)
         # A place that is given away outlasts whoever acts in somebody's name.
         require_oneself(actor)
         if role is Role.OWNER:
             raise OwnerRoleNotGrantable
+        await self._verification.require(uow, actor)
+        await hold_tenant(uow, tenant_id)
         user = await uow.session.scalar(select(User).where(User.has_email(email)))
-        if user is not None:
+        # An account whose address nobody has confirmed may be somebody else's: only the letter can tell.
+        if user is not None and self._verification.believes(user):
             return await self._add(uow, actor, host, user, role)
         return await self._offer(uow, actor, host, email, role)
 
@@ -56,7 +70,7 @@ class Invitations:
         self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, page: PageRequest
     ) -> Page[InvitationView]:
         """Show the invitations, newest first; for owners and admins."""
-        await membership_of(uow, actor, tenant_id, Permission.MEMBERS_INVITE)
+        await place_of(uow, actor, tenant_id, Permission.MEMBERS_READ)
         total = await uow.session.scalar(
             select(func.count()).select_from(Invitation).where(Invitation.tenant_id == tenant_id)
         )
@@ -113,9 +127,12 @@ class Invitations:
 
         Needs a PlatformScope. Raises InvitationNotFound, InvitationExpired and InvitationClosed.
         """
-        invitation = await uow.session.scalar(
-            select(Invitation).where(Invitation.token_hash == _hash(token)).with_for_update()
-        )
+        of_token = Invitation.token_hash == _hash(token)
+        tenant_id = await uow.session.scalar(select(Invitation.tenant_id).where(of_token))
+        if tenant_id is not None:
+            # Before the invitation, as whoever invites locks them.
+            await hold_tenant(uow, tenant_id)
+        invitation = await uow.session.scalar(select(Invitation).where(of_token).with_for_update())
         if invitation is None:
             raise InvitationNotFound
         if invitation.state is InvitationState.EXPIRED:
@@ -125,7 +142,14 @@ class Invitations:
         return invitation
 
     async def accept(self, uow: UnitOfWork, invitation: Invitation, *, user: User) -> Membership:
-        """Give the place offered by a found invitation to `user`; needs a PlatformScope."""
+        """Give the place offered by a found invitation to `user`; needs a PlatformScope.
+
+        Raises PlanLimitReached when the plan has become too small since it was offered.
+        """
+        tenant_id = invitation.tenant_id
+        if not await _is_member(uow, tenant_id, user.id):
+            used = await members(uow, tenant_id)
+            await self._entitlements.require_room(uow, tenant_id, Limit.USERS, used=used)
         invitation.accept(uow.now)
         membership, _ = await attach(uow, tenant_id=invitation.tenant_id, user_id=user.id, role=invitation.role)
         uow.audit(
@@ -138,9 +162,10 @@ class Invitations:
         return membership
 
     async def _add(self, uow: UnitOfWork, actor: Principal, host: Membership, user: User, role: Role) -> InvitedView:
-        membership, created = await attach(uow, tenant_id=host.tenant_id, user_id=user.id, role=role)
-        if not created:
+        if await _is_member(uow, host.tenant_id, user.id):
             raise AlreadyMember(user.shown_email)
+        await self._require_place(uow, host.tenant_id, user.shown_email)
+        membership, _ = await attach(uow, tenant_id=host.tenant_id, user_id=user.id, role=role)
         await self._settle_earlier(uow, host.tenant_id, user.shown_email)
         self._mail.enqueue_letter(
             uow,
@@ -163,6 +188,7 @@ class Invitations:
         return InvitedView(user_id=user.id, role=membership.role, invitation_id=None)
 
     async def _offer(self, uow: UnitOfWork, actor: Principal, host: Membership, email: str, role: Role) -> InvitedView:
+        await self._require_place(uow, host.tenant_id, email)
         token = new_opaque_token()
         invitation_id = await self._store(
             uow, tenant_id=host.tenant_id, email=email, role=role, token=token, invited_by=actor.user_id
@@ -213,6 +239,11 @@ class Invitations:
         )
         return (await uow.session.scalars(statement)).one()
 
+    async def _require_place(self, uow: UnitOfWork, tenant_id: UUID, email: str) -> None:
+        # The address's own invitation is renewed or closed by what follows, so it takes no place of its own.
+        used = await members(uow, tenant_id) + await open_invitations(uow, tenant_id, but_for=email)
+        await self._entitlements.require_room(uow, tenant_id, Limit.USERS, used=used)
+
     async def _settle_earlier(self, uow: UnitOfWork, tenant_id: UUID, email: str) -> None:
         # Whoever was invited, signed up alone and is now added has no use for the open invitation.
         earlier = await uow.session.scalars(
@@ -233,6 +264,13 @@ def _hash(token: str) -> str:
     if not token.isascii():
         raise InvitationNotFound
     return token_hash(token)
+
+
+async def _is_member(uow: UnitOfWork, tenant_id: UUID, user_id: UUID) -> bool:
+    found = await uow.session.scalar(
+        select(Membership.id).where(Membership.tenant_id == tenant_id, Membership.user_id == user_id)
+    )
+    return found is not None
 
 
 async def _user(uow: UnitOfWork, actor: Principal) -> User:

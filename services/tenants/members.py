@@ -8,9 +8,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import joinedload
 
 from core.pagination import Page, PageRequest
-from models.tenants import Membership, Role
+from models.tenants import Membership, Role, Tenant
 from models.users import User
-from services.identity import Principal, require_oneself, require_permission
+from services.identity import Principal, require_may, require_oneself, require_permission
 from services.permissions import Permission
 from services.standing import place_changed
 from services.tenants.errors import (
@@ -23,7 +23,7 @@ from services.tenants.errors import (
     SelfNotRemovable,
 )
 from services.tenants.last_owner import has_other_owner, hold_places, role_of, write_places
-from services.tenants.views import MemberView
+from services.tenants.views import MemberView, Place
 from services.unit_of_work import UnitOfWork
 
 
@@ -45,6 +45,22 @@ async def membership_of(
     if permission is not None:
         require_permission(membership.role, permission)
     return membership
+
+
+async def place_of(uow: UnitOfWork, actor: Principal, tenant_id: UUID, permission: Permission | None = None) -> Place:
+    """Do what `membership_of` does for people, and let the tenant's own API keys look too.
+
+    Raises ScopeRequired for a key that lacks the `permission`.
+    """
+    if actor.key_id is None:
+        own = await membership_of(uow, actor, tenant_id, permission)
+        return Place(tenant=own.tenant, role=own.role, is_default=own.is_default)
+    if actor.tenant_id != tenant_id:
+        raise NoTenantAccess
+    if permission is not None:
+        require_may(actor, permission)
+    tenant = (await uow.session.scalars(select(Tenant).where(Tenant.id == tenant_id))).one()
+    return Place(tenant=tenant, role=None, is_default=True)
 
 
 async def memberships_of(uow: UnitOfWork, user_id: UUID) -> Sequence[Membership]:
@@ -105,7 +121,7 @@ class Members:
 
     async def list(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, page: PageRequest) -> Page[MemberView]:
         """Show the users, newest first; for owners and admins."""
-        await membership_of(uow, actor, tenant_id, Permission.MEMBERS_READ)
+        await place_of(uow, actor, tenant_id, Permission.MEMBERS_READ)
         total = await uow.session.scalar(
             select(func.count()).select_from(Membership).where(Membership.tenant_id == tenant_id)
         )

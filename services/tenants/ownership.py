@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
 from models.tenants import Membership, Role
-from services.identity import Principal
+from services.identity import Principal, require_oneself
 from services.permissions import Permission
 from services.standing import place_changed
 from services.step_up import require_recent_authentication
@@ -14,22 +14,27 @@ from services.tenants.errors import MemberNotFound, OwnershipNotTransferable
 from services.tenants.last_owner import hold_places, write_places
 from services.tenants.members import membership_of
 from services.unit_of_work import UnitOfWork
+from services.verification import Verification
 
 
 class Ownership:
     """The use cases around being an owner."""
+
+    def __init__(self, verification: Verification) -> None:
+        self._verification = verification
 
     async def transfer(
         self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, user_id: UUID, former_role: Role
     ) -> None:
         """Make a member an owner; the caller becomes `former_role`, which may be `owner` to own it together.
 
-        For owners who have just proved who they are. Raises StepUpRequired, MemberNotFound and
+        For owners who have just proved who they are. Raises StepUpRequired, EmailUnverified, MemberNotFound and
         OwnershipNotTransferable.
         """
         await hold_places(uow, tenant_id)
         own = await membership_of(uow, actor, tenant_id, Permission.TENANT_TRANSFER)
         await require_recent_authentication(uow, actor)
+        await self._verification.require(uow, actor)
         heir = await self._heir(uow, tenant_id, user_id)
         if user_id == actor.user_id or heir.role is Role.OWNER or not heir.user.is_active:
             raise OwnershipNotTransferable
@@ -50,7 +55,11 @@ class Ownership:
         )
 
     async def leave(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID) -> None:
-        """Give the caller's own place up; their tokens for the tenant are void at once. Raises LastOwner."""
+        """Give the caller's own place up; their tokens for the tenant are void at once.
+
+        Raises LastOwner and Impersonated.
+        """
+        require_oneself(actor)
         await hold_places(uow, tenant_id)
         own = await membership_of(uow, actor, tenant_id)
         await uow.session.delete(own)

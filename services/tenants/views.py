@@ -1,5 +1,6 @@
 """Tenants as clients see them (contract.md 1.7, 2.2, 3.2)."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
@@ -14,6 +15,15 @@ class View(BaseModel):
     """A shape of the wire; it never changes after it was made."""
 
     model_config = ConfigDict(frozen=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where somebody stands in a tenant, as far as it is shown to them; an API key has no role."""
+
+    tenant: Tenant
+    role: Role | None
+    is_default: bool
 
 
 class TenantView(View):
@@ -41,26 +51,26 @@ class TenantView(View):
 
 
 class TenantDetailView(TenantView):
-    """The tenant with its settings and the caller's place in it."""
+    """The tenant with its settings and the caller's place in it; an API key has no `role`."""
 
     settings: dict[str, Any]
-    role: Role
+    role: Role | None
     is_default: bool
 
     @classmethod
-    def seen_by(cls, membership: Membership) -> Self:
-        """Show the tenant of a membership whose `tenant` is loaded."""
-        tenant = membership.tenant
+    def seen_by(cls, place: Membership | Place) -> Self:
+        """Show the tenant of a place whose `tenant` is loaded."""
+        tenant = place.tenant
         return cls(
             **TenantView.of(tenant).model_dump(),
             settings=tenant.settings,
-            role=membership.role,
-            is_default=membership.is_default,
+            role=place.role,
+            is_default=place.is_default,
         )
 
 
 class CurrentTenantView(TenantDetailView):
-    """The tenant of the caller's token with what it pays for; `limits` are the plan's, -1 means unlimited."""
+    """The tenant of the caller's token with what it pays for; `limits` are in force, -1 means unlimited."""
 
     subscription: SubscriptionView | None
     limits: dict[str, Any]

@@ -8,6 +8,7 @@ from functools import partial
 from uuid import UUID, uuid4
 
 import jwt
+import pyotp
 import pytest
 from aiohttp import ClientSession
 from sqlalchemy import select
@@ -117,6 +118,24 @@ async def owner(orchestrator: Orchestrator, browser: ClientSession) -> Person:
 def log(orchestrator: Orchestrator, engine: AsyncEngine, owner: Person) -> Log:
     """The log of the owner's tenant."""
     return Log(orchestrator, engine, owner)
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """Somebody with a second factor; each recovery code is good once, also in the place of the app's."""
+
+    person: Person
+    recovery_codes: tuple[str, ...]
+
+
+@pytest.fixture
+async def guarded(orchestrator: Orchestrator, browser: ClientSession) -> Guarded:
+    """Somebody who has just switched a second factor on."""
+    person = await company_factory(browser, orchestrator.url)()
+    secret = (await person.post("auth/2fa/enrol"))[1]["data"]["secret"]
+    code = pyotp.TOTP(secret).at(orchestrator.clock.now())
+    _, answer = await person.post("auth/2fa/confirm", {"code": code})
+    return Guarded(person, tuple(answer["data"]["recovery_codes"]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,7 +22,9 @@ from erpmax_client import (
     Unreachable,
 )
 
-from tests.clients.conftest import Log, Wire, expiry_of, short_lived, sign_in, sign_out
+from services.permissions import KeyScope
+from tests.clients.conftest import Guarded, Log, Wire, expiry_of, short_lived, sign_in, sign_out
+from tests.support.keys import make_key
 from tests.support.people import Person
 from tests.support.running import Orchestrator
 from tests.support.waiting import until
@@ -351,6 +354,27 @@ class TestTokens:
         async with OrchestratorClient(orchestrator.url, **options) as client:
             assert client.connected
 
+    async def test_a_second_factor_is_asked_for(self, orchestrator: Orchestrator, guarded: Guarded) -> None:
+        who: dict[str, Any] = {"email": guarded.person.email, "password": guarded.person.password}
+        codes = [*guarded.recovery_codes]
+
+        async def code() -> str:
+            return codes.pop()
+
+        for _ in range(2):
+            async with OrchestratorClient(orchestrator.url, **who, second_factor=code) as client:
+                assert client.connected
+        assert len(codes) == len(guarded.recovery_codes) - 2
+        with pytest.raises(SignInRefused) as refused:
+            async with OrchestratorClient(orchestrator.url, **who):
+                pass
+        assert refused.value.code == "2FA_REQUIRED"
+        codes.append("wrong")
+        with pytest.raises(SignInRefused) as refused:
+            async with OrchestratorClient(orchestrator.url, **who, second_factor=code):
+                pass
+        assert refused.value.code == "WRONG_CODE"
+
     async def test_a_provider_without_a_newer_token_ends_the_client(self, orchestrator: Orchestrator, log: Log) -> None:
         expired = short_lived(orchestrator, log.person.token, -10)
 
@@ -405,3 +429,20 @@ class TestRefusals:
                 with pytest.raises(AccessRevoked) as revoked:
                     await anext(client.events())
             assert revoked.value.code == "SESSION_REVOKED"
+
+    async def test_a_machine_listens_with_an_api_key_until_it_is_revoked(
+        self, orchestrator: Orchestrator, log: Log
+    ) -> None:
+        key = await make_key(replace(log.person, token=(await sign_in(log.person)).access), KeyScope.EVENTS_READ)
+        async with OrchestratorClient(orchestrator.url, tokens=Tokens(key.text)) as client:
+            await log.write(1)
+            assert (await anext(client.events())).seq is not None
+            await key.revoke()
+            async with asyncio.timeout(5):
+                with pytest.raises(AccessRevoked) as revoked:
+                    await anext(client.events())
+            assert revoked.value.code == "API_KEY_REVOKED"
+        with pytest.raises(ConnectRefused) as refused:
+            async with OrchestratorClient(orchestrator.url, tokens=Tokens(key.text)):
+                pass
+        assert refused.value.code == "API_KEY_REVOKED"

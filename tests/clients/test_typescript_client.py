@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.conftest import Log, Wire, expiry_of, short_lived, sign_in, sign_out
+from tests.clients.conftest import Guarded, Log, Wire, expiry_of, short_lived, sign_in, sign_out
 from tests.clients.node_process import Follower, Node, follower
 from tests.support.running import Orchestrator
 from tests.support.waiting import until
@@ -220,6 +220,14 @@ class TestTokens:
             await until(lambda: datetime.now(UTC) > expiry_of(dying) + timedelta(seconds=1))
             assert (await started.ask("call", "answered", name="ping"))["answer"] == {"ok": True}
             assert connection <= wire.relay._tasks, "it is still the first connection"
+
+    async def test_a_second_factor_is_asked_for(self, node: Node, orchestrator: Orchestrator, guarded: Guarded) -> None:
+        who = {"email": guarded.person.email, "password": guarded.person.password}
+        async with follower(node) as started:
+            started.tell("open", url=orchestrator.url, options={**who, "codes": [guarded.recovery_codes[0]]})
+            await started.says("connected")
+        assert await refused(node, orchestrator.url, **who) == "2FA_REQUIRED"
+        assert await refused(node, orchestrator.url, **who, codes=["wrong"]) == "WRONG_CODE"
 
     async def test_a_spent_refresh_token_is_told(self, node: Node, orchestrator: Orchestrator, log: Log) -> None:
         expired = short_lived(orchestrator, log.person.token, -10)

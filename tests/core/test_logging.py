@@ -67,6 +67,15 @@ def test_the_rest_stays_as_it_is_and_the_caller_keeps_its_own() -> None:
     assert body["password"] == SECRET, "what is logged is a copy"
 
 
+def test_what_the_database_tells_of_a_row_is_left_out() -> None:
+    told = f"null value in column\nDETAIL:  Failing row contains (7, {SECRET}).\n[SQL: INSERT INTO users]"
+    for text in (told, repr(told)):
+        masked = mask_secrets(None, "error", {"event": "request failed", "exception": text})["exception"]
+        assert SECRET not in masked
+        assert "null value in column" in masked
+        assert "INSERT INTO users" in masked
+
+
 def run(program: str, *, as_json: bool) -> list[str]:
     """Run a program that logs, in a process of its own because logging is set up once per process."""
     setup = f"""

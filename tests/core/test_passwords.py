@@ -1,11 +1,14 @@
 """Passwords: argon2id for new ones, bcrypt taken over from the earlier systems, and never on the event loop."""
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import AsyncIterator
 
 import bcrypt
 import pytest
+from passlib.hash import argon2
 
 from core.errors import Unavailable
 from core.passwords import PasswordHasher, Verdict
@@ -30,6 +33,21 @@ async def test_new_hashes_are_argon2id(hasher: PasswordHasher) -> None:
     assert await hasher.verify("correct horse", stored) == Verdict(matches=True)
     assert await hasher.verify("Correct horse", stored) == Verdict(matches=False)
     assert stored != await hasher.hash("correct horse"), "every hash has its own salt"
+
+
+async def test_a_hash_is_computed_by_one_thread_that_gives_way_to_the_event_loop(hasher: PasswordHasher) -> None:
+    assert ",p=1$" in await hasher.hash("correct horse")
+    if sys.platform == "linux":
+        niceness = await hasher._run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        assert niceness == min(19, os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) + 10)
+
+
+async def test_a_hash_of_several_lanes_is_verified_and_upgraded(hasher: PasswordHasher) -> None:
+    stored = argon2.using(parallelism=4).hash("correct horse")
+    verdict = await hasher.verify("correct horse", stored)
+    assert verdict.matches
+    assert verdict.upgraded_hash is not None
+    assert ",p=1$" in verdict.upgraded_hash
 
 
 @pytest.mark.parametrize("password", ["", "пароль 🔑", "x" * 1000], ids=["empty", "other scripts", "long"])

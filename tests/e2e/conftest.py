@@ -1,6 +1,7 @@
 """Whole deployments made of real processes."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,17 @@ from tests.support.processes import Fleet, cluster_environment, fleet
 from tests.support.stores import Stores, own_database
 
 
+@asynccontextmanager
+async def own_fleet(stores: Stores, folder: Path) -> AsyncIterator[Fleet]:
+    """Yield a fleet on PostgreSQL, Redis and RabbitMQ, with a database and queues of its own; nothing runs yet."""
+    with own_database(stores.database_url, "fleet") as database_url:
+        environment = cluster_environment(stores, database_url, folder)
+        async with fleet(environment, folder) as ships:
+            yield ships
+
+
 @pytest.fixture
 async def cluster(stores: Stores, tmp_path: Path) -> AsyncIterator[Fleet]:
-    """A fleet on PostgreSQL, Redis and RabbitMQ, with a database and queues of its own; nothing runs yet."""
-    with own_database(stores.database_url, "fleet") as database_url:
-        environment = cluster_environment(stores, database_url, tmp_path)
-        async with fleet(environment, tmp_path) as ships:
-            yield ships
+    """A fleet for one test."""
+    async with own_fleet(stores, tmp_path) as ships:
+        yield ships

@@ -85,9 +85,10 @@ async def test_company_lives_on_the_dashboard(browser: Window, orchestrator: Orc
     assert await browser.run(f"return {text('#subscription-plan')}") == "Professional"
     assert await browser.run("return location.search") == ""
 
-    await browser.until(f"{text('#unread')} === '3 unread'")
+    # The payment, and the invoice of it.
+    await browser.until(f"{text('#unread')} === '4 unread'")
     await browser.click("#notifications button:not([hidden])")
-    await browser.until(f"{text('#unread')} === '2 unread'")
+    await browser.until(f"{text('#unread')} === '3 unread'")
 
     await browser.run(
         "document.getElementById('language').value = 'ru';"
@@ -173,7 +174,9 @@ async def test_socket_outlives_its_token_but_not_the_right_to_be_there(
     await browser.until(f"sessionStorage.access_token !== '{ending}'")
     assert orchestrator.clock.now() < expiry_of(ending)
     seats, soon = orchestrator.house.sockets.seats, orchestrator.clock.now() + timedelta(seconds=30)
-    await until(lambda: [seat.expires_at > soon for seat in seats.of_tenant(owner.tenant_id)] == [True], 10)
+    await until(
+        lambda: [seat.expires_at and seat.expires_at > soon for seat in seats.of_tenant(owner.tenant_id)] == [True], 10
+    )
 
     async with orchestrator.units(PlatformScope("a test acts for the platform")) as uow:
         slug = owner.registration["current_tenant"]["slug"]

@@ -5,7 +5,6 @@ of it, the provider does not answer, or somebody else holds a lock. Nothing in t
 """
 
 import asyncio
-import json
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
@@ -124,7 +123,7 @@ async def capture(scene: Scene) -> AsyncIterator[Wait]:
     fake = scene.sellers.harnesses[scene.buyer.provider].fake
     # A token, the order, and then the money.
     fake.faults.extend([Fault(), Fault(), Fault(answer_delay_s=3600)])
-    order = fake.orders[json.loads(scene.buyer.told[-1])["resource"]["id"]]
+    order = fake.orders[scene.buyer.purchase.session_id]
 
     async def status() -> str:
         return str(order["status"])
@@ -255,7 +254,7 @@ async def kill(process: Process) -> datetime:
 async def kill_web(stage: Stage, http: ClientSession, buyer: Buyer, point: Point) -> Death:
     """Deliver to a web process that dies at a point; like every provider, again where there was no 2xx."""
     victim = await (await stage.victim("serve")).ready()
-    delivery, before = stage.sellers.sign(buyer, buyer.told[-1]), datetime.now(UTC)
+    delivery, before = stage.sellers.sign(buyer, stage.sellers.pay(buyer)[-1]), datetime.now(UTC)
     async with point.hold(Scene(stage.sellers, stage.relays, buyer)) as caught:
         sending = asyncio.create_task(stage.sellers.deliver(http, victim.url, buyer.provider, delivery))
         async with asyncio.timeout(PATIENCE_S):
@@ -279,7 +278,7 @@ async def kill_worker(stage: Stage, http: ClientSession, buyer: Buyer, point: Po
     await eventually(stage.unhandled, lambda rows: not rows, seconds=RE_DRIVEN_WITHIN_S)
     # It shall not begin before it is known which event it is to die on.
     victim._process.send_signal(signal.SIGSTOP)
-    delivery, before = stage.sellers.sign(buyer, buyer.told[-1]), datetime.now(UTC)
+    delivery, before = stage.sellers.sign(buyer, stage.sellers.pay(buyer)[-1]), datetime.now(UTC)
     assert await stage.sellers.deliver(http, stage.witness.url, buyer.provider, delivery) == 200
     row_id = await stage.row_of(buyer.provider, before)
     async with point.hold(Scene(stage.sellers, stage.relays, buyer, row_id)) as caught:

@@ -154,8 +154,22 @@ class FakeBtcPay(FakeServer):
         return Reply(404, None)
 
     def _list(self, params: Obj) -> Reply:
+        """The newest first; times are of when an invoice was made."""
         wanted = params.get("orderId")
-        return Reply(200, [row for row in self.invoices.values() if row["metadata"].get("orderId") == wanted])
+        begin, end = int(params.get("startDate", 0)), int(params.get("endDate", self.now()))
+        found = [
+            row
+            for row in sorted(self.invoices.values(), key=lambda row: -row["createdTime"])
+            if begin <= row["createdTime"] <= end and wanted in (None, row["metadata"].get("orderId"))
+        ]
+        skip = int(params.get("skip", 0))
+        return Reply(200, [self._shown(row) for row in found[skip : skip + int(params.get("take", 50))]])
+
+    def _shown(self, invoice: Obj) -> Obj:
+        """An invoice with what has come for it, in the currency asked."""
+        counted = (payment for payment in self._payments[invoice["id"]] if payment["status"] != "Invalid")
+        paid = sum((Decimal(payment["value"]) for payment in counted), Decimal(0)) * RATE
+        return {**invoice, "paidAmount": str(paid)}
 
     def _create(self, params: Obj) -> Reply:
         if Decimal(params["amount"]) <= 0 or not params["currency"].isalpha():
@@ -189,7 +203,7 @@ class FakeBtcPay(FakeServer):
             return _error(404, "invoice-not-found", "The invoice was not found")
         match method, rest:
             case "GET", []:
-                return Reply(200, invoice)
+                return Reply(200, self._shown(invoice))
             case "GET", ["payment-methods"]:
                 return Reply(200, self._methods(invoice))
             case "POST", ["status"]:

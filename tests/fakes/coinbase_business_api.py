@@ -151,6 +151,8 @@ class FakeBusiness(FakeServer):
         match request.method, request.path.strip("/").split("/")[2:]:
             case "POST", ["checkouts"]:
                 return self._create(seen.params)
+            case "GET", ["checkouts"]:
+                return self._list(seen.params)
             case "GET", ["checkouts", checkout_id] if checkout_id in self.checkouts:
                 return Reply(200, self.checkouts[checkout_id])
             case "POST", ["checkouts", checkout_id, "deactivate"] if checkout_id in self.checkouts:
@@ -160,6 +162,17 @@ class FakeBusiness(FakeServer):
             case "POST", ["checkouts", checkout_id, "refund"] if checkout_id in self.checkouts:
                 return self._refund(self.checkouts[checkout_id], seen.params)
         return _error(404, "not_found", "Not found")
+
+    def _list(self, params: Obj) -> Reply:
+        """The newest first; times are of when a checkout was made."""
+        begin, end, size = params.get("startTime", ""), params.get("endTime", "9"), int(params.get("pageSize", 20))
+        if not 1 <= size <= 100:
+            return _error(400, "invalid_request", "Invalid pageSize")
+        rows = sorted(self.checkouts.values(), key=lambda row: row["createdAt"], reverse=True)
+        found = [row for row in rows if begin <= row["createdAt"] <= end]
+        at = int(params.get("pageToken", 0))
+        more = {"nextPageToken": str(at + size)} if at + size < len(found) else {}
+        return Reply(200, {"checkouts": found[at : at + size], **more})
 
     def _create(self, params: Obj) -> Reply:
         currency, amount = params.get("currency"), Decimal(params["amount"])

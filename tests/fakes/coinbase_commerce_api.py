@@ -28,6 +28,7 @@ class FakeCommerce(FakeServer):
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         super().__init__(clock=clock)
         self.charges: dict[str, Obj] = {}
+        self.events: list[Obj] = []
 
     # ------------------------------------------------------------------------------------------ the story
 
@@ -109,7 +110,7 @@ class FakeCommerce(FakeServer):
         return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
     def _event(self, kind: str, charge: Obj) -> Obj:
-        return {
+        event = {
             "id": str(uuid.uuid4()),
             "resource": "event",
             "type": kind,
@@ -117,6 +118,8 @@ class FakeCommerce(FakeServer):
             "created_at": self._moment(),
             "data": json.loads(json.dumps(charge)),
         }
+        self.events.append(event)
+        return event
 
     # ----------------------------------------------------------------------------------------------- HTTP
 
@@ -131,11 +134,31 @@ class FakeCommerce(FakeServer):
             case "GET", ["charges"]:
                 newest = list(self.charges.values())[::-1][: int(seen.params.get("limit", "25"))]
                 return Reply(200, {"pagination": {"order": "desc", "total": len(self.charges)}, "data": newest})
+            case "GET", ["events"]:
+                return self._list_events(seen.params)
             case "GET", ["charges", charge_id] if charge_id in self.charges:
                 return Reply(200, {"data": self.charges[charge_id]})
             case "POST", ["charges", charge_id, "cancel"] if charge_id in self.charges:
                 return self._cancel(self.charges[charge_id])
         return _error(404, "not_found", "Not found")
+
+    def _list_events(self, params: Obj) -> Reply:
+        newest, limit = self.events[::-1], int(params.get("limit", "25"))
+        after = params.get("starting_after")
+        rest = newest if after is None else newest[[event["id"] for event in newest].index(after) + 1 :]
+        page = rest[:limit]
+        more = len(page) < len(rest)
+        pagination = {
+            "order": "desc",
+            "starting_after": after,
+            "ending_before": None,
+            "total": len(newest),
+            "limit": limit,
+            "yielded": len(page),
+            "previous_uri": None,
+            "next_uri": f"{self.base_url}/events?limit={limit}&starting_after={page[-1]['id']}" if more else None,
+        }
+        return Reply(200, {"pagination": pagination, "data": page})
 
     def _create(self, params: Obj) -> Reply:
         price = params.get("local_price", {})

@@ -7,6 +7,7 @@ answered with status 200, amounts are JSON numbers, and there are no idempotency
 import base64
 import hashlib
 import json
+import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -85,6 +86,8 @@ class FakeLiqPay(FakeServer):
         params = self._opened(seen.params)
         if params is None:
             return Reply(200, _error("invalid_signature"))
+        if params["action"] == "reports":
+            return Reply(200, self._reports(params))
         order = self.orders.get(params.get("order_id", ""))
         if params["action"] not in {"status", "refund"}:
             return Reply(200, _error("err_unknown_action"))
@@ -93,6 +96,17 @@ class FakeLiqPay(FakeServer):
         if params["action"] == "status":
             return Reply(200, {**order, "action": "pay"})
         return Reply(200, self._refund(order, params))
+
+    def _reports(self, params: Obj) -> Obj:
+        """The archive of payments, by when they were made."""
+        if not params["date_from"] <= params["date_to"]:
+            return _error("err_date")
+        found = [
+            {**order, "action": "pay"}
+            for order in self.orders.values()
+            if params["date_from"] <= order["create_date"] <= params["date_to"]
+        ]
+        return {"result": "success", "data": found}
 
     def _refund(self, order: Obj, params: Obj) -> Obj:
         left = round(order["amount"] - order.get("refund_amount", 0), 2)
@@ -116,7 +130,8 @@ class FakeLiqPay(FakeServer):
         return params if params["public_key"] == PUBLIC_KEY and params["version"] == 3 else None
 
     def _order(self, params: Obj) -> Obj:
-        number = 2_000_000_001 + len(self.orders)
+        # As in the real thing, no two payments bear one number, whichever shop they are of.
+        number = 2_000_000_001 + secrets.randbelow(10**9)
         return {
             "result": "ok",
             "payment_id": number,

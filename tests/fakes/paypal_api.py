@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from urllib.parse import urlencode
 
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -58,6 +59,8 @@ class FakePayPal(FakeServer):
         """The money of a held capture arrives, or is denied."""
         (capture,) = _payments(self.orders[order_id])["captures"]
         capture["status"] = "COMPLETED" if arrives else "DECLINED"
+        if arrives:
+            capture["seller_receivable_breakdown"] = _breakdown(capture["amount"])
         self._touch(capture)
         kind = "PAYMENT.CAPTURE.COMPLETED" if arrives else "PAYMENT.CAPTURE.DENIED"
         return [self._event(kind, "capture", capture)]
@@ -73,7 +76,7 @@ class FakePayPal(FakeServer):
         """The payer disputes a capture; with an `outcome` the dispute is decided."""
         (capture,) = _payments(self.orders[order_id])["captures"]
         dispute = {
-            "dispute_id": "PP-D-27803",
+            "dispute_id": f"PP-D-{capture['id']}",
             "create_time": self._moment(),
             "update_time": self._moment(),
             "disputed_transactions": [{"seller_transaction_id": capture["id"]}],
@@ -104,6 +107,8 @@ class FakePayPal(FakeServer):
             "create_time": self._moment(),
             "update_time": self._moment(),
         }
+        if status == "COMPLETED":
+            made["seller_receivable_breakdown"] = _breakdown(unit["amount"])
         made["links"] = [self._link(f"/v2/payments/captures/{made['id']}", "self", "GET")]
         unit["payments"] = {"captures": [made], "refunds": []}
         order["status"] = "COMPLETED"
@@ -193,6 +198,8 @@ class FakePayPal(FakeServer):
 
     def _route(self, method: str, path: list[str], seen: Seen) -> Reply:
         match method, path:
+            case "GET", ["v1", "notifications", "webhooks-events"]:
+                return self._list_events(seen.params)
             case "POST", ["v2", "checkout", "orders"]:
                 return self._create(seen.params)
             case "GET", ["v2", "checkout", "orders", order_id] if order_id in self.orders:
@@ -207,6 +214,18 @@ class FakePayPal(FakeServer):
                 return _missing() if found is None else self._refund(*found, seen.params)
             case _:
                 return _missing()
+
+    def _list_events(self, params: Obj) -> Reply:
+        """The application's notifications, the newest first, delivered or not."""
+        begin, end = params.get("start_time", ""), params.get("end_time", "9")
+        found = [event for event in reversed(self.events) if begin <= event["create_time"] <= end]
+        at, size = int(params.get("next_page_token", 0)), int(params.get("page_size", 10))
+        page = found[at : at + size]
+        links = [self._link("/v1/notifications/webhooks-events", "self", "GET")]
+        if at + size < len(found):
+            query = urlencode({**params, "next_page_token": at + size})
+            links.append(self._link(f"/v1/notifications/webhooks-events?{query}", "next", "GET"))
+        return Reply(200, {"events": page, "count": len(page), "links": links})
 
     def _create(self, params: Obj) -> Reply:
         unit = params["purchase_units"][0]
@@ -302,6 +321,18 @@ class FakePayPal(FakeServer):
 def order_currency(order: Obj) -> str:
     currency: str = order["purchase_units"][0]["amount"]["currency_code"]
     return currency
+
+
+def _breakdown(amount: Obj) -> Obj:
+    """What PayPal keeps, 3.49 %, and what is left of it."""
+    gross, currency = Decimal(amount["value"]), amount["currency_code"]
+    step = Decimal(1) if currency in _WHOLE_ONLY else Decimal("0.01")
+    fee = (gross * Decimal("0.0349")).quantize(step)
+    return {
+        "gross_amount": amount,
+        "paypal_fee": {"currency_code": currency, "value": str(fee)},
+        "net_amount": {"currency_code": currency, "value": str(gross - fee)},
+    }
 
 
 def _payments(order: Obj) -> Obj:

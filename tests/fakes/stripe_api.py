@@ -49,6 +49,10 @@ class FakeStripe(FakeServer):
         self.disputes: dict[str, Obj] = {}
         self.payments: dict[str, Obj] = {}
         self.refunds: dict[str, Obj] = {}
+        # Bills that we asked to collect once more; the story tells what comes of it.
+        self.collected: list[str] = []
+        self.events: list[Obj] = []
+        self.books: dict[str, Obj] = {}
         self._links: list[Obj] = []
         self._lines: dict[str, Obj] = {}
         self._metadata: dict[str, Obj] = {}
@@ -164,6 +168,11 @@ class FakeStripe(FakeServer):
         charge = self.charges[charge_id]
         charge["disputed"] = True
         dispute = stripe_objects.dispute(charge, now=self.now(), status=status, reason="fraudulent")
+        if not inquiry:
+            taken = stripe_objects.balance_transaction(
+                {**charge, "amount": -charge["amount"]}, fee=1500, now=self.now()
+            )
+            dispute["balance_transactions"].append({**taken, "source": dispute["id"], "type": "adjustment"})
         self.disputes[dispute["id"]] = dispute
         return [self._event("charge.dispute.created", dispute)]
 
@@ -171,6 +180,10 @@ class FakeStripe(FakeServer):
         """Close a dispute as `won`, `lost`, `warning_closed` or `prevented`."""
         dispute = self.disputes[dispute_id]
         dispute["status"] = status
+        if status == "won" and dispute["balance_transactions"]:
+            (taken,) = dispute["balance_transactions"]
+            back = {**taken, "id": stripe_objects.new_id("txn"), "amount": -taken["amount"], "fee": -taken["fee"]}
+            dispute["balance_transactions"].append({**back, "net": -taken["net"], "fee_details": []})
         return [self._event("charge.dispute.closed", dispute)]
 
     def charge_of(self, subscription_id: str) -> Obj:
@@ -180,7 +193,9 @@ class FakeStripe(FakeServer):
 
     def _event(self, kind: str, subject: Obj, *, previous: Obj | None = None) -> Obj:
         # What an event shows never changes afterwards.
-        return stripe_objects.event(kind, copy.deepcopy(subject), now=self.now(), previous=previous)
+        event = stripe_objects.event(kind, copy.deepcopy(subject), now=self.now(), previous=previous)
+        self.events.append(event)
+        return event
 
     def _bill(self, subscription: Obj, reason: str) -> Obj:
         number = f"F4K3-{len(self.invoices) + 1:04}"
@@ -211,6 +226,10 @@ class FakeStripe(FakeServer):
         payment.update(status="succeeded", amount_received=amount, latest_charge=charge["id"])
         self.payments[payment["id"]] = payment
         self.charges[charge["id"]] = charge
+        # What Stripe keeps: 2.9 % and 30 cents.
+        booked = stripe_objects.balance_transaction(charge, fee=round(amount * 0.029) + 30, now=self.now())
+        charge["balance_transaction"] = booked["id"]
+        self.books[booked["id"]] = booked
         return charge
 
     def _fail(self, invoice: Obj) -> Obj:
@@ -272,6 +291,10 @@ class FakeStripe(FakeServer):
                 return self._sessions_of(params["payment_intent"])
             case ["v1", "checkout", "sessions", session_id]:
                 return _found(self.sessions, session_id, "checkout.session")
+            case ["v1", "charges", charge_id]:
+                return self._show_charge(charge_id, is_booked="balance_transaction" in params.get("expand", []))
+            case ["v1", "events"]:
+                return self._list_events(params)
             case ["v1", "invoices", invoice_id]:
                 return self._show_invoice(invoice_id, params)
             case ["v1", "payment_intents", payment_id]:
@@ -287,6 +310,8 @@ class FakeStripe(FakeServer):
                 return self._create_session(params)
             case "POST", ["v1", "checkout", "sessions", session_id, "expire"]:
                 return self._expire_session(session_id)
+            case "POST", ["v1", "invoices", invoice_id, "pay"]:
+                return self._pay_invoice(invoice_id)
             case "POST", ["v1", "refunds"]:
                 return self._create_refund(params)
             case "POST", ["v1", "subscriptions", subscription_id]:
@@ -311,12 +336,27 @@ class FakeStripe(FakeServer):
         found = [session for session in self.sessions.values() if session["payment_intent"] == payment_id]
         return stripe_objects.listing(found, "/v1/checkout/sessions")
 
+    def _list_events(self, params: Obj) -> Obj:
+        """The newest first, of the last 30 days, as a webhook showed them."""
+        created, types = params.get("created", {}), params.get("types", [])
+        if len(types) > 20:
+            raise stripe_form.BadParameter("Invalid array: at most 20 types", param="types")
+        oldest = max(int(created.get("gte", 0)), self.now() - 30 * 86_400)
+        newest = int(created.get("lte", self.now()))
+        found = [row for row in reversed(self.events) if oldest <= row["created"] <= newest]
+        found = [row for row in found if not types or row["type"] in types]
+        if "starting_after" in params:
+            ids = [row["id"] for row in found]
+            found = found[ids.index(params["starting_after"]) + 1 :]
+        page = found[: int(params.get("limit", 10))]
+        return {"object": "list", "data": page, "has_more": len(page) < len(found), "url": "/v1/events"}
+
     def _expire_session(self, session_id: str) -> Obj:
         session = _found(self.sessions, session_id, "checkout.session")
         if session["status"] != "open":
             message = "Only Checkout Sessions with a status in [`open`] can be expired."
             raise stripe_form.BadParameter(message, param="session")
-        session.update(status="expired", url=None)
+        self.expire_checkout(session_id)
         return session
 
     def _show_invoice(self, invoice_id: str, params: Obj) -> Obj:
@@ -328,9 +368,15 @@ class FakeStripe(FakeServer):
 
     def _show_payment(self, payment_id: str, params: Obj) -> Obj:
         payment = _found(self.payments, payment_id, "payment_intent")
-        if "latest_charge" not in params.get("expand", []) or payment["latest_charge"] is None:
+        charge, expand = payment["latest_charge"], params.get("expand", [])
+        if charge is None or not {"latest_charge", "latest_charge.balance_transaction"} & set(expand):
             return payment
-        return {**payment, "latest_charge": self.charges[payment["latest_charge"]]}
+        is_deep = "latest_charge.balance_transaction" in expand
+        return {**payment, "latest_charge": self._show_charge(charge, is_booked=is_deep)}
+
+    def _show_charge(self, charge_id: str, *, is_booked: bool) -> Obj:
+        charge = _found(self.charges, charge_id, "charge")
+        return {**charge, "balance_transaction": self.books[charge["balance_transaction"]]} if is_booked else charge
 
     def _create_refund(self, params: Obj) -> Obj:
         payment = _found(self.payments, params.get("payment_intent", ""), "payment_intent", param="payment_intent")
@@ -351,19 +397,59 @@ class FakeStripe(FakeServer):
         if subscription["status"] == "canceled":
             message = "A canceled subscription can only update its cancellation_details and metadata."
             raise stripe_form.BadParameter(message, param="cancel_at_period_end")
-        if params.keys() != {"cancel_at_period_end"}:
-            name = min(params)
+        known = {"cancel_at_period_end", "items", "proration_behavior", "trial_end"}
+        if unknown := params.keys() - known:
+            name = min(unknown)
             raise stripe_form.BadParameter(f"Received unknown parameter: {name}", param=name)
-        ends = params["cancel_at_period_end"] == "true"
-        period_end = subscription["items"]["data"][0]["current_period_end"]
-        subscription.update(cancel_at_period_end=ends, cancel_at=period_end if ends else None)
+        if "cancel_at_period_end" in params:
+            ends = params["cancel_at_period_end"] == "true"
+            period_end = subscription["items"]["data"][0]["current_period_end"]
+            subscription.update(cancel_at_period_end=ends, cancel_at=period_end if ends else None)
+        if "items" in params:
+            self._reprice(subscription, params)
+        self._event("customer.subscription.updated", subscription)
         return subscription
+
+    def _reprice(self, subscription: Obj, params: Obj) -> None:
+        """Give the one item another price; a new interval would begin anew and be charged, unless a trial delays it."""
+        (change,) = params["items"]
+        (item,) = subscription["items"]["data"]
+        if change.get("id") != item["id"]:
+            raise _missing("subscription item", change.get("id", ""), param="items[0][id]")
+        data = change["price_data"]
+        if data["product"] != item["price"]["product"]:
+            raise _missing("product", data["product"], param="items[0][price_data][product]")
+        if params.get("proration_behavior") != "none":
+            raise stripe_form.BadParameter("The fake does not prorate", param="proration_behavior")
+        line = {
+            "currency": data["currency"],
+            "unit_amount": int(data["unit_amount"]),
+            "interval": data["recurring"]["interval"],
+        }
+        before = item["price"]["recurring"]["interval"]
+        price = stripe_objects.price(line, now=self.now(), live=self.live)
+        price["product"] = data["product"]
+        item.update(price=price, plan=stripe_objects.plan_of(price))
+        if line["interval"] == before:
+            return
+        if "trial_end" not in params:
+            raise stripe_form.BadParameter("The fake does not begin a period by itself", param="trial_end")
+        until = int(params["trial_end"])
+        subscription.update(status="trialing", trial_start=self.now(), trial_end=until, billing_cycle_anchor=until)
+        item.update(current_period_start=self.now(), current_period_end=until)
+
+    def _pay_invoice(self, invoice_id: str) -> Obj:
+        invoice = _found(self.invoices, invoice_id, "invoice")
+        if invoice["status"] == "paid":
+            raise stripe_form.BadParameter("Invoice is already paid", param="invoice", code="invoice_already_paid")
+        self.collected.append(invoice_id)
+        return invoice
 
     def _cancel_subscription(self, subscription_id: str) -> Obj:
         subscription = _found(self.subscriptions, subscription_id, "subscription")
         if subscription["status"] == "canceled":
             raise _missing("subscription", subscription_id, param="id")
-        self._cancel(subscription)
+        self.end_subscription(subscription_id)
         return subscription
 
 

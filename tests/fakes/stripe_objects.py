@@ -369,6 +369,35 @@ def charge(of: Obj, *, now: int) -> Obj:
     }
 
 
+def balance_transaction(of_charge: Obj, *, fee: int, now: int) -> Obj:
+    """Build the entry of a charge in the account's books: what came of it, and what Stripe kept."""
+    detail = {
+        "amount": fee,
+        "application": None,
+        "currency": of_charge["currency"],
+        "description": "Stripe processing fees",
+        "type": "stripe_fee",
+    }
+    return {
+        "id": new_id("txn"),
+        "object": "balance_transaction",
+        "amount": of_charge["amount"],
+        "available_on": now + 172_800,
+        "balance_type": "payments",
+        "created": now,
+        "currency": of_charge["currency"],
+        "description": None,
+        "exchange_rate": None,
+        "fee": fee,
+        "fee_details": [detail],
+        "net": of_charge["amount"] - fee,
+        "reporting_category": "charge",
+        "source": of_charge["id"],
+        "status": "pending",
+        "type": "charge",
+    }
+
+
 def dispute(of_charge: Obj, *, now: int, status: str, reason: str) -> Obj:
     return {
         "id": new_id("du"),

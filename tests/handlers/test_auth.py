@@ -19,7 +19,8 @@ from tests.support.running import Orchestrator
 pytestmark = pytest.mark.embedded
 
 USER_KEYS = {
-    "id", "email", "full_name", "is_active", "is_superuser", "default_tenant_id", "created_at", "updated_at",
+    "id", "email", "email_verified", "phone", "full_name", "is_active", "is_superuser", "default_tenant_id",
+    "created_at", "updated_at",
 }  # fmt: skip
 TENANT_KEYS = {"id", "name", "slug", "status", "erpnext_site_url", "created_at", "updated_at"}
 
@@ -122,8 +123,16 @@ async def test_a_taken_address_is_a_conflict(post: Any) -> None:
         ({"full_name": "  "}, "body -> full_name", "string_too_short"),
         ({"company_name": "x" * 256}, "body -> company_name", "string_too_long"),
         ({"company_name": ["x"]}, "body -> company_name", "string_type"),
+        ({"email": "iv\u0430n@example.org"}, "body -> email", "value_error"),
+        ({"email": "iv\u200ban@example.org"}, "body -> email", "value_error"),
+        ({"email": "x" * 300 + "@example.org"}, "body -> email", "value_error"),
+        ({"email": "y" * 100_000 + "@example.org"}, "body -> email", "value_error"),
+        ({"full_name": "Bell\x07"}, "body -> full_name", "value_error"),
+        ({"full_name": "Two\nlines"}, "body -> full_name", "value_error"),
+        ({"company_name": "abc\u202etxt.exe"}, "body -> company_name", "value_error"),
+        ({"full_name": "nul\x00"}, "body", "json_invalid"),
     ],
-    ids=lambda value: "" if isinstance(value, dict) else str(value),
+    ids=lambda value: ascii(value)[:60],
 )
 async def test_a_bad_form_names_its_fields(post: Any, change: dict[str, Any], field: str, kind: str) -> None:
     status, answer = await post("register", form(**change))
@@ -132,6 +141,24 @@ async def test_a_bad_form_names_its_fields(post: Any, change: dict[str, Any], fi
     assert refused(answer, "Validation error", "VALIDATION_ERROR")
     assert [(error["field"], error["type"]) for error in answer["errors"]] == [(field, kind)]
     assert all(error["message"] for error in answer["errors"])
+
+
+async def test_another_form_of_an_address_is_the_same_account(post: Any) -> None:
+    body = form()
+    await post("register", body)
+    wide = "".join(chr(ord(char) + 0xFEE0) if char.isalnum() else char for char in body["email"].partition("@")[0])
+    email = f"{wide}@example.org"
+
+    status, answer = await post("register", form(email=email))
+    assert (status, answer["error"]["code"]) == (409, "ALREADY_EXISTS")
+    status, answer = await post("login", {"email": email, "password": body["password"]})
+    assert (status, answer["data"]["user"]["email"]) == (200, body["email"])
+
+
+async def test_names_of_every_script_are_taken_as_they_are(post: Any) -> None:
+    name = "Zoë Ågren-Ünal 山田 \u0645\u06cc\u200c\u0646 👩‍💻"
+    status, answer = await post("register", form(full_name=name))
+    assert (status, answer["data"]["user"]["full_name"]) == (201, name)
 
 
 async def test_a_form_of_neither_family_names_what_the_first_lacks(post: Any) -> None:

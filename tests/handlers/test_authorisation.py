@@ -14,10 +14,14 @@ import yaml
 from aiohttp import ClientSession
 
 from handlers.rest import Endpoint
+from models.entitlements import Limit
+from models.overrides import EntitlementOverride
 from namespaces.names import ALL
 from server.web import endpoints
+from services.permissions import KeyScope
 from services.unit_of_work import PlatformScope
 from tests.namespaces.wire import Wire
+from tests.support.keys import make_key
 from tests.support.listeners import Listener
 from tests.support.people import Person, RegisterCompany, address, company_factory, request
 from tests.support.running import Orchestrator
@@ -70,7 +74,8 @@ class Cast:
 
     async def _token(self, caller: str, *, fresh: bool) -> str:
         person = self.people[caller]
-        return await sign_in(self.http, self.url, person.email) if fresh else person.token
+        # A key is not signed in, and so cannot be signed in anew.
+        return await sign_in(self.http, self.url, person.email) if fresh and caller != "api_key" else person.token
 
 
 async def sign_in(http: ClientSession, url: str, email: str) -> str:
@@ -103,9 +108,12 @@ async def _cast(http: ClientSession, orchestrator: Orchestrator) -> Cast:
         people[role] = await joined(company, owner, role)
     email = f"root-{uuid4().hex}@example.org"
     async with orchestrator.units(PlatformScope("a test needs somebody of the platform")) as uow:
+        # Who may invite is not to depend on how many are there already.
+        uow.session.add(EntitlementOverride(tenant_id=owner.tenant_id, name=Limit.USERS, value=9, reason="a test"))
         await orchestrator.services.auth.create_superuser(uow, email=email, password=PASSWORD, full_name="Root")
     token = await sign_in(http, orchestrator.url, email)
     people["superuser"] = Person(http, orchestrator.url, email, PASSWORD, token, "", uuid4(), uuid4(), {})
+    people["api_key"] = (await make_key(owner, *KeyScope)).machine
     _, jobs = await owner.get("provisioning/jobs")
     things = {
         "tenant_id": str(owner.tenant_id),

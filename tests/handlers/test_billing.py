@@ -15,15 +15,17 @@ PLAN_KEYS = {
     "id", "name", "slug", "description", "price_monthly", "price_yearly", "monthly_price", "yearly_price", "currency",
     "limits", "max_users", "max_storage", "features", "feature_flags", "is_active", "sort_order", "created_at",
     "updated_at",
+    "trial_days", "past_due_policy",
 }  # fmt: skip
 SUBSCRIPTION_KEYS = {
     "id", "tenant_id", "plan_id", "plan_name", "status", "billing_period", "amount", "currency", "trial_ends_at",
     "trial_end", "current_period_start", "current_period_end", "cancel_at_period_end", "cancelled_at", "canceled_at",
-    "cancel_reason", "payment_provider", "provider", "available_actions", "created_at", "updated_at", "plan",
+    "cancel_reason", "payment_provider", "provider", "pending_change", "overdue_since",
+    "available_actions", "created_at", "updated_at", "plan",
 }  # fmt: skip
 INVOICE_KEYS = {
     "id", "subscription_id", "event_type", "status", "amount", "currency", "provider", "provider_event_id",
-    "provider_payment_id", "event_metadata", "invoice_url", "created_at", "paid_at",
+    "provider_payment_id", "event_metadata", "invoice_url", "document_id", "document_number", "created_at", "paid_at",
 }  # fmt: skip
 URLS = {"success_url": "https://shop.example/ok?s={CHECKOUT_SESSION_ID}", "cancel_url": "myapp://billing/cancel"}
 
@@ -291,7 +293,7 @@ async def test_purchases_and_what_can_be_done_with_them(company: RegisterCompany
     assert (pending["amount"], pending["received"], pending["available_actions"]) == (49.99, 0, ["pay", "checkout"])
     await press(owner, checkout, "pay")
     shown = await eventually(lambda: subscription(owner), lambda seen: seen["status"] == "active")
-    assert shown["available_actions"] == ["checkout", "cancel", "cancel_now"]
+    assert shown["available_actions"] == ["checkout", "change_plan", "cancel", "cancel_now"]
     _, answer = await owner.get("billing/checkouts")
     (paid_for,) = answer["data"]
     assert (paid_for["state"], paid_for["url"], paid_for["available_actions"]) == ("paid", None, [])
@@ -328,7 +330,10 @@ async def test_buying_by_the_sandbox(company: RegisterCompany) -> None:
     assert (invoice["amount"], invoice["currency"], invoice["provider"]) == (49.99, "USD", "sandbox")
     assert invoice["paid_at"] == invoice["created_at"]
     assert invoice["provider_payment_id"] == checkout["session_id"]
-    assert (invoice["event_metadata"], invoice["invoice_url"]) == ({}, None)
+    assert invoice["event_metadata"] == {}
+    # The sandbox issues no bills, so it is our own.
+    assert invoice["invoice_url"].startswith(f"{owner.url}/invoices/")
+    assert (await owner.get(f"billing/documents/{invoice['document_id']}"))[1]["data"]["url"] == invoice["invoice_url"]
     assert (await owner.get("billing/payments"))[1] == answer
 
     # Nothing of it is another tenant's business.
@@ -363,7 +368,10 @@ async def test_invoices_in_pages(company: RegisterCompany) -> None:
     pages = [(await owner.get(f"billing/invoices?page={page}&size=1"))[1] for page in (1, 2, 3)]
     assert [len(page["data"]) for page in pages] == [1, 1, 0]
     assert pages[0]["pagination"] == {"total": 2, "page": 1, "size": 1, "pages": 2}
-    assert sorted(page["data"][0]["amount"] for page in pages[:2]) == [19.99, 99]
+    # The second is what the dearer plan costs more for the rest of the period.
+    amounts = sorted(page["data"][0]["amount"] for page in pages[:2])
+    assert amounts[0] == 19.99
+    assert 78.9 < amounts[1] <= 79.01
     assert (await owner.get("billing/invoices?page=x"))[0] == 422
 
 
@@ -396,3 +404,39 @@ async def test_a_reason_has_an_end(company: RegisterCompany) -> None:
     status, answer = await owner.post("billing/cancel", {"reason": "x" * 501})
     assert (status, answer["errors"][0]["field"]) == (422, "body -> reason")
     assert (await owner.post("billing/cancel", {"reason": "x" * 500}))[0] == 200
+
+
+async def test_a_dearer_plan_for_the_difference_and_a_cheaper_one_later(company: RegisterCompany) -> None:
+    owner = await company()
+    await press(owner, await check_out(owner, "starter"), "pay")
+    await eventually(lambda: plan_of(owner), "starter".__eq__)
+    wanted = {"plan_id": (await plan_ids(owner))["business"]}
+    status, answer = await owner.post("billing/change-plan/preview", wanted)
+    assert (status, answer["data"]["effect"], answer["data"]["currency"]) == (200, "payment", "USD")
+    assert 78.9 < answer["data"]["amount"] <= 79.01
+    status, answer = await owner.post("billing/change-plan", wanted)
+    assert (status, answer["error"]["code"]) == (422, "VALIDATION_ERROR")
+    status, answer = await owner.post("billing/change-plan", {**wanted, **URLS})
+    assert (status, answer["data"]["effect"]) == (200, "payment")
+    await press(owner, answer["data"], "pay")
+    await eventually(lambda: plan_of(owner), "business".__eq__)
+    cheaper = {"plan_id": (await plan_ids(owner))["starter"]}
+    status, answer = await owner.post("billing/checkout", {**cheaper, **URLS})
+    assert (status, answer["error"]["code"]) == (409, "CHANGE_AT_PERIOD_END")
+    status, answer = await owner.post("billing/change-plan", cheaper)
+    assert (status, answer["data"]["effect"], answer["data"]["checkout_url"]) == (200, "period_end", None)
+    pending = answer["data"]["subscription"]["pending_change"]
+    assert (pending["plan"], pending["amount"]) == ("starter", 19.99)
+    assert answer["data"]["subscription"]["plan"]["slug"] == "business"
+    status, answer = await owner.delete("billing/change-plan")
+    assert (status, answer["data"]["pending_change"]) == (200, None)
+    assert (await owner.delete("billing/change-plan"))[0] == 409
+
+
+async def test_a_cancellation_is_taken_back(company: RegisterCompany) -> None:
+    owner = await company()
+    await paid(owner)
+    assert (await owner.post("billing/reinstate"))[0] == 409
+    await owner.post("billing/cancel")
+    status, answer = await owner.post("billing/reinstate")
+    assert (status, answer["data"]["cancel_at_period_end"], answer["data"]["cancelled_at"]) == (200, False, None)

@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 # What the application serves besides REST: pages for people, their files, and the documents themselves.
 NOT_REST = re.compile(
-    r"/(docs|redoc|dashboard|metrics|reset-password)/?|/invitations(/{token})?|/assets/.+"
+    r"/(docs|redoc|dashboard|metrics|reset-password|verify-email)/?|/invitations(/{token})?|/assets/.+"
     r"|/(openapi|asyncapi)\.json|/(ws/)?socket\.io/"
 )
 
@@ -109,8 +109,19 @@ def test_every_operation_tells_every_refusal_it_may_give(document: Json, served:
             if status >= "400":
                 schema = response["content"]["application/json"]["schema"]
                 assert schema == {"$ref": "#/components/schemas/ErrorBody"} or status == "503", (method, path, status)
-        secured = operation.get("security") == [{"bearer": []}]
-        assert secured == (endpoint.access is not Access.PUBLIC), (method, path)
+        secured: list[Json] = [{"bearer": []}] if endpoint.access is not Access.PUBLIC else []
+        secured += [{"apiKey": [endpoint.scope.value]}] if endpoint.scope is not None else []
+        assert operation.get("security", []) == secured, (method, path)
+
+
+def test_both_ways_to_show_who_one_is_are_told(document: Json) -> None:
+    schemes = document["components"]["securitySchemes"]
+    assert (schemes["bearer"]["type"], schemes["bearer"]["scheme"]) == ("http", "bearer")
+    assert (schemes["apiKey"]["type"], schemes["apiKey"]["in"], schemes["apiKey"]["name"]) == (
+        "apiKey",
+        "header",
+        "X-API-Key",
+    )
 
 
 def test_path_parameters_are_told(document: Json) -> None:

@@ -16,10 +16,10 @@ from handlers.pages import PAGES, WEB, mount_pages
 from services.events import CATALOGUE
 
 PATHS = [path.format(token="a-token") for page in PAGES for path in page.paths]
-OF_LETTERS = ("/reset-password", "/invitations", "/invitations/a-token")
+OF_LETTERS = ("/reset-password", "/verify-email", "/invitations", "/invitations/a-token")
 OUR_SCRIPTS = sorted(
     file
-    for folder in ("dashboard", "docs", "invitation", "redoc", "reset-password")
+    for folder in ("dashboard", "docs", "invitation", "redoc", "reset-password", "verify-email")
     for file in (WEB / folder).glob("*.js")
 )
 DASHBOARD = WEB / "dashboard"
@@ -144,7 +144,7 @@ def test_vendored_files_are_those_that_the_readme_names() -> None:
     vendor = WEB / "vendor"
     readme = (vendor / "README.md").read_text(encoding="utf-8")
     table = dict(re.findall(r"^\| `([0-9a-f]{64})` \| `([^`]+)` \|", readme, re.MULTILINE))
-    code = [file for file in vendor.rglob("*") if file.suffix in (".js", ".css")]
+    code = [file for file in vendor.rglob("*") if file.suffix in (".js", ".css", ".ttf")]
     found = {hashlib.sha256(file.read_bytes()).hexdigest(): file.relative_to(vendor).as_posix() for file in code}
     assert found == table
     assert all((folder / "LICENSE").is_file() for folder in vendor.iterdir() if folder.is_dir())

@@ -10,6 +10,7 @@ from aiohttp import ClientSession
 from handlers import messengers, phone_codes, phones
 from handlers.rest import Access
 from tests.handlers.test_auth import refused
+from tests.namespaces.instances import beside
 from tests.support.people import Answer, RegisterCompany, request
 from tests.support.phones import new_phone
 from tests.support.running import Orchestrator
@@ -84,6 +85,8 @@ async def test_the_third_ancestors_story_from_the_first_question_to_the_profile(
         {
             "id": registered["user_id"],
             "phone": phone,
+            "email": None,
+            "email_verified": False,
             "first_name": "Анна",
             "last_name": "Иванова",
             "employment_type": "self_employed",
@@ -267,6 +270,33 @@ async def test_the_cookie_is_the_ancestors_and_stays_on_this_site(
         cookie: Any = SimpleCookie(response.headers["Set-Cookie"])["access_token"]
     assert cookie.value == f"Bearer {token}"
     assert (cookie["httponly"], cookie["samesite"], cookie["path"], cookie["max-age"]) == (True, "Lax", "/", "")
+    assert cookie["secure"] == "", "development has no TLS"
+
+
+async def test_in_production_every_cookie_asks_for_tls(
+    http: ClientSession, orchestrator: Orchestrator, client: Client
+) -> None:
+    phone = new_phone()
+    _, registered = await client.register_full(phone)
+    async with beside(orchestrator, environment="production") as production:
+        for path, body in (
+            ("login-password", {"phone": phone, "password": PASSWORD}),
+            ("refresh", {"refresh_token": registered["refresh_token"]}),
+        ):
+            async with http.post(f"{production.url}/api/auth/{path}", json=body) as response:
+                assert response.status == 200
+                cookie: Any = SimpleCookie(response.headers["Set-Cookie"])["access_token"]
+            assert (cookie["secure"], cookie["httponly"], cookie["samesite"]) == (True, True, "Lax"), path
+
+
+async def test_signing_out_takes_the_cookie_back(
+    http: ClientSession, orchestrator: Orchestrator, client: Client
+) -> None:
+    _, registered = await client.register_full(new_phone())
+    headers = {"Authorization": f"Bearer {registered['access_token']}"}
+    async with http.post(f"{orchestrator.url}/api/auth/logout", headers=headers) as response:
+        cookie: Any = SimpleCookie(response.headers["Set-Cookie"])["access_token"]
+    assert (cookie.value, cookie["max-age"], cookie["path"]) == ("", "0", "/")
 
 
 @pytest.mark.parametrize(

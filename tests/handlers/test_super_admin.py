@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import uuid4
 
+import pyotp
 import pytest
 from sqlalchemy import update
 
@@ -48,6 +49,7 @@ async def test_users_are_listed_and_sought(boss: Person, company: RegisterCompan
         "role": "user",
         "phone_verified": False,
         "email": person.email,
+        "email_verified": False,
         "full_name": "Zoë Sought-100%",
         "is_active": True,
     }
@@ -105,6 +107,60 @@ async def test_a_master_is_made_found_and_signs_in(boss: Person) -> None:
         status, answer = await boss.get(path)
         assert (status, answer["detail"]) == (404, "User not found")
     assert (await boss.get("users/by-phone/nobody"))[0] == 422
+
+
+async def login_at(person: Person, door: str, login: str, password: str, **extra: str) -> tuple[int, Any]:
+    url = address(person.url, f"{door}/login")
+    return await request(person.http, "POST", url, json={"login": login, "password": password, **extra})
+
+
+async def test_each_signs_in_at_the_second_ancestors_door(boss: Person, orchestrator: Orchestrator) -> None:
+    phone, password = a_phone(), "correct horse"
+    status, made = await boss.post("platform/register-master", {"phone": phone, "password": password})
+    assert (status, made["role"]) == (201, "platform_master")
+
+    status, master = await login_at(boss, "platform", phone.replace("+7", "8 "), password)
+    assert (status, set(master), master["role"]) == (200, {"token", "refresh_token", "role"}, "platform_master")
+    bearer = {"Authorization": f"Bearer {master['token']}"}
+    url = address(boss.url, "platform/content")
+    assert (await request(boss.http, "GET", url, headers=bearer))[0] == 200
+    status, chief = await login_at(boss, "super-admin", boss.email, boss.password)
+    assert (status, chief["role"]) == (200, "super_admin")
+
+    before = len((await boss.get("auth/sessions"))[1]["data"])
+    for door, login, text in (
+        ("super-admin", phone, "Access denied. Super admin role required."),
+        ("platform", boss.email, "Access denied. Platform master role required."),
+    ):
+        status, answer = await login_at(boss, door, login, password)
+        assert (status, answer["detail"]) == (403, text)
+    assert len((await boss.get("auth/sessions"))[1]["data"]) == before, "whoever is refused has no session"
+    for login, wrong in ((phone, "wrong"), ("nobody@example.org", password), ("nobody", password)):
+        status, answer = await login_at(boss, "platform", login, wrong)
+        assert (status, answer["detail"]) == (401, "Invalid login or password")
+    assert (await login_at(boss, "platform", phone, password, role="super_admin"))[0] == 422
+
+
+async def test_a_lost_second_factor_is_reset(
+    boss: Person, company: RegisterCompany, orchestrator: Orchestrator
+) -> None:
+    owner = await company()
+    path = f"super-admin/users/{owner.user_id}/reset-second-factor"
+    status, answer = await boss.post(path, {"reason": "a lost phone"})
+    assert (status, answer["detail"]) == (409, "Two-factor authentication is not set up")
+    secret = (await owner.post("auth/2fa/enrol"))[1]["data"]["secret"]
+    await owner.post("auth/2fa/confirm", {"code": pyotp.TOTP(secret).at(orchestrator.clock.now())})
+
+    assert (await boss.post(path))[0] == 422, "a reason is asked for"
+    assert await boss.post(path, {"reason": "a lost phone"}) == (
+        200,
+        {"status": "success", "message": "The second factor has been reset"},
+    )
+
+    assert (await owner.get("auth/me"))[0] == 401
+    body = {"email": owner.email, "password": owner.password}
+    status, answer = await request(owner.http, "POST", address(owner.url, "auth/login"), json=body)
+    assert (status, "access_token" in answer["data"]) == (200, True)
 
 
 async def test_acting_in_somebodys_name(boss: Person, company: RegisterCompany) -> None:

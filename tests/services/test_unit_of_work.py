@@ -22,6 +22,7 @@ from services.unit_of_work import (
     guard_tenants,
 )
 from tests.support.spine import Ears, Said, new_tenant, spine
+from tests.support.walls import walled
 
 PLATFORM = PlatformScope("a test looks at everything")
 
@@ -59,6 +60,55 @@ async def test_a_commit_numbers_events_and_rings(engine: AsyncEngine) -> None:
     async with units(PLATFORM) as uow:
         entry = (await uow.session.scalars(select(AuditEntry).where(AuditEntry.tenant_id == tenant_id))).one()
     assert (entry.action, entry.subject_id) == ("test.done", str(row_id))
+
+
+async def test_last_steps_are_taken_in_their_order_when_the_use_case_is_over(engine: AsyncEngine) -> None:
+    ears = Ears()
+    units = spine(engine, ears)
+    tenant_id = await new_tenant(engine)
+
+    async with units(TenantScope(tenant_id)) as uow:
+
+        async def say(text: str) -> None:
+            uow.record(Said(tenant_id=tenant_id, text=text))
+
+        async def leave_another() -> None:
+            uow.session.add(invitation(tenant_id, uow))
+            uow.leave_for_last(lambda: say("another"))
+
+        uow.leave_for_last(lambda: say("last"))
+        uow.leave_for_last(leave_another)
+        await say("first")
+
+    assert [event.payload["text"] for event in ears.events] == ["first", "last", "another"]
+    async with units(TenantScope(tenant_id)) as uow:
+        assert await uow.session.scalar(select(func.count()).select_from(Invitation)) == 1
+
+
+async def test_a_last_step_that_fails_leaves_no_trace_and_none_is_taken_after_an_exception(engine: AsyncEngine) -> None:
+    ears = Ears()
+    units = spine(engine, ears)
+    tenant_id = await new_tenant(engine)
+
+    async def fail() -> None:
+        raise Trouble
+
+    with pytest.raises(Trouble):
+        async with units(TenantScope(tenant_id)) as uow:
+            uow.session.add(invitation(tenant_id, uow))
+            uow.leave_for_last(fail)
+    taken: list[str] = []
+
+    async def take() -> None:
+        taken.append("step")
+
+    with pytest.raises(Trouble):
+        async with units(TenantScope(tenant_id)) as uow:
+            uow.leave_for_last(take)
+            raise Trouble
+    assert taken == []
+    async with units(TenantScope(tenant_id)) as uow:
+        assert await uow.session.scalar(select(func.count()).select_from(Invitation)) == 0
 
 
 async def test_an_exception_leaves_no_trace(engine: AsyncEngine) -> None:
@@ -147,8 +197,10 @@ async def test_two_tenants_in_one_unit_do_not_deadlock(engine: AsyncEngine) -> N
 
 
 class TestTenantScope:
+    """The first wall, with the second one down, which would hide the same rows."""
+
     async def test_reads_only_its_own_rows(self, engine: AsyncEngine) -> None:
-        units = spine(engine, Ears())
+        units = walled(engine, first=True, second=False)
         mine, theirs = await new_tenant(engine), await new_tenant(engine)
         for tenant_id in (mine, theirs):
             async with units(TenantScope(tenant_id)) as uow:
@@ -164,7 +216,7 @@ class TestTenantScope:
             assert len((await uow.session.scalars(both)).all()) == 2
 
     async def test_gets_no_foreign_row_by_its_key(self, engine: AsyncEngine) -> None:
-        units = spine(engine, Ears())
+        units = walled(engine, first=True, second=False)
         mine, theirs = await new_tenant(engine), await new_tenant(engine)
         async with units(TenantScope(theirs)) as uow:
             row = invitation(theirs, uow)
@@ -173,7 +225,7 @@ class TestTenantScope:
             assert await uow.session.get(Invitation, row.id) is None
 
     async def test_updates_and_deletes_only_its_own_rows(self, engine: AsyncEngine) -> None:
-        units = spine(engine, Ears())
+        units = walled(engine, first=True, second=False)
         mine, theirs = await new_tenant(engine), await new_tenant(engine)
         async with units(TenantScope(theirs)) as uow:
             uow.session.add(invitation(theirs, uow))
@@ -185,14 +237,14 @@ class TestTenantScope:
             assert row.email != "taken@example.org"
 
     async def test_writes_no_foreign_row(self, engine: AsyncEngine) -> None:
-        units = spine(engine, Ears())
+        units = walled(engine, first=True, second=False)
         mine, theirs = await new_tenant(engine), await new_tenant(engine)
         with pytest.raises(ForeignTenant):
             async with units(TenantScope(mine)) as uow:
                 uow.session.add(invitation(theirs, uow))
 
     async def test_leaves_rows_of_nobody_alone(self, engine: AsyncEngine) -> None:
-        units = spine(engine, Ears())
+        units = walled(engine, first=True, second=False)
         async with units(TenantScope(await new_tenant(engine))) as uow:
             await uow.session.execute(select(Plan))
 

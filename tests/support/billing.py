@@ -17,24 +17,30 @@ from models.audit import AuditEntry
 from models.billing import (
     BillingPeriod,
     CheckoutSession,
+    Credit,
     Invoice,
     PaymentEvent,
     Plan,
-    ProviderCancellation,
+    ProviderInstruction,
     Subscription,
 )
+from models.documents import Document
 from models.inbox import ProviderEvent
 from models.notifications import Notification
 from models.tenants import Membership, Role, Tenant, TenantStatus
 from models.users import User
+from providers.mail import Letter
 from providers.payments import PaymentProvider
 from providers.payments.sandbox import SIGNATURE_HEADER, SandboxProvider
 from providers.payments.stripe_adapter import StripeProvider
 from realtime.log import NumberedEvent
 from services.billing import BillingService, CheckoutOrder
+from services.billing.journal import balances
 from services.billing.sandbox import SandboxAction
 from services.billing.views import CheckoutView, InvoiceView, SubscriptionView
+from services.documents import DocumentLinks, DocumentService, Issuer
 from services.identity import Principal
+from services.mail import MailService
 from services.notifications import NotificationService
 from services.unit_of_work import PlatformScope, RequestTrace, TenantScope, UnitOfWorkFactory, guard_tenants
 from tests.fakes.stripe_api import FakeStripe
@@ -44,13 +50,23 @@ from tests.support.spine import Ears
 
 T = TypeVar("T")
 
+ISSUER = Issuer(name="Platform", address="1 High Street", tax_id="X 1", series="INV", tax_rate=Decimal(0))
+LINKS = DocumentLinks([b"a key for tests"], public_url="http://localhost")
+
 PLATFORM = PlatformScope("a test looks at everything")
 SUCCESS_URL = "https://shop.example/success?session={CHECKOUT_SESSION_ID}"
 CANCEL_URL = "https://shop.example/cancel"
 
 # What differs between two runs of one story without anybody caring.
 _OWN_IDS = {"id", "tenant_id", "plan_id", "checkout_id", "subscription_id", "payment_id", "created_by"}
-_OUR_CLOCK = {"created_at", "updated_at"}
+_OUR_CLOCK = {"created_at", "updated_at", "next_poll_at", "entitlements_told_at", "overdue_since", "dunned"}
+
+
+class Unsent:
+    """A transport that nobody asks to send anything."""
+
+    async def send(self, letter: Letter) -> None:
+        raise NotImplementedError
 
 
 @dataclass(slots=True)
@@ -72,6 +88,7 @@ class Till:
     ears: Ears
     stripe: FakeStripe
     billing: BillingService
+    documents: DocumentService
     sandbox: SandboxProvider
     providers: dict[str, PaymentProvider]
     _stepped: int = field(default=0)
@@ -230,16 +247,34 @@ class Till:
             select(Invoice).where(Invoice.tenant_id == shop.tenant_id).order_by(Invoice.provider_invoice_id)
         )
 
-    async def orders(self, shop: Shop) -> list[ProviderCancellation]:
+    async def papers(self, shop: Shop) -> list[Document]:
         return await self._rows(
-            select(ProviderCancellation)
-            .where(ProviderCancellation.tenant_id == shop.tenant_id)
-            .order_by(ProviderCancellation.created_at)
+            select(Document).where(Document.tenant_id == shop.tenant_id).order_by(Document.year, Document.place)
         )
 
-    async def notifications(self, shop: Shop) -> list[Notification]:
+    async def orders(self, shop: Shop) -> list[ProviderInstruction]:
         return await self._rows(
-            select(Notification).where(Notification.tenant_id == shop.tenant_id).order_by(Notification.created_at)
+            select(ProviderInstruction)
+            .where(ProviderInstruction.tenant_id == shop.tenant_id)
+            .order_by(ProviderInstruction.created_at)
+        )
+
+    async def credits(self, shop: Shop) -> list[Credit]:
+        return await self._rows(select(Credit).where(Credit.tenant_id == shop.tenant_id).order_by(Credit.occurred_at))
+
+    async def balance(self, shop: Shop, account: str) -> Decimal:
+        """Return what an account holds in the tenant's one currency: debits less credits."""
+        async with self.units(TenantScope(shop.tenant_id)) as uow:
+            held = await balances(uow, shop.tenant_id)
+        return sum((amount for (name, _), amount in held.items() if name == account), Decimal(0))
+
+    async def notifications(self, shop: Shop, *, papers: bool = False) -> list[Notification]:
+        """Return what a tenant's people were told: of their papers, or of everything else."""
+        is_paper = Notification.data["news"].as_string() == "invoice_issued"
+        return await self._rows(
+            select(Notification)
+            .where(Notification.tenant_id == shop.tenant_id, is_paper if papers else ~is_paper)
+            .order_by(Notification.created_at)
         )
 
     async def audit(self, shop: Shop) -> list[str]:
@@ -279,7 +314,9 @@ class Till:
                 setattr(row, name, value)
 
 
-def build_till(engine: AsyncEngine, stripe: FakeStripe, clock: MovableClock, **options: Any) -> Till:
+def build_till(
+    engine: AsyncEngine, stripe: FakeStripe, clock: MovableClock, *, issuer: Issuer = ISSUER, **options: Any
+) -> Till:
     """Build the service over a fake Stripe and the sandbox; `options` go to the Stripe adapter."""
     ears = Ears()
     sessions = async_sessionmaker(engine, class_=AsyncSession, expire_on_commit=False, autoflush=False)
@@ -294,11 +331,20 @@ def build_till(engine: AsyncEngine, stripe: FakeStripe, clock: MovableClock, **o
         **{"timeout_s": 60.0, "max_network_retries": 0, **options},
     )
     providers: dict[str, PaymentProvider] = {"stripe": adapter, "sandbox": sandbox}
+    notifications = NotificationService()
+    documents = DocumentService(
+        units=units,
+        issuer=issuer,
+        links=LINKS,
+        mail=MailService(units, Unsent()),
+        notifications=notifications,
+    )
     billing = BillingService(
         units=units,
         providers=providers,
         default_provider="stripe",
-        notifications=NotificationService(),
+        notifications=notifications,
+        documents=documents,
     )
     return Till(
         units=units,
@@ -306,6 +352,7 @@ def build_till(engine: AsyncEngine, stripe: FakeStripe, clock: MovableClock, **o
         ears=ears,
         stripe=stripe,
         billing=billing,
+        documents=documents,
         sandbox=sandbox,
         providers=providers,
     )

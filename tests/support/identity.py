@@ -15,16 +15,20 @@ import jwt
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from core.i18n import TEXTS
 from core.keys import SigningKey
 from core.otp import CodeHasher
 from core.passwords import PasswordHasher, Verdict
 from core.sealing import Sealer
 from core.tokens import TokenSigner
+from models.entitlements import Limit
 from models.mail import OutboundMail
+from models.overrides import EntitlementOverride
 from models.tenants import Role
 from providers.mail import OutboxTransport
 from services.auth import AuthService, Device, SignUp
 from services.auth.views import SessionView
+from services.entitlements import EntitlementDesk
 from services.identity import Principal
 from services.mail import MailService
 from services.notifications import NotificationService
@@ -42,7 +46,9 @@ DEVICE = Device(user_agent="test", ip="127.0.0.1")
 ACCESS = timedelta(minutes=15)
 REFRESH = timedelta(days=7)
 GRACE = timedelta(days=30)
+ENTITLED = timedelta(days=3)
 MAX_OWNED = 3
+WELCOMES = frozenset(TEXTS.text("letters.email_verification.subject", locale) for locale in TEXTS.locales)
 
 
 class FarClock(MovableClock):
@@ -113,6 +119,13 @@ class Identity:
         async with self.units(PLATFORM) as uow:
             return await self.tenants.invitations.invite(uow, actor, tenant_id=tenant_of(host), email=email, role=role)
 
+    async def allow(self, host: SessionView, limit: Limit, value: int) -> None:
+        """Let the current tenant of `host` have more, or less, than its plan says."""
+        async with self.units(PLATFORM) as uow:
+            uow.session.add(
+                EntitlementOverride(tenant_id=tenant_of(host), name=limit, value=value, reason="the tests' own")
+            )
+
     async def one(self, statement: Any) -> Any:
         """Return the one row of a statement."""
         async with self.units(PLATFORM) as uow:
@@ -123,13 +136,17 @@ class Identity:
         async with self.units(PLATFORM) as uow:
             return list(await uow.session.scalars(statement))
 
-    async def letters(self, recipient: str) -> list[OutboundMail]:
-        """Return the letters that wait for somebody, oldest first."""
-        return await self.rows(
+    async def letters(self, recipient: str, *, welcome: bool = False) -> list[OutboundMail]:
+        """Return the letters that wait for somebody, oldest first.
+
+        Everybody who signs up gets one that confirms the address; it is left out unless a test is about the `welcome`.
+        """
+        found = await self.rows(
             select(OutboundMail)
             .where(func.lower(OutboundMail.recipient) == recipient.lower())
             .order_by(OutboundMail.created_at)
         )
+        return [letter for letter in found if welcome or letter.subject not in WELCOMES]
 
 
 def build_identity(
@@ -146,6 +163,7 @@ def build_identity(
         units=units,
         billing=services.billing,
         provisioning=services.provisioning,
+        entitlements=EntitlementDesk(grace=ENTITLED),
         mail=mail,
         public_url="http://localhost",
         max_owned=MAX_OWNED,
@@ -206,21 +224,24 @@ def token_in(text: str) -> str:
     return found[1]
 
 
-async def letter_in(outbox: Path, recipient: str, *, count: int = 1) -> str:
-    """Wait for the `count`-th letter to somebody in an outbox folder and return its text."""
+async def letter_in(outbox: Path, recipient: str, *, count: int = 1, welcome: bool = False) -> str:
+    """Wait for the `count`-th letter to somebody in an outbox folder and return its text.
+
+    The one that confirms the address counts only where a test is about the `welcome`.
+    """
     for _ in range(200):
-        found = await asyncio.to_thread(_letters_to, outbox, recipient)
+        found = await asyncio.to_thread(_letters_to, outbox, recipient, welcome=welcome)
         if len(found) >= count:
             return found[count - 1]
         await asyncio.sleep(0.05)
     raise AssertionError(f"no letter to {recipient}")
 
 
-def _letters_to(outbox: Path, recipient: str) -> list[str]:
+def _letters_to(outbox: Path, recipient: str, *, welcome: bool) -> list[str]:
     files = sorted(outbox.glob("*.eml"), key=lambda item: item.stat().st_mtime_ns)
     letters = [message_from_bytes(file.read_bytes(), policy=default) for file in files]
     return [
         str(letter.get_content()).replace("\r\n", "\n")
         for letter in letters
-        if str(letter["To"]).lower() == recipient.lower()
+        if str(letter["To"]).lower() == recipient.lower() and (welcome or str(letter["Subject"]) not in WELCOMES)
     ]

@@ -85,6 +85,11 @@ class Fleet:
         self._processes: list[Process] = []
         self._started = 0
 
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What every process is told."""
+        return self._environment
+
     async def run(
         self, *arguments: str, port: int | None = None, program: tuple[str, ...] = (), **extra: str
     ) -> Process:

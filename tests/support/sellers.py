@@ -29,6 +29,7 @@ ONE_PAYMENT = {
     "purchases": ["paid 49.99"],
     "payments": ["payment_success 49.99"],
     "journal": ["charge cash revenue 49.99"],
+    "fees_doubled": False,
     "credits": 0,
     "told": 1,
     "noted": 1,
@@ -42,7 +43,8 @@ _BOOKS = """
         (SELECT array_agg(state || ' ' || amount) FROM checkout_sessions WHERE tenant_id = $1) AS purchases,
         (SELECT array_agg(event_type || ' ' || amount) FROM payment_events WHERE tenant_id = $1) AS payments,
         (SELECT array_agg(kind || ' ' || debit || ' ' || credit || ' ' || amount) FROM journal_entries
-            WHERE tenant_id = $1) AS journal,
+            WHERE tenant_id = $1 AND kind <> 'fee') AS journal,
+        (SELECT count(*) > 1 FROM journal_entries WHERE tenant_id = $1 AND kind = 'fee') AS fees_doubled,
         (SELECT count(*) FROM credits WHERE tenant_id = $1) AS credits,
         (SELECT count(*) FROM events WHERE tenant_id = $1 AND name = 'payment:received') AS told,
         (SELECT count(*) FROM audit_entries WHERE tenant_id = $1 AND action = 'payment.received') AS noted,
@@ -54,11 +56,11 @@ _BOOKS = """
 
 @dataclass(slots=True)
 class Buyer:
-    """Somebody who has paid; `told` is what the provider has to tell of it, the last of which alone says it all."""
+    """Somebody who has begun to buy at a provider."""
 
     owner: Person
     provider: str
-    told: Sequence[bytes]
+    purchase: CheckoutCreated
 
 
 @dataclass(slots=True)
@@ -70,7 +72,7 @@ class Sellers:
     harnesses: dict[str, Any]
 
     async def buyer(self, http: ClientSession, url: str, provider: str) -> Buyer:
-        """Register a company, begin to buy at a provider, and pay; nobody has told the server yet."""
+        """Register a company and begin to buy at a provider."""
         owner = await company_factory(http, url)()
         _, plans = await owner.get("billing/plans")
         order = {
@@ -88,7 +90,12 @@ class Sellers:
             customer_ref=None,
             expires_at=datetime.now(UTC) + timedelta(hours=1),
         )
-        return Buyer(owner, provider, self.harnesses[provider].paid(created))
+        return Buyer(owner, provider, created)
+
+    def pay(self, buyer: Buyer) -> Sequence[bytes]:
+        """Pay, and return what the provider has to tell of it: the last alone says it all. Nobody has told us yet."""
+        told: Sequence[bytes] = self.harnesses[buyer.provider].paid(buyer.purchase)
+        return told
 
     def sign(self, buyer: Buyer, content: bytes) -> Delivery:
         """Sign an event as its provider does for each delivery."""

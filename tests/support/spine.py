@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
+from core.clock import Clock
 from models.base import Base
 from models.isolation import enter
 from realtime.exchange import EphemeralEvent
@@ -47,11 +48,11 @@ class Ears:
             self.events.extend(what)
 
 
-def spine(engine: AsyncEngine, ears: Ears) -> UnitOfWorkFactory:
+def spine(engine: AsyncEngine, ears: Ears, *, clock: Clock | None = None) -> UnitOfWorkFactory:
     """Return units of work that ring `ears`."""
     sessions = async_sessionmaker(engine, class_=AsyncSession, expire_on_commit=False, autoflush=False)
     guard_tenants(sessions)
-    return UnitOfWorkFactory(sessions, clock=MovableClock(), bell=ears, ringer=ears)
+    return UnitOfWorkFactory(sessions, clock=clock or MovableClock(), bell=ears, ringer=ears)
 
 
 @asynccontextmanager

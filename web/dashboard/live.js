@@ -10,6 +10,8 @@ export const EVENTS = [
   "subscription:updated",
   "subscription:expiring",
   "payment:received",
+  "payment:failed",
+  "invoice:issued",
   "notification:new",
 ];
 

@@ -94,6 +94,8 @@ const TEXTS = {
     "event.subscription:updated": "{plan}: {status}",
     "event.subscription:expiring": "Ends in {days_left} days",
     "event.payment:received": "{money} received",
+    "event.payment:failed": "{money}: payment declined",
+    "event.invoice:issued": "{number}, {money}",
     "event.notification:new": "{title}",
   },
   ru: {
@@ -189,6 +191,8 @@ const TEXTS = {
     "event.subscription:updated": "{plan}: {status}",
     "event.subscription:expiring": "Осталось дней: {days_left}",
     "event.payment:received": "Получено {money}",
+    "event.payment:failed": "{money}: платёж отклонён",
+    "event.invoice:issued": "{number}, {money}",
     "event.notification:new": "{title}",
   },
 };

@@ -24,12 +24,14 @@ import {
   readPosition,
 } from "./events.js";
 import { Inbox, type Item } from "./inbox.js";
-import { type TokenProvider, type Tokens, restTokens } from "./tokens.js";
+import { type SecondFactor, type TokenProvider, type Tokens, restTokens } from "./tokens.js";
 
 /** Give one of `email` with `password`, `tokens`, or `tokenProvider`. Everything else has a default. */
 export interface ClientOptions {
   email?: string;
   password?: string;
+  /** Asked for a code whenever signing in by the password needs one; without it that is refused. */
+  secondFactor?: SecondFactor;
   tokens?: Tokens;
   tokenProvider?: TokenProvider;
   /** Told each new pair of tokens, for applications that keep the refresh token. */
@@ -96,8 +98,8 @@ export class OrchestratorClient {
 
   constructor(url: string, options: ClientOptions) {
     const base = url.replace(/\/+$/, "");
-    const { email, password, tokens, tokenProvider, namespace = "/" } = options;
-    const credentials = email !== undefined && password !== undefined ? { email, password } : null;
+    const { email, password, secondFactor, tokens, tokenProvider, namespace = "/" } = options;
+    const credentials = email !== undefined && password !== undefined ? { email, password, secondFactor } : null;
     if (credentials === null && tokens === undefined && tokenProvider === undefined) {
       throw new TypeError("give email and password, tokens, or a tokenProvider");
     }

@@ -11,15 +11,18 @@ export class OrchestratorError extends Error {
   }
 }
 
-/** The password, or the refresh token, is not accepted (any more): the user has to sign in anew. */
+/**
+ * The password, the code or the refresh token is not accepted (any more): the user has to sign in anew. `code` is
+ * 2FA_REQUIRED for a user with a second factor when there is nothing to ask for it.
+ */
 export class SignInRefused extends OrchestratorError {}
 
 /** The server will not have this user on this namespace, and trying again would not change that. */
 export class ConnectRefused extends OrchestratorError {}
 
 /**
- * The right to listen has ended while connected; `code` says why: SESSION_REVOKED, USER_INACTIVE,
- * TENANT_ACCESS_REVOKED, TENANT_SUSPENDED or TENANT_DELETED.
+ * The right to listen has ended while connected; `code` says why: SESSION_REVOKED, API_KEY_REVOKED,
+ * USER_INACTIVE, TENANT_ACCESS_REVOKED, TENANT_SUSPENDED or TENANT_DELETED.
  */
 export class AccessRevoked extends OrchestratorError {}
 

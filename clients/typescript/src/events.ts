@@ -27,6 +27,7 @@ export interface EventMap {
     plan: string;
     updated_at: string;
     subscription: Record<string, unknown>;
+    entitlements?: Record<string, unknown> | null;
   };
   "subscription:expiring": Logged & { subscription_id: string; days_left: number; ends_at: string };
   "payment:received": Logged & {
@@ -35,6 +36,23 @@ export interface EventMap {
     currency: string;
     status: string;
     created_at: string;
+  };
+  "payment:failed": Logged & {
+    payment_id: string;
+    amount: number;
+    currency: string;
+    status: string;
+    invoice_url: string | null;
+    created_at: string;
+  };
+  "invoice:issued": Logged & {
+    document_id: string;
+    number: string;
+    kind: string;
+    payment_id: string;
+    amount: number;
+    currency: string;
+    issued_at: string;
   };
   "notification:new": Logged & {
     user_id: string;

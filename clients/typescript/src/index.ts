@@ -18,4 +18,4 @@ export type {
   PositionStore,
   Reset,
 } from "./events.js";
-export type { Credentials, TokenProvider, Tokens } from "./tokens.js";
+export type { Credentials, SecondFactor, TokenProvider, Tokens } from "./tokens.js";

@@ -14,9 +14,13 @@ export interface Tokens {
   readonly refresh?: string;
 }
 
+/** Returns a code of the user's authenticator app, or a recovery code; called for each sign-in that asks for one. */
+export type SecondFactor = () => Promise<string>;
+
 export interface Credentials {
   readonly email: string;
   readonly password: string;
+  readonly secondFactor?: SecondFactor | undefined;
 }
 
 const TIMEOUT_MS = 15_000;
@@ -37,7 +41,7 @@ export function restTokens(
   async function obtain(): Promise<Tokens> {
     if (tokens?.refresh !== undefined) {
       try {
-        return await ask(url, "refresh", { refresh_token: tokens.refresh });
+        return readTokens("refresh", await ask(url, "refresh", { refresh_token: tokens.refresh }));
       } catch (error) {
         if (!(error instanceof SignInRefused) || credentials === null) throw error;
       }
@@ -45,7 +49,7 @@ export function restTokens(
     if (credentials === null) {
       throw new SignInRefused("TOKEN_EXPIRED", "the access token is too old, and there is no refresh token");
     }
-    return await ask(url, "login", { email: credentials.email, password: credentials.password });
+    return await signIn(url, credentials);
   }
 
   async function renew(): Promise<Tokens> {
@@ -65,7 +69,19 @@ export function restTokens(
   };
 }
 
-async function ask(url: string, path: string, body: Record<string, string>): Promise<Tokens> {
+async function signIn(url: string, { email, password, secondFactor }: Credentials): Promise<Tokens> {
+  const data = await ask(url, "login", { email, password });
+  if (data["status"] !== "2fa_required") return readTokens("login", data);
+  if (secondFactor === undefined) {
+    throw new SignInRefused("2FA_REQUIRED", "the user has a second factor, and there is no `secondFactor`");
+  }
+  const answer = { challenge_token: String(data["challenge_token"]), code: await secondFactor() };
+  return readTokens("verify-2fa", await ask(url, "verify-2fa", answer));
+}
+
+type Fields = ReturnType<typeof fieldsOf>;
+
+async function ask(url: string, path: string, body: Record<string, string>): Promise<Fields> {
   let answer: Response;
   let document: unknown;
   try {
@@ -88,9 +104,13 @@ async function ask(url: string, path: string, body: Record<string, string>): Pro
     const code = fieldsOf(fields["error"])["code"] ?? "AUTH_ERROR";
     throw new SignInRefused(String(code), String(fields["message"] ?? "sign-in refused"));
   }
-  const { access_token: access, refresh_token: refresh } = fieldsOf(fields["data"]);
+  return fieldsOf(fields["data"]);
+}
+
+function readTokens(path: string, data: Fields): Tokens {
+  const { access_token: access, refresh_token: refresh } = data;
   if (typeof access !== "string" || typeof refresh !== "string") {
-    // A sign-in that asks for more than a password ends here too.
+    // A sign-in that asks for what this package does not know ends here too.
     throw new SignInRefused("UNEXPECTED_ANSWER", `${path} gave no tokens`);
   }
   return { access, refresh };

@@ -20,6 +20,7 @@ const deeds = {
       onTokens: () => say({ at: "tokens" }),
       store: { load: () => saved, save: (place) => (saved = place) },
     };
+    if (options.codes) hooks.secondFactor = async () => options.codes.pop();
     if (options.reloads) hooks.onReset = async (reset) => say({ at: "reset", ...reset });
     client = new OrchestratorClient(url, { ...options, ...hooks });
     await client.connect();

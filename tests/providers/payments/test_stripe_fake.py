@@ -16,6 +16,7 @@ from tests.providers.payments.harness import NOW, StripeHarness, invoice_request
 
 _CLASSES: dict[str, type[sdk.StripeObject]] = {
     "checkout.session": sdk.checkout.Session,
+    "balance_transaction": sdk.BalanceTransaction,
     "charge": sdk.Charge,
     "customer": sdk.Customer,
     "dispute": sdk.Dispute,
@@ -46,7 +47,7 @@ async def test_every_shape_is_the_sdks(stripe: StripeHarness) -> None:
     events += fake.pay_checkout(once.session_id)
     paid = fake.sessions[once.session_id]["payment_intent"]
     fake._create_refund({"payment_intent": paid})
-    shown = [*events, *fake.customers.values(), *fake.payments.values(), *fake.refunds.values()]
+    shown = [*events, *fake.customers.values(), *fake.payments.values(), *fake.refunds.values(), *fake.books.values()]
 
     seen = {shape for holder in shown for shape in _check(holder)}
 

@@ -8,6 +8,7 @@ import pytest
 
 from providers.payments import (
     CheckoutPaid,
+    Fee,
     PaymentRefunded,
     PaymentStatus,
     ProviderRejected,
@@ -108,7 +109,9 @@ class TestFetch:
         (by_webhook,) = [fact for fact in told if isinstance(fact, CheckoutPaid)]
         (by_fetch,) = facts_of_payment(state, Source(provider="stripe", event_id="x", occurred_at=NOW))
         assert isinstance(by_fetch, CheckoutPaid)
-        assert by_fetch == replace(by_webhook, event_id="x", payment_ref=by_fetch.payment_ref)
+        # Its webhook knows neither by what it was paid nor what Stripe kept; another one tells.
+        assert by_fetch == replace(by_webhook, event_id="x", payment_ref=by_fetch.payment_ref, fee=by_fetch.fee)
+        assert by_fetch.fee == Fee(amount=Decimal("1.75"), currency="USD")
         assert by_fetch.payment_ref == stripe.fake.charges[next(iter(stripe.fake.charges))]["payment_intent"]
 
     async def test_refunds_of_a_plan_show(self, stripe: StripeHarness) -> None:

@@ -2,12 +2,12 @@
 
 import asyncio
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 
-from models.users import OneTimeToken, User, UserSession
+from models.users import OneTimeToken, TokenPurpose, User, UserSession
 from services.auth.errors import LoginRefused, RefreshRevoked, ResetTokenInvalid, TokenRevoked
 from tests.support.identity import PLATFORM, Identity, token_in
 
@@ -21,6 +21,10 @@ async def forgot(identity: Identity, email: str) -> None:
 
 async def reset(identity: Identity, token: str, password: str = NEW) -> None:
     await identity.auth.passwords.reset(token=token, new_password=password)
+
+
+def resets_of(user_id: UUID) -> tuple[ColumnElement[bool], ...]:
+    return OneTimeToken.user_id == user_id, OneTimeToken.purpose == TokenPurpose.PASSWORD_RESET
 
 
 async def token_for(identity: Identity, email: str) -> str:
@@ -104,7 +108,7 @@ async def test_only_a_hash_of_the_token_is_stored(identity: Identity) -> None:
     view = await identity.sign_up()
     token = await token_for(identity, view.user.email)
 
-    stored = await identity.one(select(OneTimeToken).where(OneTimeToken.user_id == view.user.id))
+    stored = await identity.one(select(OneTimeToken).where(*resets_of(view.user.id)))
     assert token not in repr(vars(stored))
     assert len(stored.token_hash) == 64
 
@@ -137,8 +141,16 @@ async def test_asking_again_and_again_sends_one_letter_a_minute(identity: Identi
     identity.clock.offset = timedelta(seconds=61)
     await forgot(identity, view.user.email)
     assert len(await identity.letters(view.user.email)) == 2
-    count = await identity.one(select(func.count()).where(OneTimeToken.user_id == view.user.id))
+    count = await identity.one(select(func.count()).where(*resets_of(view.user.id)))
     assert count == 2
+
+
+async def test_a_crowd_that_asks_at_once_sends_one_letter(identity: Identity) -> None:
+    view = await identity.sign_up()
+
+    await asyncio.gather(*(forgot(identity, view.user.email) for _ in range(10)))
+
+    assert len(await identity.letters(view.user.email)) == 1
 
 
 async def test_the_letter_speaks_the_users_language(identity: Identity) -> None:

@@ -22,11 +22,12 @@ from services.auth.accounts import insert_phone_user
 from services.auth.errors import LoginRefused, TokenRevoked
 from services.auth.phone_views import PhoneRegisteredView, PhoneSessionView
 from services.auth.views import ChallengeView, SessionView
+from services.entitlements import EntitlementDesk
 from services.phones.errors import PhoneBlocked, PhoneCodeRefused, PhoneTaken, PhoneUnknown
 from services.provisioning.sites import SiteAddresses, site_target
 from services.sso import SsoAcceptedView, SsoService
 from tests.services.auth.support import execute
-from tests.support.identity import DEVICE, PASSWORD, PLATFORM
+from tests.support.identity import DEVICE, ENTITLED, PASSWORD, PLATFORM
 from tests.support.phones import World, new_phone, phone_world
 from tests.support.running import Orchestrator
 
@@ -280,7 +281,10 @@ async def test_a_profile_is_shown_and_changed(world: World) -> None:
     assert (changed.first_name, changed.last_name, changed.employment_type) == ("Ann", "Lee", EmploymentType.OOO)
     assert (await user_of(world, phone)).full_name == "Ann Lee"
     (entry,) = await world.audited("user.profile_changed", str(view.user_id))
-    assert entry.details == {"fields": ["employment_type", "first_name", "last_name"]}
+    assert entry.details == {
+        "before": {"first_name": None, "last_name": None, "employment_type": None},
+        "after": {"first_name": "Ann", "last_name": "Lee", "employment_type": "ooo"},
+    }
 
 
 async def test_a_site_knows_a_person_without_an_address_by_one_that_cannot_exist(world: World) -> None:
@@ -301,7 +305,8 @@ async def test_a_site_knows_a_person_without_an_address_by_one_that_cannot_exist
         ticket = await sso.issue(uow, actor)
     async with world.identity.units(PLATFORM) as uow:
         tenant = (await uow.session.scalars(select(Tenant).where(Tenant.id == view.tenant_id))).one()
-        target = await site_target(uow, tenant, SiteAddresses("https://{slug}.example"))
+        entitlements = await EntitlementDesk(grace=ENTITLED).of(uow, tenant.id)
+        target = await site_target(uow, tenant, SiteAddresses("https://{slug}.example"), entitlements=entitlements)
         entered = await sso.redeem(uow, token=ticket.token, redirect="/desk")
 
     assert isinstance(entered, SsoAcceptedView)

@@ -262,3 +262,23 @@ async def test_the_owner_is_told_of_a_reused_token_once(identity: Identity) -> N
 
     letters = [letter.subject for letter in await identity.letters(view.user.email)]
     assert letters == ["Вход в вашу учётную запись завершён"]
+
+
+@pytest.mark.parametrize("behind", [timedelta(seconds=5), timedelta(minutes=2)], ids=str)
+async def test_an_instance_whose_clock_is_behind_believes_what_another_has_just_issued(
+    identity: Identity, behind: timedelta
+) -> None:
+    view = await identity.sign_up()
+    identity.clock.offset = -behind
+
+    assert (await identity.actor(view)).user_id == view.user.id
+    tokens = await refresh(identity, view)
+    assert (await identity.actor(tokens.access_token)).user_id == view.user.id
+
+
+async def test_an_instance_whose_clock_is_far_ahead_says_that_a_token_has_expired(identity: Identity) -> None:
+    view = await identity.sign_up()
+    identity.clock.offset = ACCESS + MOMENT
+
+    with pytest.raises(TokenExpired):
+        await identity.actor(view)

@@ -34,7 +34,7 @@ async def test_at_the_end_of_the_period(till: Till, shop: Shop) -> None:
     assert view.cancel_reason == "moving on"
     assert till.stripe.subscriptions[subscription_id]["cancel_at_period_end"] is True
     (order,) = await till.orders(shop)
-    assert (order.at_period_end, order.done_at is not None, order.attempts) == (True, True, 1)
+    assert (order.kind, order.done_at is not None, order.attempts) == ("cancel_later", True, 1)
     assert till.heard(shop, "subscription:updated")[-1].payload["subscription"]["cancel_at_period_end"] is True
     notes = await till.notifications(shop)
     assert {note.user_id for note in notes if note.title == "Subscription will end"} == {
@@ -115,7 +115,7 @@ async def test_a_process_that_dies_before_it_can_tell(till: Till, shop: Shop, mo
     async def died(_: object) -> None:
         raise asyncio.CancelledError
 
-    monkeypatch.setattr(till.billing._cancellations, "carry_out", died)
+    monkeypatch.setattr(till.billing._instructions, "carry_out", died)
     with pytest.raises(asyncio.CancelledError):
         await till.cancel(shop.owner, at_period_end=False)
     monkeypatch.undo()
@@ -159,7 +159,7 @@ async def test_a_subscription_that_the_provider_does_not_know(till: Till, shop: 
     (order,) = await till.orders(shop)
     assert order.done_at is not None
     assert order.last_error == "The payment provider refused the request"
-    assert (await till.audit(shop))[-1] == "provider_cancellation.refused"
+    assert (await till.audit(shop))[-1] == "provider_instruction.refused"
 
 
 async def test_a_provider_that_was_taken_away(till: Till, shop: Shop) -> None:

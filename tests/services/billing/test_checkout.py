@@ -135,7 +135,13 @@ async def test_no_transaction_is_open_while_the_provider_is_asked(till: Till, sh
     # With both connections of a small pool held by open units, this would wait for ever.
     till.stripe.faults.extend(Fault(delay_s=0.3) for _ in range(6))
     async with asyncio.timeout(20):
-        views = await asyncio.gather(*(till.checkout(shop.owner) for _ in range(6)))
+        views = await asyncio.gather(
+            *(
+                till.checkout(shop.owner, plan=plan, period=period)
+                for plan in ("starter", "professional", "business")
+                for period in BillingPeriod
+            )
+        )
     assert len({view.session_id for view in views}) == 6
 
 
@@ -195,20 +201,34 @@ async def test_the_plan_in_force_is_not_sold_twice(till: Till, shop: Shop) -> No
     assert till.stripe.sessions[view.session_id]["customer"] == till.stripe.subscriptions[subscription_id]["customer"]
 
 
-async def test_an_upgrade_ends_the_old_subscription_at_the_provider(till: Till, shop: Shop) -> None:
+async def test_asking_again_for_the_same_leads_to_the_same_page(till: Till, shop: Shop) -> None:
+    views = await asyncio.gather(*(till.checkout(shop.owner) for _ in range(8)))
+    assert len({view.session_id for view in views}) == 1
+    assert len(till.stripe.sessions) == len(await till.checkouts(shop)) == 1
+    # Somebody else pays for themselves, another plan is another purchase, and what is paid is not offered again.
+    other = await till.checkout(shop.admin)
+    cheaper = await till.checkout(shop.owner, plan="starter")
+    assert len({views[0].session_id, other.session_id, cheaper.session_id}) == 3
+    till.travel(minutes=31)
+    assert (await till.checkout(shop.owner)).session_id != views[0].session_id
+
+
+async def test_a_second_purchase_ends_the_old_subscription_at_the_provider(till: Till, shop: Shop) -> None:
+    view = await till.checkout(shop.owner, plan="business")
     old = await till.buy(shop, plan="starter")
-    till.travel(days=3)
-    new = await till.buy(shop, plan="business")
+    till.travel(hours=3)
+    await till.take(*till.stripe.pay_checkout(view.session_id))
+    new = till.stripe.sessions[view.session_id]["subscription"]
     assert till.stripe.subscriptions[old]["status"] == "canceled"
     assert till.stripe.subscriptions[new]["status"] == "active"
     (order,) = await till.orders(shop)
-    assert (order.subscription_ref, order.at_period_end, order.done_at is not None) == (old, False, True)
+    assert (order.subscription_ref, order.kind, order.done_at is not None) == (old, "cancel_now", True)
     # The end of the old one is no end of the new one.
     await till.take(*till.stripe.end_subscription(old))
     subscription = await till.subscription(shop)
     assert (subscription.status, subscription.external_subscription_id) == (SubscriptionStatus.ACTIVE, new)
-    view = await till.view(shop.owner)
-    assert (view.plan.slug, view.amount) == ("business", Decimal("99.00"))
+    shown = await till.view(shop.owner)
+    assert (shown.plan.slug, shown.amount) == ("business", Decimal("99.00"))
 
 
 async def test_an_older_purchase_that_is_told_late_does_not_replace_the_newer(till: Till, shop: Shop) -> None:

@@ -125,8 +125,8 @@ async def test_a_failed_renewal_and_its_recovery(till: Till, shop: Shop) -> None
 
 
 async def test_a_failed_first_invoice_leaves_the_subscription_alone(till: Till, shop: Shop) -> None:
-    await till.buy(shop, plan="starter")
     view = await till.checkout(shop.owner, plan="business")
+    await till.buy(shop, plan="starter")
     await till.take(*till.stripe.pay_checkout(view.session_id, delayed=True))
     failed = of_kind(till.stripe.settle_checkout(view.session_id, arrives=False), "invoice.payment_failed")
     await till.take(failed)
@@ -238,8 +238,11 @@ async def test_an_inquiry_moves_no_money(till: Till, shop: Shop) -> None:
 
 
 async def test_money_for_a_replaced_subscription_is_booked_and_nothing_else(till: Till, shop: Shop) -> None:
+    view = await till.checkout(shop.owner, plan="business")
     old = await till.buy(shop, plan="starter")
-    new = await till.buy(shop, plan="business")
+    till.travel(minutes=1)
+    await till.take(*till.stripe.pay_checkout(view.session_id))
+    new = till.stripe.sessions[view.session_id]["subscription"]
     till.travel(days=31)
     till.stripe.subscriptions[old]["status"] = "active"
     events = till.stripe.renew(old)

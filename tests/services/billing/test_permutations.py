@@ -25,7 +25,7 @@ from tests.support.stalls import Stall, open_stall
 
 pytestmark = pytest.mark.embedded
 
-TABLES = ("subscriptions", "checkout_sessions", "payment_events", "invoices", "credits", "provider_cancellations")
+TABLES = ("subscriptions", "checkout_sessions", "payment_events", "invoices", "credits", "provider_instructions")
 # Ours alone, and different in each run.
 IGNORED = "'{id, updated_at, payment_id, next_attempt_at}'::text[]"
 ROWS = " UNION ALL ".join(

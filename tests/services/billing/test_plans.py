@@ -7,7 +7,7 @@ from uuid import uuid4
 from sqlalchemy import func, select
 
 from core import json
-from models.billing import Plan
+from models.billing import PastDuePolicy, Plan
 from services.billing.views import PlanView
 from tests.support.billing import PLATFORM, Till
 
@@ -106,6 +106,8 @@ async def test_a_plan_of_the_other_limit_names_without_description(till: Till) -
         limits={"max_users": -1},
         features=[],
         feature_flags={},
+        trial_days=0,
+        past_due_policy=PastDuePolicy.EXPIRE,
         is_active=True,
         sort_order=9,
         created_at=plan.created_at,

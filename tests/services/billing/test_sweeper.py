@@ -80,14 +80,14 @@ async def test_what_renews_by_itself_is_neither_warned_nor_ended_early(till: Til
     await till.billing.sweep()
     assert till.heard(shop, "subscription:expiring") == []
     assert (await till.subscription(shop)).status is SubscriptionStatus.ACTIVE
-    # News of the renewal is overdue, so it counts as unpaid, with its service for two weeks more.
+    # News of the renewal is overdue, so it counts as unpaid, with its service for three weeks more.
     till.travel(hours=2)
     await till.billing.sweep()
     assert (await till.subscription(shop)).status is SubscriptionStatus.PAST_DUE
-    till.travel(days=12)
+    till.travel(days=21, hours=12)
     await till.billing.sweep()
     assert (await till.subscription(shop)).status is SubscriptionStatus.PAST_DUE
-    till.travel(days=2)
+    till.travel(hours=12)
     await till.billing.sweep()
     assert (await till.subscription(shop)).status is SubscriptionStatus.EXPIRED
 
@@ -96,8 +96,9 @@ async def test_news_that_comes_late_brings_an_expired_subscription_back(till: Ti
     subscription_id = await till.buy(shop)
     till.travel(days=31)
     events = till.stripe.renew(subscription_id)
-    till.travel(days=16)
-    await till.billing.sweep()
+    for _ in range(2):
+        till.travel(days=23)
+        await till.billing.sweep()
     await till.billing.sweep()
     assert (await till.subscription(shop)).status is SubscriptionStatus.EXPIRED
     await till.take(*events)
@@ -121,6 +122,10 @@ async def test_what_nobody_renews_is_warned_and_ends(till: Till, shop: Shop) -> 
     await till.billing.sweep()
     assert [event.payload["days_left"] for event in till.heard(shop, "subscription:expiring")] == [3]
     till.travel(hours=60)
+    await till.billing.sweep()
+    assert (await till.subscription(shop)).status is SubscriptionStatus.PAST_DUE
+    till.travel(days=22)
+    await till.billing.sweep()
     await till.billing.sweep()
     assert (await till.subscription(shop)).status is SubscriptionStatus.EXPIRED
 

@@ -4,12 +4,14 @@ import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from models.billing import (
     BillingPeriod,
+    CheckoutKind,
     CheckoutSession,
     CheckoutState,
     Invoice,
@@ -18,9 +20,11 @@ from models.billing import (
     Subscription,
     SubscriptionStatus,
 )
+from models.checkouts import prepaid_period
 from models.plans import period_after
 
 NOW = datetime(2026, 1, 31, 12, 30, tzinfo=UTC)
+PLAN_ID = uuid4()
 MONTH_END = datetime(2026, 2, 28, 12, 30, tzinfo=UTC)
 
 
@@ -365,16 +369,29 @@ def test_every_order_of_a_payments_words_is_one_state() -> None:
         assert not bought.tell(CheckoutState.FAILED, at=NOW + timedelta(hours=4))
 
 
+def bought(days: int, **values: Any) -> CheckoutSession:
+    paid_at = NOW + timedelta(days=days)
+    same = {"plan_id": PLAN_ID, "kind": CheckoutKind.PERIOD, "base_id": None}
+    return checkout(completed_at=paid_at, created_at=paid_at, **{**same, **values})
+
+
 def test_payments_of_before_are_counted_in_their_order() -> None:
+    first, second = bought(0), bought(3)
+    patient = timedelta(days=22)
+    period = prepaid_period([second, first], served_for=patient)
+    assert period is not None
+    assert NOW + timedelta(days=58) < period.end < NOW + timedelta(days=63)
+    # What was served meanwhile is paid for; after a longer gap nothing is left of what was paid before it.
+    late = prepaid_period([first, bought(45)], served_for=patient)
+    assert late is not None
+    assert (late.start, late.end) == (MONTH_END, period.end)
+    gap = prepaid_period([first, bought(200)], served_for=patient)
+    assert gap is not None
+    assert gap.start == NOW + timedelta(days=200)
     subscription = active()
-    day = timedelta(days=1)
-    subscription.prepay([NOW, NOW + 3 * day], now=NOW)
-    assert subscription.current_period_end > NOW + 55 * day
-    # After a gap nothing is left of what was paid before it.
-    subscription.prepay([NOW, NOW + 200 * day], now=NOW)
-    assert subscription.current_period_start == NOW + 200 * day
-    assert NOW + 227 * day < subscription.current_period_end < NOW + 232 * day
+    subscription.prepay(period, now=NOW)
+    assert subscription.current_period_end == period.end
     subscription.cancel_now(reason=None, now=NOW)
     before = subscription.current_period_end
-    subscription.prepay([NOW], now=NOW)
+    subscription.prepay(gap, now=NOW)
     assert subscription.current_period_end == before

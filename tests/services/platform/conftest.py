@@ -55,6 +55,7 @@ def platform(engine: AsyncEngine, orchestrator: Orchestrator, tmp_path: Path) ->
         new_passwords=NewPasswords(hasher=identity.hasher, breaches=None),
         desk=TokenDesk(identity.signer, access_lifetime=ACCESS, refresh_lifetime=REFRESH),
         notices=SecurityNotices(mail=identity.mail, notifications=NotificationService()),
+        factors=identity.auth.second_factors,
         suspension=identity.tenants.suspension,
         folder=UploadFolder(tmp_path / "uploads"),
     )

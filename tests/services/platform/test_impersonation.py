@@ -81,7 +81,15 @@ async def test_what_is_dangerous_or_lasts_needs_the_user_in_person(
         await auth.challenges.step_up(acting, password=PASSWORD, code=None)
     with pytest.raises(Impersonated):
         await auth.passwords.change(acting, current=PASSWORD, new="another password")
+    with pytest.raises(Impersonated):
+        await auth.addresses.change(acting, email="friend@example.org")
+    with pytest.raises(Impersonated):
+        await auth.own_phone.change(acting, phone="+79161234567", code="000000")
     async with identity.units(PLATFORM) as uow:
+        with pytest.raises(Impersonated):
+            await auth.addresses.remove(uow, acting)
+        with pytest.raises(Impersonated):
+            await auth.own_phone.remove(uow, acting)
         with pytest.raises(Impersonated):
             await require_recent_authentication(uow, acting)
         with pytest.raises(Impersonated):
@@ -94,6 +102,9 @@ async def test_what_is_dangerous_or_lasts_needs_the_user_in_person(
             await identity.tenants.invitations.invite(
                 uow, acting, tenant_id=tenant_of(view), email="friend@example.org", role=Role.ADMIN
             )
+        # The place would be gone for good.
+        with pytest.raises(Impersonated):
+            await identity.tenants.ownership.leave(uow, acting, tenant_id=tenant_of(view))
         with pytest.raises(Impersonated):
             await orchestrator.services.sso.issue(uow, acting)
 

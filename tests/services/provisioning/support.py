@@ -14,12 +14,14 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 import yaml
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models.audit import AuditEntry
 from models.billing import Subscription
+from models.entitlements import UNLIMITED, Limit
 from models.notifications import Notification
+from models.overrides import EntitlementOverride
 from models.plans import Plan
 from models.provisioning import JobType, ProvisioningJob, ProvisioningLogLine, ProvisioningStep
 from models.tenants import Membership, Role, Tenant, TenantStatus
@@ -28,6 +30,7 @@ from providers.provisioning.contract import ProvisioningDriver
 from providers.provisioning.driver import RecipeDriver
 from providers.provisioning.recipe import load_recipe
 from realtime.log import EventLog, NumberedEvent
+from services.entitlements import EntitlementDesk
 from services.identity import Principal
 from services.notifications import NotificationService
 from services.provisioning import ProvisioningService, Timing
@@ -122,18 +125,25 @@ class Workshop:
             units=units or self.units,
             driver=driver or recipe_driver(self.folder, jobs or {}),
             notifications=NotificationService(),
+            entitlements=EntitlementDesk(grace=timedelta(days=3)),
             site_url_template="https://{slug}.example.test",
             max_waiting=MAX_WAITING,
             timing=timing,
         )
 
     async def owner(self, *, status: TenantStatus = TenantStatus.PENDING, email: str | None = None) -> Person:
-        """Found a tenant and return its owner."""
+        """Found a tenant that may have a site without paying, and return its owner."""
         tenant = Tenant(
             id=uuid4(), name="Acme", slug=f"t{uuid4().hex[:10]}", status=status, erpnext_site_url=None, settings={}
         )
         async with self.units(PLATFORM) as uow:
             uow.session.add(tenant)
+            # Flushed because no relationship tells the mapper that the rest needs the tenant first.
+            await uow.session.flush()
+            for limit in (Limit.SITES, Limit.STORAGE_GB):
+                uow.session.add(
+                    EntitlementOverride(tenant_id=tenant.id, name=limit, value=UNLIMITED, reason="the tests' own")
+                )
         return await self.member(tenant, Role.OWNER, email=email)
 
     async def member(self, tenant: Tenant, role: Role, *, email: str | None = None, active: bool = True) -> Person:
@@ -160,7 +170,7 @@ class Workshop:
         return Person(actor, tenant, user.shown_email)
 
     async def subscribe(self, person: Person, *, plan: str, limits: dict[str, Any]) -> None:
-        """Give the tenant a plan of its own."""
+        """Give the tenant a plan of its own, in the place of what it may have without one."""
         row = Plan(
             id=uuid4(),
             slug=f"{plan}-{person.tenant.slug}",
@@ -175,6 +185,9 @@ class Workshop:
             # Flushed because the subscription needs the plan's id.
             await uow.session.flush()
             uow.session.add(Subscription.trial(person.tenant.id, row, now=uow.now))
+            await uow.session.execute(
+                delete(EntitlementOverride).where(EntitlementOverride.tenant_id == person.tenant.id)
+            )
 
     async def queue(
         self, service: ProvisioningService, person: Person, job_type: JobType = JobType.CREATE_SITE

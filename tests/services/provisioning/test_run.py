@@ -323,7 +323,7 @@ async def test_the_site_is_made_for_the_plan_and_the_owner(workshop: Workshop) -
     slug, plan = owner.tenant.slug, f"starter-{owner.tenant.slug}"
     [line] = await workshop.log(job_id)
     assert line.text == (
-        f'{plan} {{"api":true,"max_users":5}} {owner.email} https://{slug}.example.test {slug}.example.test'
+        f'{plan} {{"api":true,"max_users":5,"users":5}} {owner.email} https://{slug}.example.test {slug}.example.test'
     )
 
 

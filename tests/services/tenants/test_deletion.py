@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 
 from models.audit import AuditEntry
 from models.base import Base
-from models.billing import ProviderCancellation, Subscription, SubscriptionStatus
+from models.billing import ProviderInstruction, Subscription, SubscriptionStatus
 from models.events import PLATFORM as PLATFORM_STREAM
 from models.events import LoggedEvent
 from models.provisioning import JobState, JobType, ProvisioningJob
@@ -162,14 +162,14 @@ async def test_a_site_is_taken_away_and_providers_are_told_before_the_rows_go(id
     await change(identity, update(Subscription).where(Subscription.tenant_id == tenant_id).values(**subscribed))
     await change(identity, update(Tenant).where(Tenant.id == tenant_id).values(erpnext_site_url="http://x.example"))
     await request(identity, owner, tenant_id)
-    orders = select(ProviderCancellation).where(ProviderCancellation.tenant_id == tenant_id)
-    assert [order.at_period_end for order in await identity.rows(orders)] == [True]
+    orders = select(ProviderInstruction).where(ProviderInstruction.tenant_id == tenant_id)
+    assert [order.kind for order in await identity.rows(orders)] == ["cancel_later"]
     identity.clock.offset += GRACE + timedelta(seconds=1)
 
     await sweep(identity)
 
     assert (await jobs_of(identity, tenant_id))[JobType.DELETE_SITE] is JobState.QUEUED
-    assert sorted(order.at_period_end for order in await identity.rows(orders)) == [False, True]
+    assert sorted(order.kind for order in await identity.rows(orders)) == ["cancel_later", "cancel_now"]
     assert await exists(identity, tenant_id)
     # The worker fails to remove the site; it is not tried again before an hour has gone.
     removal = (ProvisioningJob.tenant_id == tenant_id, ProvisioningJob.job_type == JobType.DELETE_SITE)
@@ -185,7 +185,7 @@ async def test_a_site_is_taken_away_and_providers_are_told_before_the_rows_go(id
     await change(identity, update(Tenant).where(Tenant.id == tenant_id).values(erpnext_site_url=None))
     await sweep(identity)
     assert await exists(identity, tenant_id), "the provider has not been told yet"
-    told = update(ProviderCancellation).where(ProviderCancellation.tenant_id == tenant_id)
+    told = update(ProviderInstruction).where(ProviderInstruction.tenant_id == tenant_id)
     await change(identity, told.values(done_at=identity.clock.now()))
     await sweep(identity)
     assert not await exists(identity, tenant_id)

@@ -10,6 +10,7 @@ from sqlalchemy import Table, select
 
 from core import json
 from models.audit import AuditEntry
+from models.entitlements import Limit
 from models.tenants import Role
 from services.auth.views import SessionView
 from services.identity import RoleRequired
@@ -32,6 +33,7 @@ async def test_everything_of_the_tenant_and_nothing_else(identity: Identity, mon
     monkeypatch.setattr(export, "_PAGE", 2)
     owner, other = await identity.sign_up(), await identity.sign_up()
     tenant_id = tenant_of(owner)
+    await identity.allow(owner, Limit.USERS, 7)
     for _ in range(5):
         await identity.invite(owner, f"{uuid4().hex}@example.org")
     await identity.invite(owner, other.user.email)

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import func, select
 
 from core.pagination import PageRequest
+from models.entitlements import Limit
 from models.tenants import Invitation, InvitationState, Membership, Role
 from services.auth import Newcomer
 from services.auth.errors import EmailTaken
@@ -22,8 +23,9 @@ from services.tenants.errors import (
     NoTenantAccess,
     OwnerRoleNotGrantable,
 )
+from services.tenants.members import lock_user
 from services.unit_of_work import TenantScope
-from tests.support.identity import DEVICE, PASSWORD, Identity, tenant_of, token_in
+from tests.support.identity import DEVICE, PASSWORD, PLATFORM, Identity, tenant_of, token_in
 
 NEWCOMER = Newcomer(full_name="Nina Newcomer", password=PASSWORD, locale="en")
 
@@ -211,6 +213,28 @@ async def test_being_added_closes_the_earlier_invitation(identity: Identity) -> 
         await accept(identity, token, guest)
 
 
+async def test_accepting_and_being_added_at_once_do_not_wait_for_each_other(identity: Identity) -> None:
+    host, email = await identity.sign_up(), unique_email()
+    await identity.invite(host, email)
+    token = await letter_token(identity, email)
+    guest = await identity.sign_up(email=email)
+
+    async with identity.units(PLATFORM) as uow:
+        # Both wait here, the host first; whoever held the invitation meanwhile would be waited for by the host.
+        await lock_user(uow, guest.user.id)
+        adding = asyncio.create_task(identity.invite(host, email))
+        await asyncio.wait([adding], timeout=0.3)
+        accepting = asyncio.create_task(accept(identity, token, guest))
+        done, _ = await asyncio.wait([adding, accepting], timeout=0.3)
+        assert not done
+
+    assert (await adding).user_id == guest.user.id
+    with pytest.raises(InvitationClosed):
+        await accepting
+    mine = (Membership.tenant_id == tenant_of(host), Membership.user_id == guest.user.id)
+    assert len(await identity.rows(select(Membership).where(*mine))) == 1
+
+
 async def test_a_revoked_invitation_is_void(identity: Identity) -> None:
     host, email = await identity.sign_up(), unique_email()
     invited = await identity.invite(host, email)
@@ -260,6 +284,7 @@ async def test_inviting_is_for_owners_and_admins_and_never_to_own(identity: Iden
 
 async def test_invitations_are_listed_with_the_state_people_should_see(identity: Identity) -> None:
     host, emails = await identity.sign_up(), [unique_email() for _ in range(3)]
+    await identity.allow(host, Limit.USERS, 4)
     for email in emails:
         await identity.invite(host, email)
     await accept(identity, await letter_token(identity, emails[1]))

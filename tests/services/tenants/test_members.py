@@ -8,6 +8,7 @@ from sqlalchemy import select
 from core.errors import DomainError
 from core.pagination import PageRequest
 from models.audit import AuditEntry
+from models.entitlements import Limit
 from models.tenants import Membership, Role
 from services.auth.views import SessionView
 from services.identity import RoleRequired
@@ -142,6 +143,7 @@ async def test_a_foreign_tenant_looks_like_one_that_does_not_exist(identity: Ide
 
 async def test_members_are_listed_newest_first_and_page_by_page(identity: Identity) -> None:
     owner = await identity.sign_up()
+    await identity.allow(owner, Limit.USERS, 4)
     guests = [await joined(identity, owner, Role.USER) for _ in range(3)]
     tenant_id, actor = tenant_of(owner), await identity.actor(owner)
 

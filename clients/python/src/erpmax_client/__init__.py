@@ -11,7 +11,7 @@ from erpmax_client.errors import (
     Unreachable,
 )
 from erpmax_client.events import Event, Position, PositionStore, Reset
-from erpmax_client.tokens import TokenProvider, Tokens
+from erpmax_client.tokens import SecondFactor, TokenProvider, Tokens
 
 __all__ = [
     "AccessRevoked",
@@ -25,6 +25,7 @@ __all__ = [
     "PositionStore",
     "RequestRefused",
     "Reset",
+    "SecondFactor",
     "SignInRefused",
     "TokenProvider",
     "Tokens",

@@ -14,7 +14,7 @@ from erpmax_client.errors import ConnectRefused, OrchestratorError, PositionLost
 from erpmax_client.events import Event, Position, PositionStore, Reset
 from erpmax_client.inbox import Inbox, Item
 from erpmax_client.line import CatchUp, Line, Route
-from erpmax_client.tokens import Credentials, RestTokens, TokenProvider, Tokens
+from erpmax_client.tokens import Credentials, RestTokens, SecondFactor, TokenProvider, Tokens
 
 Handler = Callable[[Event], Awaitable[None]]
 
@@ -34,6 +34,7 @@ class OrchestratorClient:
     - `max_waiting` bounds the events that wait for the application. At the bound the connection is closed, and opened
       again once the application has caught up; nothing is lost by that.
     - `on_tokens` is told each new pair of tokens, for applications that keep the refresh token.
+    - `second_factor` is awaited for a code when signing in by the password asks for one; without it that is refused.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class OrchestratorClient:
         *,
         email: str | None = None,
         password: str | None = None,
+        second_factor: SecondFactor | None = None,
         tokens: Tokens | None = None,
         token_provider: TokenProvider | None = None,
         on_tokens: Callable[[Tokens], None] | None = None,
@@ -54,7 +56,8 @@ class OrchestratorClient:
         transports: Sequence[str] = ("websocket",),
         http_factory: Callable[[], ClientSession] = ClientSession,
     ) -> None:
-        credentials = Credentials(email, password) if email is not None and password is not None else None
+        named = email is not None and password is not None
+        credentials = Credentials(email or "", password or "", second_factor) if named else None
         if credentials is None and tokens is None and token_provider is None:
             raise ValueError("give email and password, tokens, or a token_provider")
         self.position: Position | None = None

@@ -14,7 +14,10 @@ class OrchestratorError(Exception):
 
 
 class SignInRefused(OrchestratorError):
-    """The password, or the refresh token, is not accepted (any more): the user has to sign in anew."""
+    """The password, the code or the refresh token is not accepted (any more): the user has to sign in anew.
+
+    `code` is 2FA_REQUIRED for a user with a second factor when there is nothing to ask for it.
+    """
 
 
 class ConnectRefused(OrchestratorError):
@@ -24,7 +27,7 @@ class ConnectRefused(OrchestratorError):
 class AccessRevoked(OrchestratorError):
     """The right to listen has ended while connected; `code` says why.
 
-    SESSION_REVOKED, USER_INACTIVE, TENANT_ACCESS_REVOKED, TENANT_SUSPENDED or TENANT_DELETED.
+    SESSION_REVOKED, API_KEY_REVOKED, USER_INACTIVE, TENANT_ACCESS_REVOKED, TENANT_SUSPENDED or TENANT_DELETED.
     """
 
 

@@ -15,6 +15,9 @@ TokenProvider = Callable[[str | None], Awaitable[str]]
 Raises SignInRefused when there will be none, and Unreachable when there may be one later.
 """
 
+SecondFactor = Callable[[], Awaitable[str]]
+"""Returns a code of the user's authenticator app, or a recovery code; called for each sign-in that asks for one."""
+
 _TIMEOUT = ClientTimeout(total=15)
 
 
@@ -28,10 +31,11 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a user signs in with."""
+    """What a user signs in with; whoever has a second factor is asked for it by `second_factor`."""
 
     email: str
     password: str
+    second_factor: SecondFactor | None = None
 
 
 class RestTokens:
@@ -80,15 +84,25 @@ class RestTokens:
         refresh = self._tokens.refresh if self._tokens is not None else None
         if refresh is not None:
             try:
-                return await self._ask("refresh", {"refresh_token": refresh})
+                return _read("refresh", await self._ask("refresh", {"refresh_token": refresh}))
             except SignInRefused:
                 if self._credentials is None:
                     raise
         if self._credentials is None:
             raise SignInRefused("TOKEN_EXPIRED", "the access token is too old, and there is no refresh token")
-        return await self._ask("login", {"email": self._credentials.email, "password": self._credentials.password})
+        return await self._sign_in(self._credentials)
 
-    async def _ask(self, path: str, body: Mapping[str, str]) -> Tokens:
+    async def _sign_in(self, who: Credentials) -> Tokens:
+        document = await self._ask("login", {"email": who.email, "password": who.password})
+        challenge = _challenge(document)
+        if challenge is None:
+            return _read("login", document)
+        if who.second_factor is None:
+            raise SignInRefused("2FA_REQUIRED", "the user has a second factor, and there is no `second_factor`")
+        code = await who.second_factor()
+        return _read("verify-2fa", await self._ask("verify-2fa", {"challenge_token": challenge, "code": code}))
+
+    async def _ask(self, path: str, body: Mapping[str, str]) -> Any:
         address = f"{self._url}/api/v1/auth/{path}"
         try:
             async with self._http.post(address, json=body, timeout=_TIMEOUT) as answer:
@@ -100,7 +114,15 @@ class RestTokens:
             raise Unreachable(f"{path}: {str(error) or type(error).__name__}") from error
         if not answer.ok:
             raise _refusal(document)
-        return _read(path, document)
+        return document
+
+
+def _challenge(document: Any) -> str | None:
+    """Return the token of a challenge for the second factor; None when the answer is none."""
+    data = document.get("data") if isinstance(document, dict) else None
+    if not isinstance(data, dict) or data.get("status") != "2fa_required":
+        return None
+    return str(data.get("challenge_token"))
 
 
 def _read(path: str, document: Any) -> Tokens:
@@ -108,7 +130,7 @@ def _read(path: str, document: Any) -> Tokens:
         data = document["data"]
         return Tokens(access=data["access_token"], refresh=data["refresh_token"])
     except (KeyError, TypeError) as error:
-        # A sign-in that asks for more than a password ends here too.
+        # A sign-in that asks for what this package does not know ends here too.
         raise SignInRefused("UNEXPECTED_ANSWER", f"{path} gave no tokens") from error
 
 

@@ -1,0 +1,73 @@
+"""Which papers the money book calls for that have not been issued; nothing here but arithmetic.
+
+A paper cannot be taken back, and facts come in any order. So papers follow from what the book holds, not from the fact
+that has just come: each movement is brought to its amount by what is issued for it, as the journal does it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from core.money import round_money
+from models.billing import PaymentEvent, PaymentEventType
+from models.documents import Document, DocumentKind, DocumentReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """A paper to be issued: `total` is below zero when it takes something back; see `Document` for `part`."""
+
+    reason: DocumentReason
+    movement: PaymentEvent
+    total: Decimal
+    part: int
+
+    @property
+    def kind(self) -> DocumentKind:
+        if self.reason is DocumentReason.PAYMENT:
+            return DocumentKind.INVOICE
+        return DocumentKind.CREDIT_NOTE if self.total < 0 else DocumentKind.CANCELLATION
+
+
+def due_papers(payment: PaymentEvent, movements: Sequence[PaymentEvent], issued: Sequence[Document]) -> list[Due]:
+    """Return what is to be issued for a payment and the refunds and disputes of it, in the order of issue."""
+    found = _towards(payment, DocumentReason.PAYMENT, payment.amount, issued)
+    found += _refunds([row for row in movements if row.event_type is PaymentEventType.REFUND], issued)
+    disputes = [row for row in movements if row.event_type is PaymentEventType.CHARGEBACK]
+    for row in sorted(disputes, key=lambda row: (row.created_at, row.fact_key)):
+        won = row.amount if row.event_metadata.get("outcome") == "won" else Decimal(0)
+        found += _towards(row, DocumentReason.DISPUTE, -row.amount, issued)
+        found += _towards(row, DocumentReason.DISPUTE_WON, won, issued)
+    return found
+
+
+def tax_of(total: Decimal, rate: Decimal, currency: str) -> Decimal:
+    """Return the tax within a price that includes it, `rate` in percent, a half rounded away from zero.
+
+    >>> tax_of(Decimal("49.99"), Decimal(20), "USD")
+    Decimal('8.33')
+    """
+    return round_money(total * rate / (100 + rate), currency)
+
+
+def _towards(movement: PaymentEvent, reason: DocumentReason, target: Decimal, issued: Sequence[Document]) -> list[Due]:
+    known = [paper.total for paper in issued if (paper.movement_id, paper.reason) == (movement.id, reason)]
+    step = round_money(target, movement.currency) - round_money(sum(known, Decimal(0)), movement.currency)
+    return [Due(reason=reason, movement=movement, total=step, part=len(known) + 1)] if step else []
+
+
+def _refunds(refunds: Sequence[PaymentEvent], issued: Sequence[Document]) -> list[Due]:
+    """Follow the running total of what was refunded; a total below what papers tell already is old news."""
+    told = -sum((paper.total for paper in issued if paper.reason is DocumentReason.REFUND), Decimal(0))
+    found = []
+    for row in sorted(refunds, key=_running_total):
+        total = _running_total(row)
+        if total > told:
+            step = round_money(told - total, row.currency)
+            found.append(Due(reason=DocumentReason.REFUND, movement=row, total=step, part=1))
+            told = total
+    return found
+
+
+def _running_total(refund: PaymentEvent) -> Decimal:
+    return round_money(Decimal(refund.event_metadata["refunded_total"]), refund.currency)

@@ -1,0 +1,5 @@
+"""Reports over a billing that has a clock and a database of its own."""
+
+from tests.services.billing.conftest import books, shop, till
+
+__all__ = ["books", "shop", "till"]
