@@ -1,5 +1,6 @@
 """Deeds of those who buy, of those who sell, and of the platform's people."""
 
+from dataclasses import replace
 from decimal import Decimal
 from io import BytesIO
 from uuid import UUID, uuid4
@@ -154,6 +155,23 @@ async def reinstate(stage: Stage) -> Deed:
     return deed
 
 
+async def make_exception(stage: Stage) -> Deed:
+    person = await stage.company()
+    return Deed(
+        by=await stage.boss(),
+        path={"tenant_id": person.tenant_id, "name": "users"},
+        json={"value": 7, **REASON},
+        tenant=person.tenant_id,
+    )
+
+
+async def take_exception_back(stage: Stage) -> Deed:
+    deed = await make_exception(stage)
+    assert deed.by is not None
+    succeeded(await deed.by.request("PUT", f"super-admin/tenants/{deed.tenant}/entitlements/users", json=deed.json))
+    return replace(deed, json=None)
+
+
 async def make_master(stage: Stage) -> Deed:
     body = {"phone": new_phone(), "password": PASSWORD, "role": "platform_master"}
     return Deed(by=await stage.boss(), json=body)
@@ -265,6 +283,8 @@ DEEDS: dict[str, Play] = {
     f"POST {BOSS}/users/{{user_id}}/impersonate": impersonate,
     f"PUT {BOSS}/tenants/{{tenant_id}}/suspend": suspend,
     f"PUT {BOSS}/tenants/{{tenant_id}}/reinstate": reinstate,
+    f"PUT {BOSS}/tenants/{{tenant_id}}/entitlements/{{name}}": make_exception,
+    f"DELETE {BOSS}/tenants/{{tenant_id}}/entitlements/{{name}}": take_exception_back,
     "POST /api/v1/users": make_master,
     f"PUT {BOSS}/tariffs/{{tariff_id}}": change_tariff,
     f"POST {BOSS}/plans": create_plan,
