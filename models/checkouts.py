@@ -3,6 +3,7 @@
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, Numeric, String, Text, UniqueConstraint, false, func, text
@@ -41,42 +42,20 @@ _ORDER = (
 )
 
 
-class CheckoutSession(Identified, TenantOwned, Base):
-    """A purchase that was begun: what was asked, at what price, and where the payer was sent."""
+class PaymentProgress:
+    """How a payment that was begun comes on, whatever it is for; the columns are those of the class that is mixed with.
 
-    __tablename__ = "checkout_sessions"
-    __table_args__ = (
-        UniqueConstraint("provider", "session_id"),
-        Index("ix_checkout_sessions_tenant_id", "tenant_id", "created_at"),
-        Index("ix_checkout_sessions_subscription_ref", "provider", "subscription_ref"),
-    )
+    `received` is what has come for certain or not and `overpaid` how much of it nobody asked for. `facts_until` is the
+    provider's time of the newest word about it, `completed_at` when the money came.
+    """
 
-    plan_id: Mapped[UUID] = mapped_column(ForeignKey("plans.id"))
-    billing_period: Mapped[BillingPeriod] = mapped_column(enum_column(BillingPeriod, name="billing_period"))
-    provider: Mapped[str] = mapped_column(String(50))
-    session_id: Mapped[str | None] = mapped_column(String(255))
-    url: Mapped[str | None] = mapped_column(Text)
-    amount: Mapped[Decimal] = mapped_column(Numeric(10, 2))
-    currency: Mapped[str] = mapped_column(String(3))
-    state: Mapped[CheckoutState] = mapped_column(
-        enum_column(CheckoutState, name="state"), default=CheckoutState.PENDING
-    )
-    # The provider's subscription that this purchase began, known at the latest when it is paid.
-    subscription_ref: Mapped[str | None] = mapped_column(String(255))
-    success_url: Mapped[str] = mapped_column(Text)
-    cancel_url: Mapped[str] = mapped_column(Text)
-    created_by: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    expires_at: Mapped[datetime | None]
-    # What has come for certain or not, and how much of it nobody asked for; in `currency`.
-    received: Mapped[Decimal] = mapped_column(Numeric(12, 2), default=Decimal(0), server_default=text("0"))
-    overpaid: Mapped[Decimal] = mapped_column(Numeric(12, 2), default=Decimal(0), server_default=text("0"))
-    is_late: Mapped[bool] = mapped_column(default=False, server_default=false())
-    # The provider's time of the newest word about the payment.
-    facts_until: Mapped[datetime | None]
-    completed_at: Mapped[datetime | None]
-
-    plan: Mapped[Plan] = relationship(lazy="raise")
+    if TYPE_CHECKING:
+        state: Mapped[CheckoutState]
+        received: Mapped[Decimal]
+        overpaid: Mapped[Decimal]
+        is_late: Mapped[bool]
+        facts_until: Mapped[datetime | None]
+        completed_at: Mapped[datetime | None]
 
     def mark_paid(self, at: datetime) -> bool:
         """Note that the money is there since `at` (the provider's clock); returns False when it was known."""
@@ -108,3 +87,39 @@ class CheckoutSession(Identified, TenantOwned, Base):
         if self.facts_until is None or at is None:
             return self.facts_until is None
         return (at, _ORDER.index(state)) >= (self.facts_until, _ORDER.index(self.state))
+
+
+class CheckoutSession(PaymentProgress, Identified, TenantOwned, Base):
+    """A purchase that was begun: what was asked, at what price, and where the payer was sent."""
+
+    __tablename__ = "checkout_sessions"
+    __table_args__ = (
+        UniqueConstraint("provider", "session_id"),
+        Index("ix_checkout_sessions_tenant_id", "tenant_id", "created_at"),
+        Index("ix_checkout_sessions_subscription_ref", "provider", "subscription_ref"),
+    )
+
+    plan_id: Mapped[UUID] = mapped_column(ForeignKey("plans.id"))
+    billing_period: Mapped[BillingPeriod] = mapped_column(enum_column(BillingPeriod, name="billing_period"))
+    provider: Mapped[str] = mapped_column(String(50))
+    session_id: Mapped[str | None] = mapped_column(String(255))
+    url: Mapped[str | None] = mapped_column(Text)
+    amount: Mapped[Decimal] = mapped_column(Numeric(10, 2))
+    currency: Mapped[str] = mapped_column(String(3))
+    state: Mapped[CheckoutState] = mapped_column(
+        enum_column(CheckoutState, name="state"), default=CheckoutState.PENDING
+    )
+    # The provider's subscription that this purchase began, known at the latest when it is paid.
+    subscription_ref: Mapped[str | None] = mapped_column(String(255))
+    success_url: Mapped[str] = mapped_column(Text)
+    cancel_url: Mapped[str] = mapped_column(Text)
+    created_by: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]
+    received: Mapped[Decimal] = mapped_column(Numeric(12, 2), default=Decimal(0), server_default=text("0"))
+    overpaid: Mapped[Decimal] = mapped_column(Numeric(12, 2), default=Decimal(0), server_default=text("0"))
+    is_late: Mapped[bool] = mapped_column(default=False, server_default=false())
+    facts_until: Mapped[datetime | None]
+    completed_at: Mapped[datetime | None]
+
+    plan: Mapped[Plan] = relationship(lazy="raise")

@@ -23,6 +23,8 @@ class Account(StrEnum):
     * `revenue`: what was paid for service.
     * `refunds`, `disputes`: what went back of it, by us and by the payer's bank.
     * `credits`: what came without buying anything, which we owe to the tenant.
+    * `receivables`: what a merchant owes us, as the commission stays with the order's price at the merchant's provider.
+    * `commissions`: our commission on merchants' orders.
     """
 
     CASH = "cash"
@@ -30,6 +32,8 @@ class Account(StrEnum):
     REFUNDS = "refunds"
     DISPUTES = "disputes"
     CREDITS = "credits"
+    RECEIVABLES = "receivables"
+    COMMISSIONS = "commissions"
 
 
 class EntryKind(StrEnum):
@@ -41,6 +45,7 @@ class EntryKind(StrEnum):
     DISPUTE_WON = "dispute_won"
     CREDIT = "credit"
     CREDIT_SETTLED = "credit_settled"
+    COMMISSION = "commission"
 
 
 SIDES: Final[Mapping[EntryKind, tuple[Account, Account]]] = {
@@ -50,6 +55,7 @@ SIDES: Final[Mapping[EntryKind, tuple[Account, Account]]] = {
     EntryKind.DISPUTE_WON: (Account.CASH, Account.DISPUTES),
     EntryKind.CREDIT: (Account.CASH, Account.CREDITS),
     EntryKind.CREDIT_SETTLED: (Account.CREDITS, Account.CASH),
+    EntryKind.COMMISSION: (Account.RECEIVABLES, Account.COMMISSIONS),
 }
 """Which account is debited and which is credited."""
 
@@ -83,6 +89,7 @@ class JournalEntry(Identified, TenantOwned, Base):
     number: Mapped[int]
     debit: Mapped[Account] = mapped_column(enum_column(Account, name="debit"))
     credit: Mapped[Account] = mapped_column(enum_column(Account, name="credit"))
-    amount: Mapped[Decimal] = mapped_column(Numeric(14, 2))
-    currency: Mapped[str] = mapped_column(String(3))
+    # As fine as any coin is.
+    amount: Mapped[Decimal] = mapped_column(Numeric())
+    currency: Mapped[str] = mapped_column(String(10))
     occurred_at: Mapped[datetime]

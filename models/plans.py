@@ -44,6 +44,8 @@ class Plan(Identified, Timestamped, Base):
     limits: Mapped[JsonObject] = mapped_column(default=dict)
     features: Mapped[list[str]] = mapped_column(default=list)
     feature_flags: Mapped[JsonObject] = mapped_column(default=dict)
+    # Of the orders that a tenant's customers pay, in percent; None for the platform's own (PLATFORM_COMMISSION).
+    commission_percent: Mapped[Decimal | None] = mapped_column(Numeric(7, 4))
     trial_days: Mapped[int] = mapped_column(default=14)
     is_active: Mapped[bool] = mapped_column(default=True)
     sort_order: Mapped[int] = mapped_column(default=0)
