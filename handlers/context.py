@@ -40,6 +40,7 @@ class RateRules:
     webhooks_per_ip: str
     user_total: str
     auth_per_account: str = ""
+    payments_per_tenant: str = ""
     phone_codes_per_ip: str = ""
     phone_codes_total: str = ""
     phone_checks_per_ip: str = ""
