@@ -10,6 +10,7 @@ from jobs.doorbell import PROVISIONING_TASK
 from services.registry import Services
 
 _EVENTS_TASK = "billing.apply"
+_MERCHANTS_TASK = "billing.apply_merchants"
 # How often each sweep looks for rows whose doorbell or worker was lost, and how often the log is pruned, in seconds.
 _SWEEP_INTERVAL_S = 10
 _PRUNE_INTERVAL_S = 600
@@ -27,12 +28,15 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
     rows: dict[str, Callable[[UUID], Awaitable[object]]] = {
         PROVISIONING_TASK: services.provisioning.run,
         _EVENTS_TASK: services.billing.apply,
+        _MERCHANTS_TASK: services.billing.apply_merchants,
+        "merchants.look": services.merchants.look,
         "mail.send": services.mail.send,
         "phones.send": services.phones.send,
     }
     sweeps: dict[str, tuple[Callable[[], Awaitable[object]], int]] = {
         "provisioning.sweep": (services.provisioning.sweep, _SWEEP_INTERVAL_S),
         "billing.sweep": (services.billing.sweep, _SWEEP_INTERVAL_S),
+        "merchants.sweep": (services.merchants.sweep, _SWEEP_INTERVAL_S),
         "mail.sweep": (services.mail.sweep, _SWEEP_INTERVAL_S),
         "phones.sweep": (services.phones.sweep, _SWEEP_INTERVAL_S),
         "phones.prune": (services.phones.prune, _PRUNE_INTERVAL_S),
@@ -46,6 +50,8 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
         PROVISIONING_TASK: asyncio.Semaphore(_JOBS_AT_ONCE),
         # An event may wait for a provider that is slow, which must keep nobody else waiting.
         _EVENTS_TASK: asyncio.Semaphore(_EVENTS_AT_ONCE),
+        # And merchants' own servers may be slow on purpose: they wait for each other alone.
+        **dict.fromkeys((_MERCHANTS_TASK, "merchants.look"), asyncio.Semaphore(_EVENTS_AT_ONCE)),
         "phones.send": asyncio.Semaphore(_CODES_AT_ONCE),
     }
     for name, work in rows.items():

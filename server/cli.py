@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         _verify_audit,
         "compute every seal of the audit anew; fails when an entry was changed or removed",
     )
+    add("rotate-keys", _rotate_keys, "seal the keys of merchants anew with ENCRYPTION_KEY, while others go on")
     add("register-bots", _register_bots, "tell the messengers where the webhooks of the bots are (PUBLIC_URL)")
     add("check-config", _check, "check the settings and reach every store they name")
     sub = add("demo", _demo, "play the main job against a running server")
@@ -233,6 +234,18 @@ async def _verify_audit(_: argparse.Namespace, settings: Settings) -> int:
         print(f"orchestrator: {fault}", file=sys.stderr)
     print(f"{verdict.entries} entries in {verdict.chains} chains, digest {verdict.digest}")
     return 1 if verdict.faults else 0
+
+
+async def _rotate_keys(_: argparse.Namespace, settings: Settings) -> int:
+    async with open_database(settings) as engine, build(settings, engine, Part()) as house:
+        rotated = await house.services.merchants.rotation.run()
+    print(f"{rotated.renewed} sealed anew")
+    if rotated.unreadable:
+        print(
+            f"orchestrator: {rotated.unreadable} cannot be opened: ENCRYPTION_KEY_PREVIOUS lacks their key",
+            file=sys.stderr,
+        )
+    return 1 if rotated.unreadable else 0
 
 
 async def _register_bots(_: argparse.Namespace, settings: Settings) -> int:

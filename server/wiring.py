@@ -40,7 +40,8 @@ from realtime.log import EventLog
 from realtime.meter import Meter
 from realtime.redis_board import RedisBoard
 from server.database import check_schema, create_engine, embedded_postgres, normalise_url, ping, plain_url
-from server.keys import token_signer
+from server.keys import key_ring, token_signer
+from server.merchants import MerchantAccounts
 from server.messengers import open_roads, phone_paces
 from server.payments import open_payments
 from server.readiness import StoreReadiness
@@ -55,6 +56,7 @@ from services.auth.tokens import TokenDesk
 from services.billing import BillingService
 from services.history import HistoryService
 from services.mail import MailService
+from services.merchants import MerchantService
 from services.notifications import NotificationService
 from services.phones import PhoneService
 from services.platform import PlatformService
@@ -260,7 +262,8 @@ def _services(
     stack.callback(hasher.close)
     notifications = NotificationService()
     mail = MailService(units=units, transport=_mail_transport(settings))
-    billing = _billing(settings, units, notifications, clock, stack)
+    merchants = _merchants(settings, units, notifications, clock, stack)
+    billing = _billing(settings, units, notifications, clock, stack, merchants=merchants)
     provisioning = ProvisioningService(
         units=units,
         driver=_driver(settings, engine),
@@ -321,6 +324,7 @@ def _services(
         auth=auth,
         tenants=tenants,
         billing=billing,
+        merchants=merchants,
         provisioning=provisioning,
         sso=sso,
         notifications=notifications,
@@ -339,6 +343,8 @@ def _billing(
     notifications: NotificationService,
     clock: Clock,
     stack: AsyncExitStack,
+    *,
+    merchants: MerchantService,
 ) -> BillingService:
     http = HttpClient(HttpPolicy(retry_enabled=settings.http_retry_enabled), clock=clock)
     stack.push_async_callback(http.aclose)
@@ -351,6 +357,31 @@ def _billing(
         default_provider=payments.default,
         aliases=payments.aliases,
         notifications=notifications,
+        merchants=merchants.inbox,
+        return_url=f"{settings.public_base}/dashboard",
+    )
+
+
+def _merchants(
+    settings: Settings,
+    units: UnitOfWorkFactory,
+    notifications: NotificationService,
+    clock: Clock,
+    stack: AsyncExitStack,
+) -> MerchantService:
+    # Connections of their own: how merchants' accounts fare must not decide over the platform's.
+    policy = HttpPolicy(retry_enabled=settings.http_retry_enabled)
+    http = HttpClient(policy, clock=clock)
+    outward = HttpClient(policy, clock=clock, public_only=not settings.merchant_private_hosts)
+    for client in (http, outward):
+        stack.push_async_callback(client.aclose)
+    return MerchantService(
+        units=units,
+        accounts=MerchantAccounts(settings, http, outward, clock=clock),
+        ring=key_ring(settings),
+        notifications=notifications,
+        commission_percent=settings.platform_commission,
+        public_url=settings.public_base,
     )
 
 

@@ -7,6 +7,7 @@ from services.auth import AuthService
 from services.billing import BillingService
 from services.history import HistoryService
 from services.mail import MailService
+from services.merchants import MerchantService
 from services.notifications import NotificationService
 from services.phones import PhoneService
 from services.platform import PlatformService
@@ -23,6 +24,7 @@ class Services:
     auth: AuthService
     tenants: TenantService
     billing: BillingService
+    merchants: MerchantService
     provisioning: ProvisioningService
     sso: SsoService
     notifications: NotificationService

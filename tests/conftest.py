@@ -117,6 +117,9 @@ def settings(stores: Stores, data_dir: Path) -> Settings:
         rate_auth_per_account="off",
         rate_sso_per_user="off",
         rate_webhooks_per_ip="off",
+        rate_payments_per_tenant="off",
+        # The fakes of merchants' servers listen on this machine.
+        merchant_private_hosts=True,
         rate_user_total="off",
         rate_phone_codes_per_ip="off",
         rate_phone_codes_per_phone="off",

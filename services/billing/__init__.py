@@ -15,11 +15,12 @@ from services.billing.apply import FactApplier
 from services.billing.cancellations import Cancellations
 from services.billing.checkout import CheckoutOrder, Checkouts
 from services.billing.errors import SubscriptionNotFound
-from services.billing.inbox import Inbox
+from services.billing.inbox import Inbox, MerchantEvents
 from services.billing.plans import PriceInput, plans_for_sale, seed_plans, set_price
 from services.billing.provider_events import ProviderEventView, list_provider_events, resend_provider_event
 from services.billing.purchases import CreditView, PurchaseView, list_credits, list_purchases, settle_credit
 from services.billing.sandbox import SandboxDesk
+from services.billing.subscribing import SubscribeInput, Subscribing
 from services.billing.subscriptions import Subscriptions
 from services.billing.sweeper import Sweeper
 from services.billing.views import CheckoutView, InvoiceView, PlanPriceView, PricedPlanView, SubscriptionView
@@ -28,7 +29,7 @@ from services.identity import Principal, require_tenant
 from services.notifications import NotificationService
 from services.unit_of_work import RequestTrace, UnitOfWork, UnitOfWorkFactory
 
-__all__ = ["BillingService", "CheckoutOrder", "PriceInput"]
+__all__ = ["BillingService", "CheckoutOrder", "PriceInput", "SubscribeInput"]
 
 
 class BillingService:
@@ -41,6 +42,8 @@ class BillingService:
         default_provider: the name that a checkout uses when it names none.
         aliases: further names that a checkout may use.
         notifications: keeps what people are told.
+        merchants: understands the events of merchants' own accounts.
+        return_url: where payers return to who were sent by a client that names no place.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class BillingService:
         default_provider: str,
         notifications: NotificationService,
         aliases: Mapping[str, str] | None = None,
+        merchants: MerchantEvents | None = None,
+        return_url: str = "",
     ) -> None:
         announcer = Announcer(notifications)
         self._cancellations = Cancellations(units, providers)
@@ -58,12 +63,14 @@ class BillingService:
         self._checkouts = Checkouts(
             units, providers=providers, default_provider=default_provider, aliases=aliases or {}
         )
+        self._subscribing = Subscribing(units, checkouts=self._checkouts, return_url=return_url)
         self._inbox = Inbox(
             units,
             providers=providers,
             applier=FactApplier(providers=providers, announcer=announcer, cancellations=self._cancellations),
             announcer=announcer,
             cancellations=self._cancellations,
+            merchants=merchants,
         )
         self._sweeper = Sweeper(units, providers=providers, announcer=announcer)
         self.winding_up = WindingUp(announcer=announcer, cancellations=self._cancellations)
@@ -124,6 +131,10 @@ class BillingService:
         """Begin a purchase; see `Checkouts.start`. Opens units of work of its own."""
         return await self._checkouts.start(actor, order, trace=trace)
 
+    async def subscribe(self, actor: Principal, wanted: SubscribeInput, *, trace: RequestTrace) -> CheckoutView:
+        """Begin to buy a plan by its name; see `Subscribing.start`. Opens units of work of its own."""
+        return await self._subscribing.start(actor, wanted, trace=trace)
+
     async def cancel(
         self, actor: Principal, *, reason: str | None, at_period_end: bool, trace: RequestTrace
     ) -> SubscriptionView:
@@ -150,6 +161,10 @@ class BillingService:
 
     async def apply(self, event_row_id: UUID) -> None:
         """Put a stored event into effect; see `Inbox.apply`. For the worker."""
+        await self._inbox.apply(event_row_id)
+
+    async def apply_merchants(self, event_row_id: UUID) -> None:
+        """Put a stored event of a merchant's account into effect; see `Inbox.apply`. For the worker."""
         await self._inbox.apply(event_row_id)
 
     async def sweep(self) -> None:

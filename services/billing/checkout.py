@@ -20,6 +20,7 @@ from services.billing.errors import (
     CurrencyNotTaken,
     PlanNotForSale,
     PlanNotFound,
+    PriceInOtherCurrency,
     ProviderNotSupported,
     StripeNotConfigured,
     SubscriptionNotFound,
@@ -38,6 +39,8 @@ _STRIPE = "stripe"
 class CheckoutOrder:
     """What somebody wants to buy. `provider` None means the configured one; any case is accepted.
 
+    With a `currency` (upper case) nothing is bought at a price in another one.
+
     The return addresses must have passed `services.billing.return_urls.check_return_url`.
     """
 
@@ -46,6 +49,7 @@ class CheckoutOrder:
     provider: str | None
     success_url: str
     cancel_url: str
+    currency: str | None = None
 
 
 class Checkouts:
@@ -70,6 +74,7 @@ class Checkouts:
         Raises:
             ProviderNotSupported, StripeNotConfigured: the provider asked for cannot be used.
             PlanNotFound, PlanNotForSale, CurrencyNotTaken, AlreadySubscribed: the plan cannot be bought.
+            PriceInOtherCurrency: it can, but not in the currency that was named.
             SubscriptionNotFound: the tenant never had a subscription.
             ProviderRejected, ProviderUnavailable: the provider did not open a checkout.
         """
@@ -112,6 +117,8 @@ class Checkouts:
             raise PlanNotForSale
         if provider.capabilities.currencies is not None and currency not in provider.capabilities.currencies:
             raise CurrencyNotTaken
+        if order.currency not in (None, currency):
+            raise PriceInOtherCurrency(currency)
         subscription = await uow.session.scalar(select(Subscription).where(Subscription.tenant_id == tenant_id))
         if subscription is None:
             raise SubscriptionNotFound

@@ -38,7 +38,10 @@ class View(BaseModel):
 
 
 class PlanView(View):
-    """A plan; limits of -1 mean unlimited. `monthly_price`, `max_users` and `max_storage` (GB) are for one client."""
+    """A plan; limits of -1 mean unlimited. `monthly_price`, `max_users` and `max_storage` (GB) are for one client.
+
+    `commission_percent` is the platform's share of what the tenant's customers pay, None for the usual one.
+    """
 
     id: UUID
     name: str
@@ -54,6 +57,7 @@ class PlanView(View):
     max_storage: int
     features: list[str]
     feature_flags: dict[str, Any]
+    commission_percent: Money | None
     is_active: bool
     sort_order: int
     created_at: datetime
@@ -77,6 +81,7 @@ class PlanView(View):
             max_storage=limits.get("max_storage_gb", 0),
             features=plan.features,
             feature_flags=plan.feature_flags,
+            commission_percent=plan.commission_percent,
             is_active=plan.is_active,
             sort_order=plan.sort_order,
             created_at=plan.created_at,

@@ -26,7 +26,14 @@ from services.unit_of_work import RequestTrace, TenantScope, UnitOfWorkFactory
 FORMAT = "erpmax-tenant-export/1"
 REDACTED = "[redacted]"
 # What opens doors or was never shown to anybody: hashes of tokens, and what the steps of a recipe told each other.
-SECRETS = frozenset(("invitations.token_hash", "sso_tokens.token_hash", "provisioning_steps.outputs"))
+SECRETS = frozenset(
+    (
+        "invitations.token_hash",
+        "sso_tokens.token_hash",
+        "provisioning_steps.outputs",
+        "tenants_payment_integrations.sealed",
+    )
+)
 _PAGE = 500
 
 Row = Mapping[str, Any]

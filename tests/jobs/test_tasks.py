@@ -18,10 +18,12 @@ from services.registry import Services
 from services.unit_of_work import Task
 
 QUEUES = {"provisioning_queue": "erpmax.provisioning", "tasks_queue": "erpmax.tasks"}
-ROW_TASKS = {"provisioning.run", "billing.apply", "mail.send", "phones.send"}
+ROW_TASKS = {
+    *("provisioning.run", "billing.apply", "billing.apply_merchants", "merchants.look", "mail.send", "phones.send"),
+}
 SWEEPS = {
     *("provisioning.sweep", "billing.sweep", "mail.sweep", "phones.sweep", "sso.sweep", "tenants.sweep"),
-    *("history.prune", "phones.prune"),
+    *("history.prune", "phones.prune", "merchants.sweep"),
 }
 
 
