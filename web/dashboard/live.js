@@ -10,6 +10,7 @@ export const EVENTS = [
   "subscription:updated",
   "subscription:expiring",
   "payment:received",
+  "order:paid",
   "notification:new",
 ];
 

@@ -94,6 +94,7 @@ const TEXTS = {
     "event.subscription:updated": "{plan}: {status}",
     "event.subscription:expiring": "Ends in {days_left} days",
     "event.payment:received": "{money} received",
+    "event.order:paid": "Order paid: {amount} {currency}",
     "event.notification:new": "{title}",
   },
   ru: {
@@ -189,6 +190,7 @@ const TEXTS = {
     "event.subscription:updated": "{plan}: {status}",
     "event.subscription:expiring": "Осталось дней: {days_left}",
     "event.payment:received": "Получено {money}",
+    "event.order:paid": "Заказ оплачен: {amount} {currency}",
     "event.notification:new": "{title}",
   },
 };
