@@ -163,7 +163,7 @@ class PayBody(CamelBody):
 
 
 class RefundBody(CamelBody):
-    """How much to give back, without an amount all that is left, and of which invoice, usually the one that has paid."""
+    """How much to give back, without an amount all that is left; `invoiceId` names another than the paid invoice."""
 
     amount: Amount | None = None
     invoice_id: UUID | None = None

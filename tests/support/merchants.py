@@ -207,7 +207,7 @@ async def open_bazaar(till: Till, *, percent: str = "5", ring: KeyRing | None = 
     """Open a bazaar on the till's clock and database; the till's billing then knows its merchants."""
     async with AsyncExitStack() as stack:
         fakes: dict[str, FakeServer] = {
-            name: await stack.enter_async_context(kind(clock=lambda: till.now.timestamp()))
+            name: await stack.enter_async_context(kind(clock=lambda: till.clock.now().timestamp()))
             for name, kind in FAKES.items()
         }
         settings = Settings(

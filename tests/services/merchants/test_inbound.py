@@ -1,4 +1,4 @@
-"""Events of merchants' accounts: believed by the merchant's own secret, stored once, applied to nobody else's orders."""
+"""Events of merchants' accounts: believed by the merchant's secret, stored once, applied to nobody else's orders."""
 
 import asyncio
 from dataclasses import replace
