@@ -72,7 +72,7 @@ async def test_keys_are_sealed_anew_under_traffic(before: Bazaar, after: Bazaar)
 
     async def rotate() -> int:
         renewed = 0
-        for _ in range(5):
+        for _ in range(8):
             # Twice at once, as two operators might.
             found = await asyncio.gather(after.merchants.rotation.run(), after.merchants.rotation.run())
             renewed += sum(outcome.renewed for outcome in found)
@@ -80,7 +80,7 @@ async def test_keys_are_sealed_anew_under_traffic(before: Bazaar, after: Bazaar)
         return renewed
 
     # Some processes have the new settings already and some do not, as in an update without a gap.
-    traffic = [write(shop, after if place % 2 else before) for place, shop in enumerate(shops[:4])]
+    traffic = [write(shop, after if place % 2 else before) for place, shop in enumerate(shops)]
     rotation = asyncio.create_task(rotate())
     await asyncio.gather(rotation, read(before), read(after), *traffic)
     assert rotation.result() >= 4
@@ -91,6 +91,21 @@ async def test_keys_are_sealed_anew_under_traffic(before: Bazaar, after: Bazaar)
         # The former key is needed no more, and nobody's last word is lost.
         assert newest.open(row)["webhook_secret"] == secrets[row.tenant_id][-1]
     assert (await after.merchants.rotation.run()).renewed == 0
+
+
+async def test_what_is_being_written_is_waited_for(before: Bazaar, after: Bazaar) -> None:
+    shop = await before.merchant()
+    (row,) = await rows(before, [shop])
+    async with before.till.units(PLATFORM) as uow:
+        held = await uow.session.get_one(PaymentIntegration, row.id, with_for_update=True)
+        before.merchants.inbox._vault.lock(held, {"webhook_secret": "the last word"})
+        await uow.session.flush()
+        rotation = asyncio.create_task(after.merchants.rotation.run())
+        await asyncio.sleep(0.5)
+        assert not rotation.done()
+    assert (await rotation).unreadable == 0
+    (row,) = await rows(after, [shop])
+    assert Vault(KeyRing([NEWEST])).open(row) == {"webhook_secret": "the last word"}
 
 
 async def test_webhooks_are_believed_meanwhile(before: Bazaar, after: Bazaar) -> None:
