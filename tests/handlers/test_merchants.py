@@ -6,15 +6,20 @@ import os
 import re
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from aiohttp import ClientSession
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from handlers import merchants
+from handlers.context import RateRules
 from services.unit_of_work import PlatformScope
 from tests.fakes.btcpay_api import API_KEY, STORE, WEBHOOK_SECRET, FakeBtcPay
+from tests.handlers.frame import open_door, refusal
 from tests.support.billing import eventually
 from tests.support.listeners import Listener
 from tests.support.people import Person, RegisterCompany, address, request
@@ -200,6 +205,31 @@ async def test_webhooks_answer_as_the_others_do(
         f"{orchestrator.url}/api/tenant/payments/webhook",
     ):
         assert (await request(http, "POST", place, data=body, headers=signature))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("rule", "method", "path"),
+    [
+        ("webhooks_per_ip", "POST", f"/api/tenant/payments/webhook/{uuid4()}"),
+        ("webhooks_per_ip", "POST", "/api/tenant/payments/webhook?tenant=x"),
+        ("payments_per_tenant", "POST", f"{ORDERS}/{uuid4()}/pay"),
+        ("payments_per_tenant", "POST", f"{ORDERS}/{uuid4()}/refund"),
+        ("payments_per_tenant", "POST", PROVIDER),
+        ("payments_per_tenant", "POST", "/api/billing/subscribe"),
+    ],
+)
+async def test_the_third_has_to_wait(
+    orchestrator: Orchestrator, engine: AsyncEngine, rule: str, method: str, path: str
+) -> None:
+    rules = replace(RateRules(auth_per_ip="", sso_per_user="", webhooks_per_ip="", user_total=""), **{rule: "2/minute"})
+    body = {"amount": "1", "currency": "USD", "provider": "nobody", "planId": "nothing"}
+    who = {"Authorization": "Bearer member"}
+    async with open_door(engine, rules=rules, routers=[merchants.router], services=orchestrator.services) as client:
+        for _ in range(2):
+            assert (await client.request(method, path, json=body, headers=who)).status in (400, 404)
+        limited = await client.request(method, path, json=body, headers=who)
+        await refusal(limited, 429, "RATE_LIMITED")
+        assert 0 < int(limited.headers["Retry-After"]) <= 61
 
 
 class TestSubscribe:
