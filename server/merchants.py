@@ -1,18 +1,23 @@
 """Accounts that merchants have at payment providers; their adapters are named here and in `payments.py` alone."""
 
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from types import MappingProxyType
 from typing import Final
 
 from core.clock import Clock
 from providers.addresses import HostRefused, check_public_host
-from providers.http import HttpClient
+from providers.http import HttpClient, HttpPolicy
 from providers.payments import PaymentProvider, split_secrets
 from providers.payments.accounts import AccountKind, Keys, refused_field
 from providers.payments.btcpay import BtcPayProvider
 from providers.payments.coinbase_business import CoinbaseBusinessProvider
 from providers.payments.coinbase_commerce import CoinbaseCommerceProvider
+from server.keys import key_ring
 from server.settings import Settings
+from services.merchants import MerchantService
+from services.notifications import NotificationService
+from services.unit_of_work import UnitOfWorkFactory
 
 KINDS: Final[Mapping[str, AccountKind]] = MappingProxyType(
     {
@@ -25,6 +30,30 @@ KINDS: Final[Mapping[str, AccountKind]] = MappingProxyType(
         ),
     }
 )
+
+
+def open_merchants(
+    settings: Settings,
+    units: UnitOfWorkFactory,
+    notifications: NotificationService,
+    *,
+    clock: Clock,
+    stack: AsyncExitStack,
+) -> MerchantService:
+    """Build the service of merchants. How their accounts fare must not decide over the platform's connections."""
+    policy = HttpPolicy(retry_enabled=settings.http_retry_enabled)
+    http = HttpClient(policy, clock=clock)
+    outward = HttpClient(policy, clock=clock, public_only=not settings.merchant_private_hosts)
+    for client in (http, outward):
+        stack.push_async_callback(client.aclose)
+    return MerchantService(
+        units=units,
+        accounts=MerchantAccounts(settings, http, outward, clock=clock),
+        ring=key_ring(settings),
+        notifications=notifications,
+        commission_percent=settings.platform_commission,
+        public_url=settings.public_base,
+    )
 
 
 class MerchantAccounts:

@@ -40,8 +40,8 @@ from realtime.log import EventLog
 from realtime.meter import Meter
 from realtime.redis_board import RedisBoard
 from server.database import check_schema, create_engine, embedded_postgres, normalise_url, ping, plain_url
-from server.keys import key_ring, token_signer
-from server.merchants import MerchantAccounts
+from server.keys import token_signer
+from server.merchants import open_merchants
 from server.messengers import open_roads, phone_paces
 from server.payments import open_payments
 from server.readiness import StoreReadiness
@@ -262,7 +262,7 @@ def _services(
     stack.callback(hasher.close)
     notifications = NotificationService()
     mail = MailService(units=units, transport=_mail_transport(settings))
-    merchants = _merchants(settings, units, notifications, clock, stack)
+    merchants = open_merchants(settings, units, notifications, clock=clock, stack=stack)
     billing = _billing(settings, units, notifications, clock, stack, merchants=merchants)
     provisioning = ProvisioningService(
         units=units,
@@ -359,29 +359,6 @@ def _billing(
         notifications=notifications,
         merchants=merchants.inbox,
         return_url=f"{settings.public_base}/dashboard",
-    )
-
-
-def _merchants(
-    settings: Settings,
-    units: UnitOfWorkFactory,
-    notifications: NotificationService,
-    clock: Clock,
-    stack: AsyncExitStack,
-) -> MerchantService:
-    # Connections of their own: how merchants' accounts fare must not decide over the platform's.
-    policy = HttpPolicy(retry_enabled=settings.http_retry_enabled)
-    http = HttpClient(policy, clock=clock)
-    outward = HttpClient(policy, clock=clock, public_only=not settings.merchant_private_hosts)
-    for client in (http, outward):
-        stack.push_async_callback(client.aclose)
-    return MerchantService(
-        units=units,
-        accounts=MerchantAccounts(settings, http, outward, clock=clock),
-        ring=key_ring(settings),
-        notifications=notifications,
-        commission_percent=settings.platform_commission,
-        public_url=settings.public_base,
     )
 
 

@@ -14,7 +14,7 @@ from tests.support.running import Orchestrator
 PLAN_KEYS = {
     "id", "name", "slug", "description", "price_monthly", "price_yearly", "monthly_price", "yearly_price", "currency",
     "limits", "max_users", "max_storage", "features", "feature_flags", "is_active", "sort_order", "created_at",
-    "updated_at",
+    "updated_at", "commission_percent",
 }  # fmt: skip
 SUBSCRIPTION_KEYS = {
     "id", "tenant_id", "plan_id", "plan_name", "status", "billing_period", "amount", "currency", "trial_ends_at",
