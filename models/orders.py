@@ -68,7 +68,8 @@ class OrderInvoice(PaymentProgress, Identified, TenantOwned, Base):
 
     Until `opening_until` somebody is asking the provider for it. `commission_percent` is what was agreed when it was
     opened. `refunded` is the running total that the provider told at `refunds_until`. `look_at` is when the provider is
-    asked for it without an event, and `looks` how often that was done.
+    asked for it without an event, and `looks` how often that was done. `twin_of` is set where the provider has made two
+    invoices for one request, and names the row of the request.
     """
 
     __tablename__ = "order_invoices"
@@ -83,6 +84,7 @@ class OrderInvoice(PaymentProgress, Identified, TenantOwned, Base):
     integration_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("tenants_payment_integrations.id", ondelete="SET NULL")
     )
+    twin_of: Mapped[UUID | None] = mapped_column(ForeignKey("order_invoices.id", ondelete="CASCADE"))
     provider: Mapped[str] = mapped_column(String(50))
     session_id: Mapped[str | None] = mapped_column(String(255))
     url: Mapped[str | None] = mapped_column(Text)

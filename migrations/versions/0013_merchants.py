@@ -128,6 +128,7 @@ def upgrade() -> None:
         "order_invoices",
         sa.Column("order_id", sa.Uuid(), nullable=False),
         sa.Column("integration_id", sa.Uuid(), nullable=True),
+        sa.Column("twin_of", sa.Uuid(), nullable=True),
         sa.Column("provider", sa.String(length=50), nullable=False),
         sa.Column("session_id", sa.String(length=255), nullable=True),
         sa.Column("url", sa.Text(), nullable=True),
@@ -177,6 +178,12 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(
             ["tenant_id"], ["tenants.id"], name=op.f("fk_order_invoices_tenant_id_tenants"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["twin_of"],
+            ["order_invoices.id"],
+            name=op.f("fk_order_invoices_twin_of_order_invoices"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_order_invoices")),
         sa.UniqueConstraint("integration_id", "session_id", name=op.f("uq_order_invoices_integration_id_session_id")),

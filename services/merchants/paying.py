@@ -209,6 +209,9 @@ def _open_invoice(book: Book, integration: PaymentIntegration, uow: UnitOfWork) 
     for row in reversed(book.invoices):
         if row.integration_id != integration.id or row.created_at < integration.account_since:
             continue
+        if row.twin_of is not None and row.url is None:
+            # The provider knows it by no id of ours, so asking for it would make another one.
+            continue
         is_over = row.expires_at is not None and row.expires_at <= uow.now
         if row.state is CheckoutState.PROCESSING or (row.state in _UNDER_WAY and not is_over):
             return row

@@ -178,6 +178,7 @@ def add_twin(
         tenant_id=begun.tenant_id,
         order_id=begun.order_id,
         integration_id=integration_id,
+        twin_of=begun.id,
         provider=begun.provider,
         session_id=session_id,
         amount=begun.amount,

@@ -165,6 +165,20 @@ async def test_an_event_that_overtakes_the_answer_finds_its_order(bazaar: Bazaar
     assert (await bazaar.look_at(shop, order)).paid
 
 
+async def test_a_twin_makes_no_third_invoice(bazaar: Bazaar, shop: Shop) -> None:
+    fake = bazaar.btcpay
+    # Whichever of the two rows is looked at first, which their random ids decide.
+    for number in range(8):
+        order = await bazaar.order(shop)
+        url, twin = await bazaar.pay(shop, order), f"TWIN{number}"
+        invoice = next(row for row in fake.invoices.values() if row["checkoutLink"] == url)
+        fake.invoices[twin], fake._payments[twin] = {**invoice, "id": twin}, []
+        await bazaar.take(shop, fake.pay(twin, "0.1", certain=False))
+        assert len(await bazaar.invoices(shop, order)) == 2
+        assert await bazaar.pay(shop, order) == url
+    assert len(fake.invoices) == 16
+
+
 async def test_a_reference_names_one_order(bazaar: Bazaar, shop: Shop) -> None:
     async def make() -> Any:
         try:
