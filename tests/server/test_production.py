@@ -26,6 +26,7 @@ async def production(settings: Settings, engine: AsyncEngine) -> AsyncIterator[s
         "redis_url": SecretStr(""),
         "rabbitmq_url": SecretStr(""),
         "secret_key": SecretStr("x" * 40),
+        "encryption_key": SecretStr("a" * 43 + "="),
         "public_url": "https://erp.example.org",
         "site_url_template": "https://{slug}.erp.example.org",
         "stripe_secret_key": SecretStr("sk_live_not_a_real_one"),
