@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from aiohttp import ClientSession
@@ -210,10 +210,10 @@ async def test_webhooks_answer_as_the_others_do(
 @pytest.mark.parametrize(
     ("rule", "method", "path"),
     [
-        ("webhooks_per_ip", "POST", f"/api/tenant/payments/webhook/{uuid4()}"),
+        ("webhooks_per_ip", "POST", f"/api/tenant/payments/webhook/{UUID(int=1)}"),
         ("webhooks_per_ip", "POST", "/api/tenant/payments/webhook?tenant=x"),
-        ("payments_per_tenant", "POST", f"{ORDERS}/{uuid4()}/pay"),
-        ("payments_per_tenant", "POST", f"{ORDERS}/{uuid4()}/refund"),
+        ("payments_per_tenant", "POST", f"{ORDERS}/{UUID(int=1)}/pay"),
+        ("payments_per_tenant", "POST", f"{ORDERS}/{UUID(int=1)}/refund"),
         ("payments_per_tenant", "POST", PROVIDER),
         ("payments_per_tenant", "POST", "/api/billing/subscribe"),
     ],
@@ -242,7 +242,8 @@ class TestSubscribe:
             status, answer = await owner.post("/api/billing/subscribe", {"planId": name, "currency": "usd"})
             assert (status, list(answer)) == (200, ["url"]), answer
         _, begun = await owner.get("billing/checkouts")
-        assert sorted(row["billing_period"] for row in begun["data"]) == ["monthly"] * 3 + ["yearly"]
+        # The page of the month is open and is offered again.
+        assert sorted(row["billing_period"] for row in begun["data"]) == ["monthly", "yearly"]
         assert {row["plan_id"] for row in begun["data"]} == {plan["id"]}
 
     async def test_what_cannot_be_bought(self, owner: Person) -> None:

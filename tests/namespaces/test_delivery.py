@@ -292,8 +292,7 @@ async def test_places_agree_on_numbers_and_order(orchestrator: Orchestrator, own
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), "in order, without a hole, each once"
     assert [event for event in listener.logged("/ws") if event[1] != "notification"] == root
     for subject, prefixes in (
-        ("/billing", ("subscription", "payment", "invoice")),
-        ("/billing", ("subscription", "payment", "order")),
+        ("/billing", ("subscription", "payment", "invoice", "order")),
         ("/provisioning", ("status",)),
         ("/notifications", ("notification", "account")),
     ):

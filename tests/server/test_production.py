@@ -25,6 +25,7 @@ async def production(settings: Settings, engine: AsyncEngine) -> AsyncIterator[s
         "database_url": SecretStr(engine.url.render_as_string(hide_password=False)),
         "redis_url": SecretStr(""),
         "rabbitmq_url": SecretStr(""),
+        "merchant_private_hosts": False,
         "secret_key": SecretStr("x" * 40),
         "encryption_key": SecretStr("a" * 43 + "="),
         "public_url": "https://erp.example.org",

@@ -200,6 +200,7 @@ async def test_with_all_webhooks_lost_the_order_is_paid_all_the_same(bazaar: Baz
     await asyncio.gather(bazaar.merchants.look(row.id), bazaar.merchants.look(row.id))
     assert len(await bazaar.commissions(shop)) == 1
     assert len(bazaar.till.heard(shop, "order:paid")) == 1
+    assert "order.paid" in await bazaar.till.audit(shop)
 
 
 async def test_looking_ends_after_a_month(bazaar: Bazaar, shop: Shop) -> None:

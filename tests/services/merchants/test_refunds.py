@@ -43,6 +43,7 @@ async def test_commission_goes_back_in_proportion_and_to_nothing(bazaar: Bazaar,
     whole = await refund(bazaar, shop, order)
     assert (whole.status, whole.refunded, whole.commission) == (OrderStatus.REFUNDED, "49.90", "0.00")
     steps = await bazaar.commissions(shop)
+    assert (await bazaar.till.audit(shop)).count("order.refund_asked") == 3
     assert steps == [Decimal("2.50"), Decimal("-0.84"), Decimal("-0.83"), Decimal("-0.83")]
     assert await bazaar.journal(shop) == {Account.RECEIVABLES: 0, Account.COMMISSIONS: 0}
     with pytest.raises(NothingToRefund):
