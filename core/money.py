@@ -1,6 +1,6 @@
 """Money: Decimals with the decimals of their currency, never floats."""
 
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Decimal, localcontext
 from typing import Annotated
 
 from pydantic import WithJsonSchema
@@ -32,11 +32,20 @@ _EXPONENTS = {
         0,
     ),
     **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
+    # Coins: the smallest amount that their networks move. Stablecoins are counted as on the networks that most use.
+    **dict.fromkeys(("BTC", "LBTC", "LTC", "BCH", "DOGE", "DASH", "ZEC"), 8),
+    **dict.fromkeys(("USDC", "USDT"), 6),
+    **dict.fromkeys(("ETH", "DAI"), 18),
+    "XMR": 12,
+    "SATS": 0,
 }
+
+# Enough digits for any amount we take, by any share of it, to the last decimal of any currency.
+_PRECISION = 60
 
 
 def exponent(currency: str) -> int:
-    """Return the number of decimals of a currency (ISO 4217): 2 for USD, 0 for JPY, 3 for KWD."""
+    """Return the number of decimals of a currency: 2 for USD, 0 for JPY, 3 for KWD (ISO 4217), 8 for BTC."""
     return _EXPONENTS.get(currency.upper(), 2)
 
 
@@ -46,4 +55,30 @@ def round_money(amount: Decimal, currency: str) -> Decimal:
     >>> round_money(Decimal("2.345"), "USD"), round_money(Decimal("2.5"), "JPY")
     (Decimal('2.35'), Decimal('3'))
     """
-    return amount.quantize(Decimal(1).scaleb(-exponent(currency)), rounding=ROUND_HALF_UP)
+    with localcontext(prec=_PRECISION):
+        return amount.quantize(Decimal(1).scaleb(-exponent(currency)), rounding=ROUND_HALF_UP)
+
+
+def share_of(amount: Decimal, percent: Decimal, currency: str) -> Decimal:
+    """Return `percent` of an amount, rounded as `round_money` does and only once.
+
+    >>> share_of(Decimal("49.90"), Decimal(5), "USD")
+    Decimal('2.50')
+    """
+    with localcontext(prec=_PRECISION):
+        return round_money(amount * percent / 100, currency)
+
+
+def is_payable(amount: Decimal, currency: str) -> bool:
+    """Tell whether an amount is above zero and no finer than its currency."""
+    with localcontext(prec=_PRECISION):
+        return amount.is_finite() and amount > 0 and amount % Decimal(1).scaleb(-exponent(currency)) == 0
+
+
+def plain_amount(amount: Decimal, currency: str) -> str:
+    """Write an amount with all the decimals of its currency and no exponent, for clients that read texts.
+
+    >>> plain_amount(Decimal("49.9"), "USD"), plain_amount(Decimal("0.5"), "BTC")
+    ('49.90', '0.50000000')
+    """
+    return f"{round_money(amount, currency):f}"

@@ -19,7 +19,7 @@ from services.documents.views import BillingDetailsView, DocumentView
 from services.identity import RoleRequired, SuperuserRequired
 from services.unit_of_work import PlatformScope
 
-router = Router(tag="billing", prefix="/api/v1")
+router = Router(tag="billing", prefix="/api/v1", counted=False)
 
 _ADDRESS_LINES = 8
 _SCOPE = PlatformScope("the platform's people look across tenants")

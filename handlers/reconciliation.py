@@ -13,7 +13,7 @@ from services.billing.reconciling import ReconciliationView
 from services.identity import SuperuserRequired
 from services.unit_of_work import PlatformScope
 
-router = Router(tag="billing", prefix="/api/v1/billing")
+router = Router(tag="billing", prefix="/api/v1/billing", counted=False)
 
 _SCOPE = PlatformScope("a provider is compared with what every tenant has bought")
 

@@ -67,6 +67,7 @@ class PlanFields(WireModel):
     limits: PlanLimits | None = None
     features: Features | None = None
     feature_flags: Flags | None = None
+    commission_percent: Annotated[Money, Field(ge=0, le=100, max_digits=7, decimal_places=4)] | None = None
     trial_days: Annotated[int, Field(ge=0, le=365)] | None = None
     past_due_policy: PastDuePolicy | None = None
     sort_order: Annotated[int, Field(ge=0, le=10_000)] | None = None

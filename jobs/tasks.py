@@ -13,6 +13,7 @@ _EVENTS_TASK = "billing.apply"
 _POLL_TASK = "reconciling.poll"
 _FEED_TASK = "reconciling.read"
 _RECONCILE_TASK = "reconciling.run"
+_MERCHANTS_TASK = "billing.apply_merchants"
 # How often each sweep looks for rows whose doorbell or worker was lost, and how often the log is pruned, in seconds.
 _SWEEP_INTERVAL_S = 10
 _PRUNE_INTERVAL_S = 600
@@ -37,6 +38,8 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
         _POLL_TASK: services.reconciling.poll,
         _FEED_TASK: services.reconciling.read,
         _RECONCILE_TASK: services.reconciling.run,
+        _MERCHANTS_TASK: services.billing.apply_merchants,
+        "merchants.look": services.merchants.look,
         "mail.send": services.mail.send,
         "phones.send": services.phones.send,
     }
@@ -44,6 +47,7 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
         "provisioning.sweep": (services.provisioning.sweep, _SWEEP_INTERVAL_S),
         "billing.sweep": (services.billing.sweep, _SWEEP_INTERVAL_S),
         "reconciling.sweep": (services.reconciling.sweep, _SWEEP_INTERVAL_S),
+        "merchants.sweep": (services.merchants.sweep, _SWEEP_INTERVAL_S),
         "mail.sweep": (services.mail.sweep, _SWEEP_INTERVAL_S),
         "phones.sweep": (services.phones.sweep, _SWEEP_INTERVAL_S),
         "phones.prune": (services.phones.prune, _PRUNE_INTERVAL_S),
@@ -64,6 +68,8 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
         _POLL_TASK: asyncio.Semaphore(_POLLS_AT_ONCE),
         _FEED_TASK: asyncio.Semaphore(_FEEDS_AT_ONCE),
         _RECONCILE_TASK: asyncio.Semaphore(_RECONCILIATIONS_AT_ONCE),
+        # And merchants' own servers may be slow on purpose: they wait for each other alone.
+        **dict.fromkeys((_MERCHANTS_TASK, "merchants.look"), asyncio.Semaphore(_EVENTS_AT_ONCE)),
         "phones.send": asyncio.Semaphore(_CODES_AT_ONCE),
     }
     for name, work in rows.items():

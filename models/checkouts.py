@@ -11,23 +11,8 @@ from sqlalchemy import ForeignKey, Index, Numeric, String, Text, UniqueConstrain
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from models.base import Base, Identified, TenantOwned, enum_column
+from models.payment_progress import CheckoutState, PaymentProgress
 from models.plans import BillingPeriod, Plan, period_after
-
-
-class CheckoutState(StrEnum):
-    """Where a purchase's payment stands (providers.md 1.2).
-
-    `paid` is final, and money that comes late still makes it paid; of all others the provider's newest word counts.
-    """
-
-    PENDING = "pending"
-    APPROVED = "approved"
-    PROCESSING = "processing"
-    PAID = "paid"
-    UNDERPAID = "underpaid"
-    EXPIRED = "expired"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
 
 
 class CheckoutKind(StrEnum):
@@ -35,19 +20,6 @@ class CheckoutKind(StrEnum):
 
     PERIOD = "period"
     CHANGE = "change"
-
-
-# Of two words of one moment the one further down counts, whichever was heard first.
-_ORDER = (
-    CheckoutState.PENDING,
-    CheckoutState.APPROVED,
-    CheckoutState.PROCESSING,
-    CheckoutState.EXPIRED,
-    CheckoutState.CANCELLED,
-    CheckoutState.UNDERPAID,
-    CheckoutState.FAILED,
-    CheckoutState.PAID,
-)
 
 
 # How long after its beginning, and then after each other, a purchase's provider is asked for it (issue 5, part 9).
@@ -63,7 +35,7 @@ def poll_after(polls: int) -> timedelta:
     return _POLLS[min(polls, len(_POLLS) - 1)]
 
 
-class CheckoutSession(Identified, TenantOwned, Base):
+class CheckoutSession(PaymentProgress, Identified, TenantOwned, Base):
     """A purchase that was begun: what was asked, at what price, and where the payer was sent.
 
     `amount` is to be paid now, `price` is what each period costs from then on. A change also tells on what it builds:
@@ -143,32 +115,6 @@ class CheckoutSession(Identified, TenantOwned, Base):
         """When it was paid; of two in one second, for providers count whole ones, when it was begun."""
         return self.completed_at or self.created_at, self.created_at, self.id
 
-    def mark_paid(self, at: datetime) -> bool:
-        """Note that the money is there since `at` (the provider's clock); returns False when it was known."""
-        # A payment is told by the checkout and by its invoice, in any order; the earlier moment is kept.
-        self.completed_at = at if self.completed_at is None else min(at, self.completed_at)
-        if self.state is CheckoutState.PAID:
-            return False
-        # Nothing that is told from now on, or was told before, counts beside it.
-        self.state, self.facts_until = CheckoutState.PAID, None
-        return True
-
-    def tell(self, state: CheckoutState, *, at: datetime | None) -> bool:
-        """Take in a word other than `paid`; returns whether it changed the state.
-
-        `at` is the provider's time, None for what we have seen ourselves, which any word of the provider outdoes.
-        """
-        if self.state is CheckoutState.PAID or not self._is_news(state, at):
-            return False
-        before, self.state = self.state, state
-        self.facts_until = at
-        return self.state is not before
-
-    def measure(self, *, received: Decimal, overpaid: Decimal, is_late: bool) -> None:
-        """Note what has come so far: the most that was ever told, for money that came does not come less."""
-        self.received, self.overpaid = max(self.received, received), max(self.overpaid, overpaid)
-        self.is_late = self.is_late or is_late
-
     @property
     def watched_until(self) -> datetime:
         """Until when the provider is asked about it: money may still come for a while after its time."""
@@ -182,11 +128,6 @@ class CheckoutSession(Identified, TenantOwned, Base):
             return
         # The last look is after the time has run out, so that the end is seen by somebody.
         self.next_poll_at = min(now + poll_after(self.polls), max(self.watched_until, now + _SOON))
-
-    def _is_news(self, state: CheckoutState, at: datetime | None) -> bool:
-        if self.facts_until is None or at is None:
-            return self.facts_until is None
-        return (at, _ORDER.index(state)) >= (self.facts_until, _ORDER.index(self.state))
 
 
 def changes_in_force(

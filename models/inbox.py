@@ -39,6 +39,9 @@ class ProviderEvent(Identified, Base):
     __table_args__ = (
         UniqueConstraint("provider", "account", "event_id"),
         Index("ix_provider_events_waiting", "next_attempt_at", postgresql_where=text("state = 'received'")),
+        Index(
+            "ix_provider_events_integration_id", "integration_id", postgresql_where=text("integration_id IS NOT NULL")
+        ),
         Index("ix_provider_events_dead", "received_at", postgresql_where=text("state = 'dead'")),
         Index(
             "ix_provider_events_reconciliation_id",
@@ -49,6 +52,10 @@ class ProviderEvent(Identified, Base):
 
     provider: Mapped[str] = mapped_column(String(50))
     account: Mapped[str] = mapped_column(String(255), default="")
+    # The merchant's account that has told it, whose id `account` is then; with the merchant it goes.
+    integration_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("tenants_payment_integrations.id", ondelete="CASCADE")
+    )
     event_id: Mapped[str] = mapped_column(String(255))
     type: Mapped[str] = mapped_column(String(255))
     payload: Mapped[dict[str, Any]] = mapped_column(JSONB)

@@ -24,6 +24,8 @@ class Account(StrEnum):
     * `refunds`, `disputes`: what went back of it, by us and by the payer's bank.
     * `credits`: what came without buying anything, which we owe to the tenant.
     * `fees`: what providers kept for themselves.
+    * `receivables`: what a merchant owes us, as the commission stays with the order's price at the merchant's provider.
+    * `commissions`: our commission on merchants' orders.
     """
 
     CASH = "cash"
@@ -31,6 +33,8 @@ class Account(StrEnum):
     REFUNDS = "refunds"
     DISPUTES = "disputes"
     CREDITS = "credits"
+    RECEIVABLES = "receivables"
+    COMMISSIONS = "commissions"
     FEES = "fees"
 
 
@@ -44,6 +48,7 @@ class EntryKind(StrEnum):
     CREDIT = "credit"
     CREDIT_SETTLED = "credit_settled"
     UNEARNED = "unearned"
+    COMMISSION = "commission"
     FEE = "fee"
 
 
@@ -56,6 +61,7 @@ SIDES: Final[Mapping[EntryKind, tuple[Account, Account]]] = {
     EntryKind.CREDIT_SETTLED: (Account.CREDITS, Account.CASH),
     EntryKind.UNEARNED: (Account.REVENUE, Account.CREDITS),
     EntryKind.FEE: (Account.FEES, Account.CASH),
+    EntryKind.COMMISSION: (Account.RECEIVABLES, Account.COMMISSIONS),
 }
 """Which account is debited and which is credited."""
 
@@ -89,6 +95,7 @@ class JournalEntry(Identified, TenantOwned, Base):
     number: Mapped[int]
     debit: Mapped[Account] = mapped_column(enum_column(Account, name="debit"))
     credit: Mapped[Account] = mapped_column(enum_column(Account, name="credit"))
-    amount: Mapped[Decimal] = mapped_column(Numeric(14, 2))
-    currency: Mapped[str] = mapped_column(String(3))
+    # As fine as any coin is.
+    amount: Mapped[Decimal] = mapped_column(Numeric())
+    currency: Mapped[str] = mapped_column(String(10))
     occurred_at: Mapped[datetime]

@@ -51,6 +51,8 @@ class Plan(Identified, Timestamped, Base):
     limits: Mapped[JsonObject] = mapped_column(default=dict)
     features: Mapped[list[str]] = mapped_column(default=list)
     feature_flags: Mapped[JsonObject] = mapped_column(default=dict)
+    # Of the orders that a tenant's customers pay, in percent; None for the platform's own (PLATFORM_COMMISSION).
+    commission_percent: Mapped[Decimal | None] = mapped_column(Numeric(7, 4))
     trial_days: Mapped[int] = mapped_column(default=14)
     past_due_policy: Mapped[PastDuePolicy] = mapped_column(
         enum_column(PastDuePolicy, name="past_due_policy"), default=PastDuePolicy.EXPIRE, server_default="expire"

@@ -23,6 +23,7 @@ import tenacity
 from core.backoff import full_jitter_s
 from core.clock import Clock
 from core.json import refuse_nul
+from providers.addresses import AddressRefused, open_public_socket
 from providers.circuit import Circuit, CircuitOpen
 
 
@@ -84,11 +85,16 @@ class HttpThrottled(HttpFailure):
 
 
 class HttpClient:
-    """Carries requests to services."""
+    """Carries requests to services.
 
-    def __init__(self, policy: HttpPolicy | None = None, *, clock: Clock) -> None:
+    With `public_only` no connection is made to an address within our own network, whatever name led there; that is for
+    addresses that strangers have given.
+    """
+
+    def __init__(self, policy: HttpPolicy | None = None, *, clock: Clock, public_only: bool = False) -> None:
         self.policy = policy or HttpPolicy()
         self._clock = clock
+        self._public_only = public_only
         self._circuits: dict[tuple[str, str], Circuit] = {}
         self._session: aiohttp.ClientSession | None = None
 
@@ -162,6 +168,8 @@ class HttpClient:
             answer = await self._send(attempt)
         except (aiohttp.ClientError, TimeoutError) as error:
             failure = HttpUnavailable(type(error).__name__)
+            if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, AddressRefused):
+                raise failure from error
             # A connection that was never made carried nothing.
             if attempt.repeatable or isinstance(error, aiohttp.ClientConnectorError):
                 raise _Passing(failure) from error
@@ -178,7 +186,9 @@ class HttpClient:
     async def _send(self, attempt: "_Attempt") -> HttpAnswer:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=self.policy.attempt_s), cookie_jar=aiohttp.DummyCookieJar()
+                connector=aiohttp.TCPConnector(socket_factory=open_public_socket if self._public_only else None),
+                timeout=aiohttp.ClientTimeout(total=self.policy.attempt_s),
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
         async with self._session.request(
             attempt.method, attempt.url, headers=attempt.headers, data=attempt.body, allow_redirects=False

@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub = add("reconcile", _reconcile, "compare everything that a payment provider holds with what the server holds")
     sub.add_argument("--provider", required=True, help="the provider's name, such as stripe")
+    add("rotate-keys", _rotate_keys, "seal the keys of merchants anew with ENCRYPTION_KEY, while others go on")
     add("register-bots", _register_bots, "tell the messengers where the webhooks of the bots are (PUBLIC_URL)")
     add("check-config", _check, "check the settings and reach every store they name")
     sub = add("demo", _demo, "play the main job against a running server")
@@ -279,6 +280,18 @@ async def _reconcile(options: argparse.Namespace, settings: Settings) -> int:
         return 1
     print(f"{view.provider} is {view.state}: {view.checked} checked, {view.found} found that nobody had told")
     return 0
+
+
+async def _rotate_keys(_: argparse.Namespace, settings: Settings) -> int:
+    async with open_database(settings) as engine, build(settings, engine, Part()) as house:
+        rotated = await house.services.merchants.rotation.run()
+    print(f"{rotated.renewed} sealed anew")
+    if rotated.unreadable:
+        print(
+            f"orchestrator: {rotated.unreadable} cannot be opened: ENCRYPTION_KEY_PREVIOUS lacks their key",
+            file=sys.stderr,
+        )
+    return 1 if rotated.unreadable else 0
 
 
 async def _register_bots(_: argparse.Namespace, settings: Settings) -> int:

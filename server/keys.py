@@ -1,10 +1,11 @@
-"""The keys that tokens are signed with, as the settings name them."""
+"""The keys that tokens are signed with and secrets of merchants are sealed with, as the settings name them."""
 
 from pathlib import Path
 
 from core.keys import SigningKey, UnusableKey
+from core.sealing import KeyRing, new_key, read_key
 from core.tokens import TokenSigner
-from server.settings import ConfigurationError, Settings, secret_key
+from server.settings import ConfigurationError, Settings, kept_secret, secret_key
 
 
 def token_signer(settings: Settings) -> TokenSigner:
@@ -20,6 +21,12 @@ def token_signer(settings: Settings) -> TokenSigner:
     previous = [SigningKey.shared(secret) for secret in settings.previous_secrets]
     previous += [_read("JWT_PREVIOUS_KEY_FILES", path) for path in settings.jwt_previous_key_files]
     return TokenSigner(key, previous=previous)
+
+
+def key_ring(settings: Settings) -> KeyRing:
+    """Return the ring of `ENCRYPTION_KEY`; development makes one at first use and keeps it in `DATA_DIR`."""
+    newest = settings.encryption_key.get_secret_value() or kept_secret(settings, "encryption_key", new_key)
+    return KeyRing([read_key(key) for key in (newest, *settings.previous_encryption_keys)])
 
 
 def _read(name: str, path: Path) -> SigningKey:

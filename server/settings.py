@@ -8,6 +8,7 @@ import hmac
 import os
 import re
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
 from ipaddress import ip_network
@@ -16,10 +17,11 @@ from typing import Annotated, Literal, Self
 from urllib.parse import quote
 
 from limits import parse, parse_many
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.keys import Algorithm
+from core.sealing import read_key
 
 _ROOT = Path(__file__).resolve().parent.parent
 _DEFAULT_ORIGINS = "http://localhost:3000,http://localhost:8000,http://127.0.0.1:3000,http://localhost:8080"
@@ -83,6 +85,8 @@ class Settings(BaseSettings):
     # Identity
     secret_key: SecretStr = SecretStr("")
     secret_key_previous: SecretStr = SecretStr("")
+    encryption_key: SecretStr = SecretStr("")
+    encryption_key_previous: SecretStr = SecretStr("")
     jwt_algorithm: Algorithm = "HS256"
     jwt_private_key_file: str = ""
     jwt_previous_key_files: Annotated[tuple[Path, ...], NoDecode] = ()
@@ -104,6 +108,7 @@ class Settings(BaseSettings):
     rate_sso_per_user: str = "10/minute"
     rate_webhooks_per_ip: str = "120/minute"
     rate_documents_per_ip: str = "60/minute"
+    rate_payments_per_tenant: str = "60/minute"
     rate_user_total: str = "600/minute"
     rate_key_total: str = "600/minute"
     rate_key_looks_per_ip: str = "120/minute"
@@ -176,6 +181,10 @@ class Settings(BaseSettings):
     invoice_number_prefix: str = Field(default="INV", pattern=r"^[A-Z0-9][A-Z0-9-]{0,19}$")
     invoice_tax_rate: Decimal = Field(default=Decimal(0), ge=0, lt=100, decimal_places=3)
 
+    # Merchants, whose customers pay them through us; the commission is in percent, and a plan may name its own
+    platform_commission: Decimal = Field(default=Decimal(5), ge=0, le=100, decimal_places=4)
+    merchant_private_hosts: bool = False
+
     # Provisioning
     provisioning_queue_name: str = "erpmax.provisioning"
     tasks_queue_name: str = "erpmax.tasks"
@@ -219,6 +228,7 @@ class Settings(BaseSettings):
         "rate_sso_per_user",
         "rate_webhooks_per_ip",
         "rate_documents_per_ip",
+        "rate_payments_per_tenant",
         "rate_user_total",
         "rate_key_total",
         "rate_key_looks_per_ip",
@@ -238,6 +248,14 @@ class Settings(BaseSettings):
         # Counted by rows that are kept for two days (services/phones).
         if value != "off" and any(rule.get_expiry() > _A_DAY_S for rule in parse_many(value)):
             raise ValueError("nothing longer than a day is counted")
+        return value
+
+    @field_validator("encryption_key", "encryption_key_previous")
+    @classmethod
+    def _are_keys(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        given = _listed(value) if info.field_name == "encryption_key_previous" else (value.get_secret_value(),)
+        for key in filter(None, given):
+            read_key(key)
         return value
 
     @field_validator("payment_provider", mode="before")
@@ -321,6 +339,7 @@ class Settings(BaseSettings):
     def _faults(self) -> list[str]:
         needed = {
             "SECRET_KEY": self.secret_key.get_secret_value(),
+            "ENCRYPTION_KEY": self.encryption_key.get_secret_value(),
             "DATABASE_URL": self.database_url.get_secret_value(),
             "PUBLIC_URL": self.public_url,
             "SITE_URL_TEMPLATE": self.site_url_template,
@@ -339,6 +358,8 @@ class Settings(BaseSettings):
             faults.append("ALLOWED_ORIGINS must name origins, not *")
         if self.liqpay_sandbox:
             faults.append("LIQPAY_SANDBOX takes play money, which must not buy anything")
+        if self.merchant_private_hosts:
+            faults.append("MERCHANT_PRIVATE_HOSTS lets tenants reach into this network")
         return faults
 
     def _text(self, name: str) -> str:
@@ -368,7 +389,12 @@ class Settings(BaseSettings):
     @property
     def previous_secrets(self) -> tuple[str, ...]:
         """The values that `SECRET_KEY` had before and that are still believed."""
-        return tuple(item for item in self.secret_key_previous.get_secret_value().split(",") if item)
+        return _listed(self.secret_key_previous)
+
+    @property
+    def previous_encryption_keys(self) -> tuple[str, ...]:
+        """The values that `ENCRYPTION_KEY` had before, or is to have next, and that can be read with."""
+        return _listed(self.encryption_key_previous)
 
     @property
     def public_base(self) -> str:
@@ -379,6 +405,10 @@ class Settings(BaseSettings):
     def site_template(self) -> str:
         """The address of a tenant's site, with `{slug}` in it."""
         return self.site_url_template or f"{self.public_base}/sites/{{slug}}"
+
+
+def _listed(value: SecretStr) -> tuple[str, ...]:
+    return tuple(item for item in value.get_secret_value().split(",") if item)
 
 
 def _bot_faults(name: str, token: SecretStr, username: str, secret: SecretStr) -> list[str]:
@@ -434,21 +464,25 @@ def derived_key(secret: str, purpose: str) -> bytes:
 
 def secret_key(settings: Settings) -> str:
     """Return the signing secret; development makes one at first use and keeps it in `DATA_DIR`."""
-    given = settings.secret_key.get_secret_value()
-    if given:
-        return given
-    path = settings.data_dir / "secret_key"
-    prepare_data_dir(settings.data_dir)
-    # Written aside and linked into place, so that two processes that start at once agree on one whole secret.
-    draft = path.with_name(f"secret_key.{os.getpid()}")
-    draft.touch(mode=0o600)
-    draft.write_text(secrets.token_urlsafe(48))
-    with suppress(FileExistsError):
-        path.hardlink_to(draft)
-    draft.unlink()
-    return path.read_text()
+    return settings.secret_key.get_secret_value() or kept_secret(
+        settings, "secret_key", lambda: secrets.token_urlsafe(48)
+    )
 
 
 def all_secrets(settings: Settings) -> tuple[str, ...]:
     """Return the signing secret and those before it, the newest first."""
     return (secret_key(settings), *settings.previous_secrets)
+
+
+def kept_secret(settings: Settings, name: str, make: Callable[[], str]) -> str:
+    """Return the secret that is kept in `DATA_DIR` under a name, made at its first use."""
+    path = settings.data_dir / name
+    prepare_data_dir(settings.data_dir)
+    # Written aside and linked into place, so that two processes that start at once agree on one whole secret.
+    draft = path.with_name(f"{name}.{os.getpid()}")
+    draft.touch(mode=0o600)
+    draft.write_text(make())
+    with suppress(FileExistsError):
+        path.hardlink_to(draft)
+    draft.unlink()
+    return path.read_text()

@@ -43,6 +43,7 @@ from realtime.meter import Meter
 from realtime.redis_board import RedisBoard
 from server.database import check_schema, create_engine, embedded_postgres, normalise_url, ping, plain_url
 from server.keys import token_signer
+from server.merchants import open_merchants
 from server.messengers import open_roads, phone_paces
 from server.payments import open_payments
 from server.readiness import StoreReadiness
@@ -61,6 +62,7 @@ from services.documents import DocumentLinks, DocumentService, Issuer
 from services.entitlements import EntitlementDesk, EntitlementService
 from services.history import HistoryService
 from services.mail import MailService
+from services.merchants import MerchantService
 from services.notifications import NotificationService
 from services.phones import PhoneService
 from services.platform import PlatformService
@@ -280,7 +282,10 @@ def _services(
     notifications = NotificationService()
     mail = MailService(units=units, transport=_mail_transport(settings))
     documents = _documents(settings, units, mail, notifications)
-    billing = _billing(settings, units, notifications, documents=documents, clock=clock, stack=stack)
+    merchants = open_merchants(settings, units, notifications, clock=clock, stack=stack)
+    billing = _billing(
+        settings, units, notifications, documents=documents, merchants=merchants, clock=clock, stack=stack
+    )
     desk = EntitlementDesk(grace=_entitlement_grace(settings))
     provisioning = ProvisioningService(
         units=units,
@@ -359,6 +364,7 @@ def _services(
         entitlements=EntitlementService(
             units=units, desk=desk, announcer=billing.announcer, clock=clock, grace=_entitlement_grace(settings)
         ),
+        merchants=merchants,
         provisioning=provisioning,
         sso=sso,
         notifications=notifications,
@@ -380,6 +386,7 @@ def _billing(
     documents: DocumentService,
     clock: Clock,
     stack: AsyncExitStack,
+    merchants: MerchantService,
 ) -> BillingService:
     http = HttpClient(HttpPolicy(retry_enabled=settings.http_retry_enabled), clock=clock)
     stack.push_async_callback(http.aclose)
@@ -397,6 +404,8 @@ def _billing(
         reconcile_hour=settings.reconcile_hour,
         documents=documents,
         grace=_entitlement_grace(settings),
+        merchants=merchants.inbox,
+        return_url=f"{settings.public_base}/dashboard",
     )
 
 

@@ -155,6 +155,30 @@ class InvoiceIssued(DomainEvent):
     issued_at: datetime
 
 
+class OrderUpdated(DomainEvent):
+    """A merchant's order stands elsewhere than before; `order` is what GET /api/tenant/orders/{id} would answer."""
+
+    event = "order:updated"
+    namespace = "/billing"
+
+    order_id: UUID
+    status: str
+    order: dict[str, Any]
+
+
+class OrderPaid(DomainEvent):
+    """A merchant's order is paid, once and for all; `amount` is a text, for coins have many decimals."""
+
+    event = "order:paid"
+    namespace = "/billing"
+
+    order_id: UUID
+    amount: str
+    currency: str
+    external_reference: str | None
+    paid_at: datetime
+
+
 class NotificationCreated(DomainEvent):
     """A user has a new notification; only that user hears of it."""
 
@@ -269,6 +293,8 @@ CATALOGUE: tuple[type[DomainEvent], ...] = (
     PaymentReceived,
     PaymentFailed,
     InvoiceIssued,
+    OrderUpdated,
+    OrderPaid,
     NotificationCreated,
     AccountChanged,
 )

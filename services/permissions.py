@@ -21,6 +21,9 @@ class Permission(StrEnum):
     INVOICES_READ = "invoices.read"
     PLAN_BUY = "plan.buy"
     PLAN_CANCEL = "plan.cancel"
+    PROVIDER_CONFIGURE = "provider.configure"
+    ORDERS_MANAGE = "orders.manage"
+    ORDERS_REFUND = "orders.refund"
     JOBS_MANAGE = "jobs.manage"
     SITE_ENTER = "site.enter"
     PRESENCE_READ = "presence.read"
@@ -48,6 +51,9 @@ HOLDERS: Mapping[Permission, tuple[Role, ...]] = MappingProxyType(
         Permission.INVOICES_READ: _MANAGERS,
         Permission.PLAN_BUY: _MANAGERS,
         Permission.PLAN_CANCEL: _OWNER,
+        Permission.PROVIDER_CONFIGURE: _OWNER,
+        Permission.ORDERS_MANAGE: _MANAGERS,
+        Permission.ORDERS_REFUND: _OWNER,
         Permission.JOBS_MANAGE: _MANAGERS,
         Permission.SITE_ENTER: _STAFF,
         Permission.PRESENCE_READ: _MANAGERS,

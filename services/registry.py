@@ -12,6 +12,7 @@ from services.documents import DocumentService
 from services.entitlements import EntitlementService
 from services.history import HistoryService
 from services.mail import MailService
+from services.merchants import MerchantService
 from services.notifications import NotificationService
 from services.phones import PhoneService
 from services.platform import PlatformService
@@ -34,6 +35,7 @@ class Services:
     reconciling: Reconciling
     documents: DocumentService
     entitlements: EntitlementService
+    merchants: MerchantService
     provisioning: ProvisioningService
     sso: SsoService
     notifications: NotificationService

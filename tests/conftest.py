@@ -118,6 +118,9 @@ def settings(stores: Stores, data_dir: Path) -> Settings:
         rate_sso_per_user="off",
         rate_webhooks_per_ip="off",
         rate_documents_per_ip="off",
+        rate_payments_per_tenant="off",
+        # The fakes of merchants' servers listen on this machine.
+        merchant_private_hosts=True,
         rate_user_total="off",
         rate_key_total="off",
         rate_key_looks_per_ip="off",

@@ -1,6 +1,6 @@
 """Exceptions from plans, what tenants use, and what their subscriptions bring in a month.
 
-Revision: 0014, after 0012.
+Revision: 0014, after 0013.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision: str = "0014"
-down_revision: str | None = "0012"
+down_revision: str | None = "0013"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 

@@ -17,8 +17,11 @@ _TIME = sa.DateTime(timezone=True)
 _SOURCES = ("webhook", "poll", "listing", "sweep")
 _STATES = ("running", "done", "failed")
 # Of the journal, before fees.
-_KINDS = ("charge", "refund", "dispute", "dispute_won", "credit", "credit_settled", "unearned")
-_ACCOUNTS = ("cash", "revenue", "refunds", "disputes", "credits")
+_KINDS = (
+    *("charge", "refund", "dispute", "dispute_won", "credit", "credit_settled"),
+    *("unearned", "commission"),
+)
+_ACCOUNTS = ("cash", "revenue", "refunds", "disputes", "credits", "receivables", "commissions")
 _STAGES = ("events", "purchases", "subscriptions")
 
 

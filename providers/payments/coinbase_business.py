@@ -60,6 +60,8 @@ SIGNATURE_HEADER: Final = "X-Hook0-Signature"
 
 _PAGE: Final = 100
 _ROOT: Final = "/api/v1/checkouts"
+# Prices are in hundredths, though USDC itself is finer.
+_DECIMALS: Final = 2
 _TOKEN_LIFETIME: Final = timedelta(seconds=120)
 _STATUSES: Final = {
     "ACTIVE": PaymentStatus.PENDING,
@@ -199,7 +201,7 @@ class CoinbaseBusinessProvider(OneTimeProvider):
             f"{_ROOT}/{require_ref(request.session_id)}/refund",
             key=request.refund_id,
             json_body={
-                "amount": amount_text(request.amount, currency, currencies=CURRENCIES),
+                "amount": amount_text(request.amount, currency, currencies=CURRENCIES, decimals=_DECIMALS),
                 "currency": currency,
                 "reason": "Refund",
             },
@@ -233,7 +235,7 @@ class CoinbaseBusinessProvider(OneTimeProvider):
             _ROOT,
             key=order.tags.order_id,
             json_body={
-                "amount": amount_text(order.amount, order.currency, currencies=CURRENCIES),
+                "amount": amount_text(order.amount, order.currency, currencies=CURRENCIES, decimals=_DECIMALS),
                 "currency": order.currency,
                 "network": "base",
                 "description": order.title[:500],

@@ -15,7 +15,7 @@ from services.billing.apply import FactApplier
 from services.billing.checkout import CheckoutOrder, Checkouts
 from services.billing.errors import SubscriptionNotFound
 from services.billing.export import PaymentExport
-from services.billing.inbox import Inbox
+from services.billing.inbox import Inbox, MerchantEvents
 from services.billing.instructions import Instructions
 from services.billing.plan_changes import ChangeOrder, PlanChanges
 from services.billing.plans import PriceInput, plans_for_sale, seed_plans, set_price
@@ -23,6 +23,7 @@ from services.billing.provider_events import ProviderEventView, list_provider_ev
 from services.billing.purchases import CreditView, PurchaseView, list_credits, list_purchases, settle_credit
 from services.billing.reconciling import Reconciling
 from services.billing.sandbox import SandboxDesk
+from services.billing.subscribing import SubscribeInput, Subscribing
 from services.billing.subscriptions import Subscriptions
 from services.billing.sweeper import DUNNING, Sweeper
 from services.billing.views import (
@@ -41,7 +42,7 @@ from services.notifications import NotificationService
 from services.unit_of_work import RequestTrace, UnitOfWork, UnitOfWorkFactory
 from services.verification import NOT_REQUIRED, Verification
 
-__all__ = ["BillingService", "ChangeOrder", "CheckoutOrder", "PriceInput"]
+__all__ = ["BillingService", "ChangeOrder", "CheckoutOrder", "PriceInput", "SubscribeInput"]
 
 
 class BillingService:
@@ -59,6 +60,8 @@ class BillingService:
         notifications: keeps what people are told.
         documents: issues our papers of the money that is booked.
         grace: how long a subscription's entitlements outlive it.
+        merchants: understands the events of merchants' own accounts.
+        return_url: where payers return to who were sent by a client that names no place.
     """
 
     def __init__(
@@ -74,6 +77,8 @@ class BillingService:
         verification: Verification = NOT_REQUIRED,
         reconcile_hour: int = 3,
         grace: timedelta = timedelta(days=3),
+        merchants: MerchantEvents | None = None,
+        return_url: str = "",
     ) -> None:
         announcer = self.announcer = Announcer(notifications, grace=grace)
         self._instructions = Instructions(units, providers)
@@ -85,6 +90,7 @@ class BillingService:
             aliases=aliases or {},
             verification=verification,
         )
+        self._subscribing = Subscribing(units, checkouts=self._checkouts, return_url=return_url)
         self._changes = PlanChanges(
             units,
             providers=providers,
@@ -100,7 +106,12 @@ class BillingService:
             documents=documents,
         )
         self._inbox = Inbox(
-            units, providers=providers, applier=applier, announcer=announcer, instructions=self._instructions
+            units,
+            providers=providers,
+            applier=applier,
+            announcer=announcer,
+            instructions=self._instructions,
+            merchants=merchants,
         )
         self._sweeper = Sweeper(
             units, providers=providers, announcer=announcer, instructions=self._instructions, dunning=dunning
@@ -169,6 +180,10 @@ class BillingService:
         """Begin a purchase; see `Checkouts.start`. Opens units of work of its own."""
         return await self._checkouts.start(actor, order, trace=trace)
 
+    async def subscribe(self, actor: Principal, wanted: SubscribeInput, *, trace: RequestTrace) -> CheckoutView:
+        """Begin to buy a plan by its name; see `Subscribing.start`. Opens units of work of its own."""
+        return await self._subscribing.start(actor, wanted, trace=trace)
+
     async def cancel(
         self, actor: Principal, *, reason: str | None, at_period_end: bool, trace: RequestTrace
     ) -> SubscriptionView:
@@ -211,6 +226,10 @@ class BillingService:
 
     async def apply(self, event_row_id: UUID) -> None:
         """Put a stored event into effect; see `Inbox.apply`. For the worker."""
+        await self._inbox.apply(event_row_id)
+
+    async def apply_merchants(self, event_row_id: UUID) -> None:
+        """Put a stored event of a merchant's account into effect; see `Inbox.apply`. For the worker."""
         await self._inbox.apply(event_row_id)
 
     async def sweep(self) -> None:

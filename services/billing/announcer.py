@@ -175,7 +175,7 @@ class Announcer:
     ) -> None:
         """Notify the tenant's owners and admins, each in their language; `values` fill the text's places."""
         shown = {name: _shown(value) for name, value in values.items()}
-        for locale, user_ids in (await _managers(uow, subscription.tenant_id)).items():
+        for locale, user_ids in (await managers_by_locale(uow, subscription.tenant_id)).items():
             await self._notifications.notify(
                 uow,
                 tenant_id=subscription.tenant_id,
@@ -188,7 +188,7 @@ class Announcer:
             )
 
 
-async def _managers(uow: UnitOfWork, tenant_id: UUID) -> dict[str, list[UUID]]:
+async def managers_by_locale(uow: UnitOfWork, tenant_id: UUID) -> dict[str, list[UUID]]:
     """Return the ids of a tenant's active owners and admins by language."""
     rows = await uow.session.execute(
         select(User.locale, User.id)

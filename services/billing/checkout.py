@@ -28,6 +28,7 @@ from services.billing.errors import (
     CurrencyNotTaken,
     PlanNotForSale,
     PlanNotFound,
+    PriceInOtherCurrency,
     ProviderNotSupported,
     StripeNotConfigured,
     SubscriptionNotFound,
@@ -53,6 +54,8 @@ _SAME_PRICE = timedelta(minutes=30)
 class CheckoutOrder:
     """What somebody wants to buy. `provider` None means the configured one; any case is accepted.
 
+    With a `currency` (upper case) nothing is bought at a price in another one.
+
     The return addresses must have passed `services.billing.return_urls.check_return_url`.
     """
 
@@ -61,6 +64,7 @@ class CheckoutOrder:
     provider: str | None
     success_url: str
     cancel_url: str
+    currency: str | None = None
 
 
 class Checkouts:
@@ -91,6 +95,7 @@ class Checkouts:
             ProviderNotSupported, StripeNotConfigured: the provider asked for cannot be used.
             PlanNotFound, PlanNotForSale, CurrencyNotTaken, AlreadySubscribed, PaymentOverdue, ChangeAtPeriodEnd: the
                 plan cannot be bought, or not now.
+            PriceInOtherCurrency: it can, but not in the currency that was named.
             SubscriptionNotFound: the tenant never had a subscription.
             EmailUnverified: the caller has to confirm their address first.
             ProviderRejected, ProviderUnavailable: the provider did not open a checkout.
@@ -154,6 +159,8 @@ class Checkouts:
         self, uow: UnitOfWork, actor: Principal, order: CheckoutOrder, *, provider: PaymentProvider, tenant_id: UUID
     ) -> tuple[CheckoutSession, CheckoutRequest]:
         offer = await self.offer(uow, plan_id=order.plan_id, period=order.billing_period, provider=provider)
+        if order.currency not in (None, offer.currency):
+            raise PriceInOtherCurrency(offer.currency)
         subscription = await locked_subscription(uow, Subscription.tenant_id == tenant_id)
         if subscription is None:
             raise SubscriptionNotFound

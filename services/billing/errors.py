@@ -80,6 +80,12 @@ class SubscriptionOver(SubscriptionRuleBroken):
     message = "Subscription is already cancelled or expired"
 
 
+class TenantUnknown(NotFound):
+    """A superuser wants to buy for a tenant that does not exist."""
+
+    message = "Tenant not found"
+
+
 class ProviderNotSupported(DomainError):
     """The checkout names a provider that this server does not work with."""
 
@@ -97,6 +103,15 @@ class CurrencyNotTaken(DomainError):
 
     code = "PAYMENT_ERROR"
     message = "This plan has no price in a currency that the payment provider takes"
+
+
+class PriceInOtherCurrency(DomainError):
+    """The plan is to be paid in a currency in which it has no price at the provider."""
+
+    code = "PAYMENT_ERROR"
+
+    def __init__(self, currency: str) -> None:
+        super().__init__(f"This plan is paid in {currency}")
 
 
 class StripeNotConfigured(DomainError):

@@ -3,25 +3,22 @@
 import logging
 import traceback
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from uuid import UUID, uuid4
+from typing import Protocol
+from uuid import UUID
 
-import structlog
 from sqlalchemy import Select, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
 
 from core.backoff import full_jitter_s
 from core.errors import DomainError, Unavailable
 from models.inbox import EventSource, InboxState, ProviderEvent
 from providers.payments import (
     BadPayload,
-    BadSignature,
     PaymentProvider,
     ProviderUnavailable,
     Reading,
-    SignatureFault,
-    VerifiedEvent,
     read_event,
 )
 from services.billing.announcer import Announcer
@@ -29,17 +26,14 @@ from services.billing.apply import FactApplier
 from services.billing.changes import note_reconciled, watching
 from services.billing.errors import FactRefused, NotThereYet, WebhookUnknown
 from services.billing.instructions import Instructions
-from services.unit_of_work import PlatformScope, RequestTrace, UnitOfWork, UnitOfWorkFactory
-
-TASK = "billing.apply"
+from services.billing.stored import RING_AGAIN, event_of, log_event, log_stored, store_event, task_of, verified_event
+from services.unit_of_work import PlatformScope, RequestTrace, TenantScope, UnitOfWork, UnitOfWorkFactory
 
 # How often an event that breaks is tried, and how long one waits for what it speaks of.
 MAX_ATTEMPTS = 10
 PATIENCE = timedelta(hours=24)
 
 _STRIPE = "stripe"
-# A ring is repeated when nothing came of it for so long.
-_RING_AGAIN = timedelta(seconds=30)
 _SWEEP_LIMIT = 200
 # How many rings of a moment's outage are made up for at once, each of which was lost but once.
 _LOST_LIMIT = 5_000
@@ -47,7 +41,28 @@ _LOST_LIMIT = 5_000
 _COME_BACK_S = 30
 _SCOPE = PlatformScope("an event names its tenant only once it is read")
 
-logger = structlog.get_logger(__name__)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What an event of a merchant's account means, and whose account it is."""
+
+    tenant_id: UUID
+    integration_id: UUID
+    provider: str
+    reading: Reading
+
+
+class MerchantEvents(Protocol):
+    """Understands events of merchants' accounts (services/merchants)."""
+
+    async def read(self, row: ProviderEvent) -> Told:
+        """Tell what a stored event means, asking the merchant's provider; raises what `read_event` does."""
+
+    async def apply(self, uow: UnitOfWork, told: Told) -> None:
+        """Put it into effect, in the caller's transaction over the merchant's rows."""
+
+    async def alert(self, uow: UnitOfWork, row: ProviderEvent) -> None:
+        """Tell the merchant's people that an event was given up."""
 
 
 class Inbox:
@@ -61,8 +76,10 @@ class Inbox:
         applier: FactApplier,
         announcer: Announcer,
         instructions: Instructions,
+        merchants: MerchantEvents | None = None,
     ) -> None:
         self._units = units
+        self._merchants = merchants
         self._providers = providers
         self._applier = applier
         self._announcer = announcer
@@ -98,10 +115,10 @@ class Inbox:
         except ProviderUnavailable as away:
             raise ProviderUnavailable(retryable=True, retry_after_s=away.retry_after_s or _COME_BACK_S) from away
         async with self._units(_SCOPE, trace=trace) as uow:
-            event = _verified(provider, body=body, headers=headers, now=uow.now)
-            row_id = await store(uow, name, event)
-        _log(logging.INFO, event, "stored" if row_id else "repeated")
-        return row_id is not None
+            event = verified_event(provider, body=body, headers=headers, now=uow.now)
+            is_new = await store_event(uow, name, event)
+        log_stored(event, is_new=is_new)
+        return is_new
 
     async def apply(self, row_id: UUID) -> None:
         """Put a stored event into effect: all of it in one transaction, or none of it and another try later.
@@ -127,18 +144,16 @@ class Inbox:
                 .with_for_update(skip_locked=True)
             )
             # Rung but once so far: however many these are, each is made up for in time, and none is rung for twice.
-            lost = due.where(ProviderEvent.next_attempt_at == ProviderEvent.received_at + _RING_AGAIN).limit(
-                _LOST_LIMIT
-            )
+            lost = due.where(ProviderEvent.next_attempt_at == ProviderEvent.received_at + RING_AGAIN).limit(_LOST_LIMIT)
             # Moved on at once, so that a queue without workers does not fill with the same rings.
-            claimed = await uow.session.scalars(
+            claimed = await uow.session.execute(
                 update(ProviderEvent)
                 .where(or_(ProviderEvent.id.in_(due.scalar_subquery()), ProviderEvent.id.in_(lost.scalar_subquery())))
-                .values(next_attempt_at=uow.now + _RING_AGAIN)
-                .returning(ProviderEvent.id)
+                .values(next_attempt_at=uow.now + RING_AGAIN)
+                .returning(ProviderEvent.id, ProviderEvent.integration_id)
             )
-            for row_id in claimed:
-                uow.ring(TASK, row_id)
+            for row_id, integration_id in claimed:
+                uow.ring(task_of(integration_id), row_id)
 
     def _provider(self, name: str) -> PaymentProvider:
         provider = self._providers.get(name)
@@ -152,6 +167,9 @@ class Inbox:
             row: ProviderEvent | None = await uow.session.scalar(_waiting(row_id))
         if row is None:
             return []
+        if row.integration_id is not None:
+            await self._apply_merchants(row)
+            return []
         # Before the unit of work that changes something: this may ask the provider.
         reading = await self._read(row)
         async with self._units(_SCOPE) as uow:
@@ -163,7 +181,7 @@ class Inbox:
             if row.source is not EventSource.WEBHOOK:
                 await note_reconciled(uow, row, changes)
             row.mark_handled(uow.now)
-        _log(logging.INFO, row, "handled")
+        log_event(logging.INFO, row, "handled")
         return orders
 
     async def _take_in(self, uow: UnitOfWork, row: ProviderEvent, reading: Reading) -> list[UUID]:
@@ -176,6 +194,19 @@ class Inbox:
             await uow.session.flush()
         return orders
 
+    async def _apply_merchants(self, row: ProviderEvent) -> None:
+        if self._merchants is None:
+            raise NotThereYet("merchants")
+        told = await self._merchants.read(row)
+        # What a merchant's account tells can reach nobody's rows but the merchant's.
+        async with self._units(TenantScope(told.tenant_id)) as uow:
+            held = await _held(uow, row.id)
+            if held is None:
+                return
+            await self._merchants.apply(uow, told)
+            held.mark_handled(uow.now)
+        log_event(logging.INFO, row, "handled")
+
     async def _read(self, row: ProviderEvent) -> Reading:
         provider = self._providers.get(row.provider)
         if provider is None:
@@ -183,7 +214,7 @@ class Inbox:
         # What another account of the provider does is none of our business, whatever its metadata claims.
         if row.account:
             return Reading(facts=())
-        reading = await read_event(provider, _event(row))
+        reading = await read_event(provider, event_of(row))
         if reading.is_missing:
             raise NotThereYet("payment at the provider")
         return reading
@@ -203,9 +234,9 @@ class Inbox:
                 wait_s = max(full_jitter_s(row.attempts + 1, base_s=4.0, cap_s=900.0), min(asked_s or 0, 900))
                 row.postpone(reason, now=uow.now, wait=timedelta(seconds=wait_s))
         if is_hopeless:
-            _log(logging.ERROR, row, "dead")
+            log_event(logging.ERROR, row, "dead")
         else:
-            _log(logging.WARNING, row, "waiting" if _is_patient(error) else "postponed")
+            log_event(logging.WARNING, row, "waiting" if _is_patient(error) else "postponed")
 
     async def _raise_alarm(self, uow: UnitOfWork, row: ProviderEvent, error: Exception) -> None:
         uow.audit(
@@ -215,55 +246,10 @@ class Inbox:
             subject=("provider_event", row.id),
             details={"event_id": row.event_id, "type": row.type, "reason": row.last_error},
         )
-        await self._announcer.alert_operators(uow, row)
-
-
-def _verified(provider: PaymentProvider, *, body: bytes, headers: Mapping[str, str], now: datetime) -> VerifiedEvent:
-    try:
-        return provider.verify(body=body, headers=headers, now=now)
-    except BadSignature as refusal:
-        if refusal.fault is SignatureFault.NOT_CONFIGURED:
-            raise WebhookUnknown(refusal.text) from refusal
-        raise
-
-
-async def store(
-    uow: UnitOfWork,
-    provider_name: str,
-    event: VerifiedEvent,
-    *,
-    source: EventSource = EventSource.WEBHOOK,
-    reconciliation_id: UUID | None = None,
-) -> UUID | None:
-    """Insert an event and ring for it; returns its row's id, None for one that is there already."""
-    row_id: UUID | None = await uow.session.scalar(
-        insert(ProviderEvent)
-        .values(
-            id=uuid4(),
-            provider=provider_name,
-            account=event.account,
-            event_id=event.event_id,
-            type=event.type,
-            payload=event.payload,
-            occurred_at=event.occurred_at,
-            received_at=uow.now,
-            state=InboxState.RECEIVED,
-            attempts=0,
-            next_attempt_at=uow.now + _RING_AGAIN,
-            source=source,
-            reconciliation_id=reconciliation_id,
-        )
-        .on_conflict_do_nothing(index_elements=[ProviderEvent.provider, ProviderEvent.account, ProviderEvent.event_id])
-        .returning(ProviderEvent.id)
-    )
-    if row_id is not None:
-        uow.ring(TASK, row_id)
-    return row_id
-
-
-def _log(level: int, event: VerifiedEvent | ProviderEvent, status: str) -> None:
-    """Log what may be logged of an event: its id, its type and its state, nothing of its content."""
-    logger.log(level, "provider event", event_id=event.event_id, type=event.type, status=status)
+        if row.integration_id is not None and self._merchants is not None:
+            await self._merchants.alert(uow, row)
+        else:
+            await self._announcer.alert_operators(uow, row)
 
 
 def _waiting(row_id: UUID) -> Select[ProviderEvent]:
@@ -273,16 +259,6 @@ def _waiting(row_id: UUID) -> Select[ProviderEvent]:
 async def _held(uow: UnitOfWork, row_id: UUID) -> ProviderEvent | None:
     row: ProviderEvent | None = await uow.session.scalar(_waiting(row_id).with_for_update(skip_locked=True))
     return row
-
-
-def _event(row: ProviderEvent) -> VerifiedEvent:
-    return VerifiedEvent(
-        event_id=row.event_id,
-        account=row.account,
-        type=row.type,
-        occurred_at=row.occurred_at,
-        payload=row.payload,
-    )
 
 
 def _is_hopeless(row: ProviderEvent, error: Exception, uow: UnitOfWork) -> bool:

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from core.pagination import Page, PageRequest
 from models.inbox import EventSource, InboxState, ProviderEvent
 from services.billing.errors import ProviderEventNotDead, ProviderEventNotFound
-from services.billing.inbox import TASK
+from services.billing.stored import task_of
 from services.billing.views import View
 from services.identity import Principal, require_superuser
 from services.unit_of_work import UnitOfWork
@@ -84,5 +84,5 @@ async def resend_provider_event(uow: UnitOfWork, actor: Principal, *, row_id: UU
         subject=("provider_event", row.id),
         details={"event_id": row.event_id, "type": row.type},
     )
-    uow.ring(TASK, row.id)
+    uow.ring(task_of(row.integration_id), row.id)
     return ProviderEventView.of(row)

@@ -39,7 +39,10 @@ class View(BaseModel):
 
 
 class PlanView(View):
-    """A plan; limits of -1 mean unlimited. `monthly_price`, `max_users` and `max_storage` (GB) are for one client."""
+    """A plan; limits of -1 mean unlimited. `monthly_price`, `max_users` and `max_storage` (GB) are for one client.
+
+    `commission_percent` is the platform's share of what the tenant's customers pay, None for the usual one.
+    """
 
     id: UUID
     name: str
@@ -57,6 +60,7 @@ class PlanView(View):
     feature_flags: dict[str, Any]
     trial_days: int
     past_due_policy: PastDuePolicy
+    commission_percent: Money | None
     is_active: bool
     sort_order: int
     created_at: datetime
@@ -82,6 +86,7 @@ class PlanView(View):
             feature_flags=plan.feature_flags,
             trial_days=plan.trial_days,
             past_due_policy=plan.past_due_policy,
+            commission_percent=plan.commission_percent,
             is_active=plan.is_active,
             sort_order=plan.sort_order,
             created_at=plan.created_at,

@@ -27,7 +27,13 @@ FORMAT = "erpmax-tenant-export/1"
 REDACTED = "[redacted]"
 # What opens doors or was never shown to anybody: hashes of tokens, and what the steps of a recipe told each other.
 SECRETS = frozenset(
-    ("api_keys.secret_hash", "invitations.token_hash", "sso_tokens.token_hash", "provisioning_steps.outputs")
+    (
+        "api_keys.secret_hash",
+        "invitations.token_hash",
+        "sso_tokens.token_hash",
+        "provisioning_steps.outputs",
+        "tenants_payment_integrations.sealed",
+    )
 )
 _PAGE = 500
 

@@ -16,6 +16,7 @@ PLAN_KEYS = {
     "limits", "max_users", "max_storage", "features", "feature_flags", "is_active", "sort_order", "created_at",
     "updated_at",
     "trial_days", "past_due_policy",
+    "commission_percent",
 }  # fmt: skip
 SUBSCRIPTION_KEYS = {
     "id", "tenant_id", "plan_id", "plan_name", "status", "billing_period", "amount", "currency", "trial_ends_at",

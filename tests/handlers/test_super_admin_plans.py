@@ -121,7 +121,16 @@ async def test_a_plan_is_made_changed_retired_and_brought_back(boss: Person) -> 
     status, answer = await boss.patch(path, {"price_monthly": 249, "slug": "other"})
     assert status == 200
     assert (answer["data"]["price_monthly"], answer["data"]["slug"]) == (249, slug)
-    for bad in ({"price_monthly": -1}, {"price_monthly": "1.001"}, {"limits": {"users": "many"}}, {"name": ""}):
+    status, answer = await boss.patch(path, {"commission_percent": 2.5})
+    assert (status, answer["data"]["commission_percent"]) == (200, 2.5)
+    for bad in (
+        {"commission_percent": 101},
+        {"commission_percent": -1},
+        {"price_monthly": -1},
+        {"price_monthly": "1.001"},
+        {"limits": {"users": "many"}},
+        {"name": ""},
+    ):
         assert (await boss.patch(path, bad))[0] == 422
 
     async def sold() -> bool:
@@ -151,9 +160,9 @@ async def test_a_plan_is_made_changed_retired_and_brought_back(boss: Person) -> 
     assert (await put(boss, f"{path}/retire"))[0] == 200
     _, answer = await boss.get("super-admin/audit", params={"subject_id": plan["id"]})
     assert [entry["action"] for entry in answer["data"]] == [
-        *("plan.retired", "plan.restored", "plan.retired", "plan.changed", "plan.created"),
+        *("plan.retired", "plan.restored", "plan.retired", "plan.changed", "plan.changed", "plan.created"),
     ]
-    assert answer["data"][3]["details"] == {"before": {"price_monthly": "199.90"}, "after": {"price_monthly": "249"}}
+    assert answer["data"][4]["details"] == {"before": {"price_monthly": "199.90"}, "after": {"price_monthly": "249"}}
 
 
 async def test_a_master_writes_content_and_everybody_sees_the_public_part(

@@ -14,6 +14,8 @@ from services.events import (
     DomainEvent,
     InvoiceIssued,
     NotificationCreated,
+    OrderPaid,
+    OrderUpdated,
     PaymentFailed,
     PaymentReceived,
     StatusCompleted,
@@ -108,6 +110,20 @@ EXPECTED: dict[str, tuple[str, dict[str, Any]]] = {
             "issued_at": "2025-11-20T12:00:00Z",
         },
     ),
+    "order:updated": (
+        "/billing",
+        {"order_id": str(ID), "status": "paid", "order": {"amount": "0.00123000", "currency": "BTC"}},
+    ),
+    "order:paid": (
+        "/billing",
+        {
+            "order_id": str(ID),
+            "amount": "0.00123000",
+            "currency": "BTC",
+            "external_reference": None,
+            "paid_at": "2025-11-20T12:00:00Z",
+        },
+    ),
     "notification:new": (
         "/notifications",
         {
@@ -179,6 +195,17 @@ def every_event(tenant_id: UUID, user_id: UUID) -> list[DomainEvent]:
             currency="USD",
             issued_at=NOON,
         ),
+        OrderUpdated(
+            tenant_id=tenant_id, order_id=ID, status="paid", order={"amount": "0.00123000", "currency": "BTC"}
+        ),
+        OrderPaid(
+            tenant_id=tenant_id,
+            order_id=ID,
+            amount="0.00123000",
+            currency="BTC",
+            external_reference=None,
+            paid_at=NOON,
+        ),
         NotificationCreated(
             tenant_id=tenant_id,
             user_id=user_id,
@@ -209,7 +236,7 @@ async def record(orchestrator: Orchestrator, *facts: DomainEvent) -> None:
 
 def heard_of(listener: Listener, what: UUID) -> list[tuple[str, str]]:
     """Return where and under which names a fact with this id was heard."""
-    keys = ("payment_id", "id", "job_id", "subscription_id", "session_id")
+    keys = ("payment_id", "order_id", "id", "job_id", "subscription_id", "session_id")
     return [
         (place, name)
         for place, name, body in listener.heard
@@ -265,7 +292,7 @@ async def test_places_agree_on_numbers_and_order(orchestrator: Orchestrator, own
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), "in order, without a hole, each once"
     assert [event for event in listener.logged("/ws") if event[1] != "notification"] == root
     for subject, prefixes in (
-        ("/billing", ("subscription", "payment", "invoice")),
+        ("/billing", ("subscription", "payment", "invoice", "order")),
         ("/provisioning", ("status",)),
         ("/notifications", ("notification", "account")),
     ):

@@ -7,15 +7,19 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from core.sealing import KeyRing, new_key, read_key
+from models.merchants import PaymentIntegration
 from server.database import create_engine
 from server.settings import Settings
+from services.merchants.vault import Vault
 from tests.support.spine import everything, new_tenant
 
 # The commands are the same in both deployments; here they meet stores that can be away one by one.
@@ -24,10 +28,11 @@ pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
     *("serve", "worker", "scheduler", "migrate", "seed", "create-superuser", "suspend-tenant", "reinstate-tenant"),
-    *("verify-audit", "register-bots", "check-config", "demo"),
+    *("verify-audit", "rotate-keys", "register-bots", "check-config", "demo"),
 )
 SECRETS = {
     "SECRET_KEY": f"key-{uuid4().hex}-{uuid4().hex}",
+    "ENCRYPTION_KEY": new_key(),
     "STRIPE_SECRET_KEY": "sk_test_hidden",
     "STRIPE_WEBHOOK_SECRET": "whsec_hidden",
     "SMTP_PASSWORD": "smtp-hidden",
@@ -118,6 +123,29 @@ class TestCalls:
         said = await orchestrator("serve", "--port", "eighty", folder=tmp_path)
         assert said.code == 2
         assert said.errors.startswith("usage: orchestrator")
+
+
+class TestRotateKeys:
+    async def test_seals_everything_anew_and_tells_what_it_cannot_open(
+        self, tmp_path: Path, new_database: AsyncEngine
+    ) -> None:
+        url = new_database.url.render_as_string(hide_password=False)
+        former, newest = new_key(), new_key()
+        keys = {"DATABASE_URL": url, "ENCRYPTION_KEY": newest, "ENCRYPTION_KEY_PREVIOUS": former}
+        await orchestrator("migrate", folder=tmp_path, **keys)
+        vault = Vault(KeyRing([read_key(former)]))
+        async with everything(new_database) as connection:
+            row = PaymentIntegration(id=uuid4(), tenant_id=await new_tenant(new_database), provider="btcpay")
+            vault.lock(row, {"api_key": "x"})
+            told = {"account": {}, "hint": "", "account_since": datetime.now(UTC), "chosen_at": datetime.now(UTC)}
+            sealed = {name: getattr(row, name) for name in ("id", "tenant_id", "provider", "sealed", "key_id")}
+            await connection.execute(insert(PaymentIntegration).values(**sealed, **told))
+        said = await orchestrator("rotate-keys", folder=tmp_path, **{**keys, "ENCRYPTION_KEY_PREVIOUS": ""})
+        assert "1 cannot be opened" in said.refusal()
+        said = await orchestrator("rotate-keys", folder=tmp_path, **keys)
+        assert (said.code, said.output.splitlines()[-1]) == (0, "1 sealed anew"), said
+        said = await orchestrator("rotate-keys", folder=tmp_path, **{**keys, "ENCRYPTION_KEY_PREVIOUS": ""})
+        assert (said.code, said.output.splitlines()[-1]) == (0, "0 sealed anew"), said
 
 
 class TestCheckConfig:

@@ -1,5 +1,6 @@
 """The keys that the settings name: which of them signs, which are believed, and what is of no use."""
 
+import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -9,8 +10,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from core.sealing import new_key, read_key
 from core.tokens import InvalidToken, TokenSigner
-from server.keys import token_signer
+from server.keys import key_ring, token_signer
 from server.settings import ConfigurationError, Settings, load_settings
 
 NOW = datetime(2031, 5, 17, 12, 0, 0, tzinfo=UTC)
@@ -79,3 +81,21 @@ def test_what_is_of_no_use_stops_the_start(ed25519_file: Path, rsa_file: Path, t
             token_signer(settings(jwt_algorithm="RS256", jwt_private_key_file=str(path)))
     with pytest.raises(ConfigurationError, match="JWT_PREVIOUS_KEY_FILES"):
         token_signer(settings(jwt_previous_key_files=f"{rsa_file},{tmp_path / 'absent.pem'}"))
+
+
+def test_development_makes_a_sealing_key_and_keeps_it_to_itself(tmp_path: Path) -> None:
+    own = settings(data_dir=tmp_path)
+    sealed = key_ring(own).seal("secret", subject="x")
+    assert key_ring(own).open(sealed, subject="x") == "secret"
+    path = tmp_path / "encryption_key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len(read_key(path.read_text())) == 32
+
+
+def test_a_given_sealing_key_writes_nothing_and_former_ones_open(tmp_path: Path) -> None:
+    former, newest = new_key(), new_key()
+    sealed = key_ring(settings(data_dir=tmp_path, encryption_key=former)).seal("secret", subject="x")
+    ring = key_ring(settings(data_dir=tmp_path, encryption_key=newest, encryption_key_previous=former))
+    assert ring.open(sealed, subject="x") == "secret"
+    assert ring.newest != sealed.key_id
+    assert list(tmp_path.iterdir()) == []

@@ -16,6 +16,7 @@ from server.settings import ConfigurationError, Settings, load_settings, secret_
 
 PRODUCTION = {
     "SECRET_KEY": "s" * 32,
+    "ENCRYPTION_KEY": "a" * 43 + "=",
     "DATABASE_URL": "postgresql://app:pw@db/app",
     "PUBLIC_URL": "https://erp.example.org",
     "SITE_URL_TEMPLATE": "https://{slug}.erp.example.org",
@@ -231,6 +232,52 @@ class TestPaymentProviders:
             load_settings()
 
 
+class TestMerchants:
+    def test_the_contract_s_defaults(self) -> None:
+        settings = load_settings()
+        assert settings.platform_commission == 5
+        assert not settings.merchant_private_hosts
+        assert settings.previous_encryption_keys == ()
+
+    @pytest.mark.parametrize("percent", ["0", "2.5", "100", "3.3333"])
+    def test_the_commission_is_a_percentage(self, monkeypatch: pytest.MonkeyPatch, percent: str) -> None:
+        say(monkeypatch, PLATFORM_COMMISSION=percent)
+        assert str(load_settings().platform_commission) == percent
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("PLATFORM_COMMISSION", "-1"),
+            ("PLATFORM_COMMISSION", "100.01"),
+            ("PLATFORM_COMMISSION", "5%"),
+            ("PLATFORM_COMMISSION", "nan"),
+            ("PLATFORM_COMMISSION", "0.00001"),
+            ("ENCRYPTION_KEY", "a secret of no use"),
+            ("ENCRYPTION_KEY", "YQ=="),
+            ("ENCRYPTION_KEY", "a" * 43 + "=," + "a" * 43 + "="),
+            ("ENCRYPTION_KEY_PREVIOUS", "a" * 43 + "=,a secret of no use"),
+            ("RATE_PAYMENTS_PER_TENANT", "many"),
+        ],
+    )
+    def test_what_cannot_be_is_named_and_not_repeated(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    ) -> None:
+        say(monkeypatch, **{name: value})
+        with pytest.raises(ConfigurationError, match=name) as caught:
+            load_settings()
+        assert "a secret of no use" not in str(caught.value)
+
+    def test_several_keys_may_be_read_with(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        former = "b" * 43 + "="
+        say(monkeypatch, ENCRYPTION_KEY="a" * 43 + "=", ENCRYPTION_KEY_PREVIOUS=f"{former},")
+        assert load_settings().previous_encryption_keys == (former,)
+
+    def test_production_lets_no_merchant_into_its_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        say(monkeypatch, ENVIRONMENT="production", MERCHANT_PRIVATE_HOSTS="true", **PRODUCTION)
+        with pytest.raises(ConfigurationError, match="MERCHANT_PRIVATE_HOSTS"):
+            load_settings()
+
+
 class TestComposedUrls:
     """The first ancestor named Redis and RabbitMQ by host and password."""
 
@@ -276,7 +323,7 @@ def test_settings_are_frozen() -> None:
 def test_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     say(monkeypatch, REDIS_HOST="cache", REDIS_PASSWORD="redis-pw", SMTP_PASSWORD="smtp-pw", **PRODUCTION)
     shown = f"{load_settings()!r} {load_settings().model_dump()}"
-    for secret in ("redis-pw", "smtp-pw", "sk_live_x", "whsec_x", "app:pw", "s" * 32):
+    for secret in ("redis-pw", "smtp-pw", "sk_live_x", "whsec_x", "app:pw", "s" * 32, "a" * 43):
         assert secret not in shown
 
 

@@ -181,7 +181,8 @@ function sentence({ name, payload }) {
     ...payload,
     job: t(`job.${payload.job_type}`),
     plan: payload.subscription?.plan_name ?? payload.plan,
-    money: payload.currency ? money(payload.amount, payload.currency) : "",
+    // An order's amount is a text with all the decimals of its coin, which browsers have no form for.
+    money: typeof payload.amount === "number" ? money(payload.amount, payload.currency) : "",
     status: name.startsWith("subscription") ? t(`subscription.${payload.status}`) : payload.status,
   };
   return t(`event.${name}`, words);

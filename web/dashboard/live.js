@@ -12,6 +12,7 @@ export const EVENTS = [
   "payment:received",
   "payment:failed",
   "invoice:issued",
+  "order:paid",
   "notification:new",
 ];
 

@@ -96,6 +96,7 @@ const TEXTS = {
     "event.payment:received": "{money} received",
     "event.payment:failed": "{money}: payment declined",
     "event.invoice:issued": "{number}, {money}",
+    "event.order:paid": "Order paid: {amount} {currency}",
     "event.notification:new": "{title}",
   },
   ru: {
@@ -193,6 +194,7 @@ const TEXTS = {
     "event.payment:received": "Получено {money}",
     "event.payment:failed": "{money}: платёж отклонён",
     "event.invoice:issued": "{number}, {money}",
+    "event.order:paid": "Заказ оплачен: {amount} {currency}",
     "event.notification:new": "{title}",
   },
 };

@@ -54,6 +54,15 @@ export interface EventMap {
     currency: string;
     issued_at: string;
   };
+  /** `order` is what the order's own address would answer, amounts as texts. */
+  "order:updated": Logged & { order_id: string; status: string; order: Record<string, unknown> };
+  "order:paid": Logged & {
+    order_id: string;
+    amount: string;
+    currency: string;
+    external_reference: string | null;
+    paid_at: string;
+  };
   "notification:new": Logged & {
     user_id: string;
     id: string;

@@ -15,8 +15,8 @@ from sqlalchemy.dialects.postgresql import insert
 from models.inbox import EventSource
 from models.reconciliations import ProviderFeed
 from providers.payments import PaymentProvider, ProviderRejected, ProviderUnavailable, VerifiedEvent
-from services.billing.inbox import store
 from services.billing.reconciling.pauses import pause_after
+from services.billing.stored import store_event
 from services.unit_of_work import PlatformScope, UnitOfWork, UnitOfWorkFactory
 
 TASK = "reconciling.read"
@@ -80,14 +80,14 @@ class Feeds:
                 async with self._units(_SCOPE) as uow:
                     feed = await _held(uow, feed_id)
                     stored = [
-                        await store(uow, feed.provider, event, source=EventSource.LISTING)
+                        await store_event(uow, feed.provider, event, source=EventSource.LISTING)
                         for event in in_order(page.events)
                     ]
                     feed.next_at = uow.now + _LEASE
                     if cursor is None:
                         wait_s = uniform(*_EVERY_S)  # noqa: S311 - jitter needs no secrecy
                         feed.note_read(until, next_at=uow.now + timedelta(seconds=wait_s))
-                if found := len(stored) - stored.count(None):
+                if found := sum(stored):
                     logger.info("events found", provider=feed.provider, count=found)
                 if cursor is None:
                     return

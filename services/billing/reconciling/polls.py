@@ -17,9 +17,9 @@ from providers.payments import (
     ProviderUnavailable,
     saw_state,
 )
-from services.billing.inbox import store
 from services.billing.reconciling.known import knows_payment
 from services.billing.reconciling.pauses import pause_after
+from services.billing.stored import store_event
 from services.unit_of_work import PlatformScope, UnitOfWork, UnitOfWorkFactory
 
 TASK = "reconciling.poll"
@@ -86,7 +86,7 @@ class Polls:
 
     async def _compare(self, uow: UnitOfWork, checkout: CheckoutSession, state: PaymentState | None) -> None:
         if state is not None and not await knows_payment(uow, checkout, state):
-            await store(uow, checkout.provider, saw_state(state), source=EventSource.POLL)
+            await store_event(uow, checkout.provider, saw_state(state), source=EventSource.POLL)
             return
         is_waiting = state is None or state.status is PaymentStatus.PENDING
         if (

@@ -15,9 +15,9 @@ from sqlalchemy.dialects.postgresql import insert
 from models.inbox import EventSource
 from models.reconciliations import Reconciliation, ReconciliationStage, ReconciliationState
 from providers.payments import PaymentProvider, ProviderRejected, ProviderUnavailable
-from services.billing.inbox import store
 from services.billing.reconciling.comparing import Part, compare_events, compare_purchases, compare_subscriptions
 from services.billing.reconciling.pauses import pause_after
+from services.billing.stored import store_event
 from services.unit_of_work import PlatformScope, UnitOfWork, UnitOfWorkFactory
 
 TASK = "reconciling.run"
@@ -127,10 +127,10 @@ class Sweeps:
         async with self._units(_SCOPE) as uow:
             row = await _held(uow, row_id, attempt)
             found = [
-                await store(uow, row.provider, event, source=EventSource.SWEEP, reconciliation_id=row_id)
+                await store_event(uow, row.provider, event, source=EventSource.SWEEP, reconciliation_id=row_id)
                 for event in part.events
             ]
-            row.advance(part.cursor, checked=part.checked, found=len(found) - found.count(None), now=uow.now)
+            row.advance(part.cursor, checked=part.checked, found=sum(found), now=uow.now)
             row.next_attempt_at = uow.now + _LEASE
             if row.state is ReconciliationState.DONE:
                 _audit_end(uow, row)

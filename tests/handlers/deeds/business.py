@@ -1,5 +1,6 @@
 """Deeds of those who buy, of those who sell, and of the platform's people."""
 
+from dataclasses import replace
 from decimal import Decimal
 from io import BytesIO
 from uuid import UUID, uuid4
@@ -154,6 +155,43 @@ async def reinstate(stage: Stage) -> Deed:
     return deed
 
 
+async def make_exception(stage: Stage) -> Deed:
+    person = await stage.company()
+    return Deed(
+        by=await stage.boss(),
+        path={"tenant_id": person.tenant_id, "name": "users"},
+        json={"value": 7, **REASON},
+        tenant=person.tenant_id,
+    )
+
+
+async def take_exception_back(stage: Stage) -> Deed:
+    deed = await make_exception(stage)
+    assert deed.by is not None
+    succeeded(await deed.by.request("PUT", f"super-admin/tenants/{deed.tenant}/entitlements/users", json=deed.json))
+    return replace(deed, json=None)
+
+
+async def buy_by_name(stage: Stage) -> Deed:
+    return Deed(by=await stage.company(), json={"planId": "business-monthly", "currency": "USD"})
+
+
+async def connect_account(stage: Stage) -> Deed:
+    keys = {"apiKey": "a key of a test", "webhookSecret": "a secret of a test"}
+    return Deed(by=await stage.company(), json={"provider": "coinbase_commerce", **keys})
+
+
+async def remove_account(stage: Stage) -> Deed:
+    deed = await connect_account(stage)
+    assert deed.by is not None
+    succeeded(await deed.by.post("/api/tenant/payments/provider", deed.json))
+    return replace(deed, json=None)
+
+
+async def create_order(stage: Stage) -> Deed:
+    return Deed(by=await stage.company(), json={"amount": "49.90", "currency": "USD"})
+
+
 async def make_master(stage: Stage) -> Deed:
     body = {"phone": new_phone(), "password": PASSWORD, "role": "platform_master"}
     return Deed(by=await stage.boss(), json=body)
@@ -265,6 +303,12 @@ DEEDS: dict[str, Play] = {
     f"POST {BOSS}/users/{{user_id}}/impersonate": impersonate,
     f"PUT {BOSS}/tenants/{{tenant_id}}/suspend": suspend,
     f"PUT {BOSS}/tenants/{{tenant_id}}/reinstate": reinstate,
+    f"PUT {BOSS}/tenants/{{tenant_id}}/entitlements/{{name}}": make_exception,
+    f"DELETE {BOSS}/tenants/{{tenant_id}}/entitlements/{{name}}": take_exception_back,
+    "POST /api/billing/subscribe": buy_by_name,
+    "POST /api/tenant/payments/provider": connect_account,
+    "DELETE /api/tenant/payments/provider": remove_account,
+    "POST /api/tenant/orders": create_order,
     "POST /api/v1/users": make_master,
     f"PUT {BOSS}/tariffs/{{tariff_id}}": change_tariff,
     f"POST {BOSS}/plans": create_plan,

@@ -1,17 +1,14 @@
 """The service under test, with a Stripe, a clock and a database of its own."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from functools import partial
-from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from server.database import create_engine, migrate
 from tests.fakes.stripe_api import FakeStripe
 from tests.support.billing import Shop, Till, build_till
+from tests.support.books import open_books
 from tests.support.clock import MovableClock
 from tests.support.running import Running
 
@@ -22,23 +19,6 @@ async def books(engine: AsyncEngine) -> AsyncIterator[AsyncEngine]:
     running = Running(partial(open_books, engine=engine))
     yield await running.started()
     await running.stop()
-
-
-async def open_books(stack: AsyncExitStack, engine: AsyncEngine) -> AsyncEngine:
-    name = f"billing_{uuid4().hex[:12]}"
-    await run_outside(engine, f"CREATE DATABASE {name}")
-    stack.push_async_callback(run_outside, engine, f"DROP DATABASE {name} WITH (FORCE)")
-    own = create_engine(engine.url.set(database=name).render_as_string(hide_password=False), pool_size=5)
-    stack.push_async_callback(own.dispose)
-    await migrate(own)
-    return own
-
-
-async def run_outside(engine: AsyncEngine, statement: str) -> None:
-    """Run what PostgreSQL allows in no transaction."""
-    async with engine.connect() as connection:
-        outside = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await outside.execute(text(statement))
 
 
 @pytest.fixture

@@ -162,6 +162,7 @@ async def write(uow: UnitOfWork, shop: Shop, history: list[Bought]) -> tuple[lis
             provider="stripe",
             session_id=f"cs_{uuid4().hex}",
             amount=bought.price,
+            price=bought.price,
             currency=bought.currency,
             success_url="https://shop.example",
             cancel_url="https://shop.example",

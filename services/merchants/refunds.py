@@ -1,0 +1,169 @@
+"""Giving a customer's money back at the merchant's own provider, by which our commission on it goes back too."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Final
+from uuid import UUID, uuid4
+
+from core.errors import InvalidInput
+from core.money import is_payable
+from models.merchants import PaymentIntegration
+from models.orders import OrderInvoice, OrderRefund, RefundState
+from providers.payments import (
+    PaymentProvider,
+    ProviderRejected,
+    ProviderUnavailable,
+    RefundCreated,
+    RefundRequest,
+    RefundStatus,
+)
+from providers.payments.accounts import Accounts
+from services.identity import Principal, require_oneself, require_permission, require_tenant
+from services.merchants.errors import IntegrationNotFound, NothingToRefund, RefundUnderWay
+from services.merchants.lookup import held_book
+from services.merchants.reckoning import Book
+from services.merchants.settlement import Settlement
+from services.merchants.vault import Vault
+from services.merchants.views import OrderView
+from services.permissions import Permission
+from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfWorkFactory
+
+# Longer than a provider is given to answer.
+_LEASE: Final = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundInput:
+    """How much to give back (None: all that is left) and of which invoice (None: the one that has paid the order)."""
+
+    amount: Decimal | None
+    invoice_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    provider: PaymentProvider
+    request: RefundRequest
+
+
+class Refunds:
+    """Refunds of orders. The intent is recorded, the provider is asked, its answer is recorded.
+
+    A refund whose outcome is unknown, because the provider did not answer, is asked for once more by the next attempt,
+    with the same id, before any other can be made.
+    """
+
+    def __init__(self, units: UnitOfWorkFactory, *, accounts: Accounts, vault: Vault, settlement: Settlement) -> None:
+        self._units = units
+        self._accounts = accounts
+        self._vault = vault
+        self._settlement = settlement
+
+    async def refund(self, actor: Principal, order_id: UUID, wanted: RefundInput, *, trace: RequestTrace) -> OrderView:
+        """Give money back; for owners. Returns the order as it stands then.
+
+        Raises:
+            OrderNotFound, IntegrationNotFound: there is no such order, or the account that took the money is gone.
+            NothingToRefund, InvalidInput: the amount cannot be given back.
+            RefundUnderWay: somebody is asking for one, or what became of one of another amount is not known.
+            ProviderRejected, ProviderUnavailable: the provider did not give it back, or cannot (Coinbase Commerce).
+        """
+        tenant_id = require_tenant(actor)
+        require_permission(actor.role, Permission.ORDERS_REFUND)
+        require_oneself(actor)
+        async with self._units(TenantScope(tenant_id), trace=trace) as uow:
+            asked = await self._ask(uow, actor, order_id, wanted)
+        try:
+            made = await asked.provider.refund(asked.request)
+        except ProviderRejected:
+            await self._record(tenant_id, order_id, asked.request.refund_id, None)
+            raise
+        except ProviderUnavailable:
+            async with self._units(TenantScope(tenant_id)) as uow:
+                _asked_for(await held_book(uow, order_id), asked.request.refund_id).asking_until = None
+            raise
+        return await self._record(tenant_id, order_id, asked.request.refund_id, made)
+
+    async def _ask(self, uow: UnitOfWork, actor: Principal, order_id: UUID, wanted: RefundInput) -> _Asked:
+        book = await held_book(uow, order_id)
+        invoice = _of_invoice(book, wanted.invoice_id)
+        integration = await uow.session.get(PaymentIntegration, invoice.integration_id or UUID(int=0))
+        if integration is None:
+            raise IntegrationNotFound
+        refund = _unanswered(uow, book, invoice, wanted) or _begin(uow, actor, book, invoice, wanted)
+        refund.asking_until = uow.now + _LEASE
+        provider = self._accounts.open(integration.provider, self._vault.open(integration))
+        request = RefundRequest(
+            refund_id=refund.id,
+            session_id=invoice.session_id or "",
+            payment_ref=invoice.session_id,
+            amount=refund.amount,
+            currency=refund.currency,
+            refunded_before=book.given_back(invoice),
+        )
+        return _Asked(provider=provider, request=request)
+
+    async def _record(self, tenant_id: UUID, order_id: UUID, refund_id: UUID, made: RefundCreated | None) -> OrderView:
+        async with self._units(TenantScope(tenant_id)) as uow:
+            book = await held_book(uow, order_id)
+            before = OrderView.of(book)
+            refund = _asked_for(book, refund_id)
+            refund.asking_until = None
+            if made is None or made.status is RefundStatus.FAILED:
+                refund.state = RefundState.FAILED
+            else:
+                refund.state, refund.refund_ref, refund.claim_url = RefundState.MADE, made.refund_ref, made.claim_url
+            await self._settlement.settle(uow, book, before=before, at=uow.now)
+            return OrderView.of(book)
+
+
+def _of_invoice(book: Book, invoice_id: UUID | None) -> OrderInvoice:
+    chosen = book.paying if invoice_id is None else next((row for row in book.invoices if row.id == invoice_id), None)
+    if chosen is None or chosen.session_id is None:
+        raise NothingToRefund
+    return chosen
+
+
+def _asked_for(book: Book, refund_id: UUID) -> OrderRefund:
+    return next(row for row in book.refunds if row.id == refund_id)
+
+
+def _unanswered(uow: UnitOfWork, book: Book, invoice: OrderInvoice, wanted: RefundInput) -> OrderRefund | None:
+    asked = [row for row in book.refunds if row.invoice_id == invoice.id and row.state is RefundState.ASKED]
+    if not asked:
+        return None
+    is_being_asked = asked[0].asking_until is not None and asked[0].asking_until > uow.now
+    if is_being_asked or wanted.amount not in (None, asked[0].amount):
+        raise RefundUnderWay
+    return asked[0]
+
+
+def _begin(uow: UnitOfWork, actor: Principal, book: Book, invoice: OrderInvoice, wanted: RefundInput) -> OrderRefund:
+    left = book.refundable(invoice)
+    amount = left if wanted.amount is None else wanted.amount
+    if left <= 0 or amount > left:
+        raise NothingToRefund
+    if not is_payable(amount, invoice.currency):
+        problem = {"field": "body -> amount", "message": f"is no amount of {invoice.currency}", "type": "value_error"}
+        raise InvalidInput(details={"errors": [problem]})
+    refund = OrderRefund(
+        id=uuid4(),
+        tenant_id=invoice.tenant_id,
+        order_id=invoice.order_id,
+        invoice_id=invoice.id,
+        amount=amount,
+        currency=invoice.currency,
+        state=RefundState.ASKED,
+        created_by=actor.user_id,
+        created_at=uow.now,
+    )
+    uow.session.add(refund)
+    uow.audit(
+        "order.refund_asked",
+        actor_id=actor.user_id,
+        tenant_id=invoice.tenant_id,
+        subject=("order", invoice.order_id),
+        details={"amount": str(amount), "currency": invoice.currency},
+    )
+    return refund
