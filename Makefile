@@ -60,6 +60,12 @@ once_more = || { code=$$?; [ "$(CI)" = true ] && [ $$code -eq 1 ] || exit $$code
 	$(call pytest,$(1)) --last-failed --last-failed-no-failures=none $(if $(MEASURE),--cov-append) -rA --no-header \
 	&& echo "=== UNSTEADY: the tests above failed among others and passed alone. Mend them."; }
 
+.PHONY: thorough
+thorough: setup ## Try ten thousand sequences of payments on the journal, the commission and the reports; for nights
+	@$(PY) -m pytest --hypothesis-profile=thorough --numprocesses=$(WORKERS) tests/services/billing/test_journal.py \
+		tests/services/billing/test_proration.py tests/services/merchants/test_commission.py \
+		tests/services/reports/test_money.py tests/services/reports/test_recurring.py $(ARGS)
+
 .PHONY: test-embedded
 test-embedded: setup ## Run the tests with everything in one process on our own PostgreSQL
 	@$(call pytest,embedded) --numprocesses=$(WORKERS) $(call once_more,embedded)

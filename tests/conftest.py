@@ -19,8 +19,10 @@ from tests.support.people import RegisterCompany, company_factory
 from tests.support.running import Orchestrator, Running, open_migrated, start
 from tests.support.stores import StoreMissing, Stores, cluster_stores, free_port, refuse_or_skip
 
-# `--hypothesis-profile=thorough`: for nights, not for every run.
-hypothesis.settings.register_profile("thorough", max_examples=10_000)
+# `make thorough`: for nights, not for every run.
+THOROUGH = "thorough"
+hypothesis.settings.register_profile(THOROUGH, max_examples=10_000)
+_A_NIGHT_S = 6 * 3600
 
 QUICK_RECIPE = Path(__file__).parent / "support" / "quick_recipe.yml"
 
@@ -39,6 +41,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests that are marked for the other deployment, and in the cluster those that need no store."""
+    if config.getoption("--hypothesis-profile") == THOROUGH:
+        for item in items:
+            item.add_marker(pytest.mark.timeout(_A_NIGHT_S), append=False)
     deployment = config.getoption("--deployment")
     other = "cluster" if deployment == "embedded" else "embedded"
 

@@ -37,7 +37,7 @@ SEQUENCES = settings().max_examples if IS_THOROUGH else 40
 PRICE = Decimal("49.99")
 DISPUTES = {"first": Decimal("20.00"), "second": Decimal("49.99")}
 
-pytestmark = [pytest.mark.embedded, pytest.mark.timeout(3600 if IS_THOROUGH else 180)]
+pytestmark = pytest.mark.embedded
 
 cents = st.integers(1, 4999).map(lambda number: Decimal(number) / 100)
 outcomes = st.fixed_dictionaries({name: st.sampled_from([None, "open", "won", "lost"]) for name in DISPUTES})
