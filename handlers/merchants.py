@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_camel
 
 from handlers.envelope import MessageEnvelope
+from handlers.free_form import read_free_form
 from handlers.rest import Access, Call, PageQuery, PayloadTooLarge, Router, WireModel, raw
 from handlers.webhooks import raw_body
 from models.orders import OrderStatus
@@ -74,7 +75,10 @@ def _lower(value: object) -> object:
 # Texts alone: a number of JSON has lost its last decimal before we see it.
 Amount = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}(\.[0-9]{1,18})?$")]
 Currency = Annotated[str, StringConstraints(to_upper=True, pattern=r"^[A-Za-z][A-Za-z0-9]{2,4}$")]
-Key = Annotated[str, StringConstraints(max_length=8192)]
+# What is sent in headers and addresses holds nothing that would end them; only a private key has several lines.
+Key = Annotated[str, StringConstraints(max_length=8192, pattern=r"^[\x20-\x7e]*$")]
+PrivateKey = Annotated[str, StringConstraints(max_length=8192, pattern=r"^[\x20-\x7e\r\n]*$")]
+StoreId = Annotated[str, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9_-]*$")]
 Name = Annotated[Annotated[str, Field(max_length=255)] | None, BeforeValidator(_none_if_blank)]
 ReturnUrl = Annotated[
     Annotated[str, AfterValidator(check_return_url), Field(json_schema_extra={"format": "uri"})] | None,
@@ -106,10 +110,10 @@ class ProviderBody(CamelBody):
 
     provider: ProviderName
     host: Key = ""
-    store_id: Key = ""
+    store_id: StoreId = ""
     api_key: Key = ""
     key_id: Key = ""
-    key_secret: Key = ""
+    key_secret: PrivateKey = ""
     webhook_secret: Key = ""
     return_url: ReturnUrl = None
 
@@ -141,7 +145,9 @@ class OrderBody(CamelBody):
 
     amount: Amount
     currency: Currency
-    items: Annotated[list[dict[str, Any]], Field(max_length=500)] = Field(default_factory=list)
+    items: Annotated[list[dict[str, Any]], BeforeValidator(read_free_form), Field(max_length=500)] = Field(
+        default_factory=list
+    )
     note: Annotated[str | None, Field(max_length=2000)] = None
     external_reference: Name = None
 

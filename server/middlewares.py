@@ -110,6 +110,12 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
             response.force_close()
         return response
     except Exception as error:
+        if request.writer.output_size:
+            # An answer has begun already, and a second one within it would be read as its content.
+            logger.exception("answer broken off")
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError from error
         if error is request.content.exception():
             # The client broke off or packed wrongly, and no further request can be read on its connection.
             response = error_response(400, code="BAD_REQUEST", message="The request body cannot be read")

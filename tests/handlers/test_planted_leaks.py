@@ -62,7 +62,7 @@ async def change_by_id(uow: UnitOfWork, row_id: UUID) -> list[UUID]:
 Leak = Callable[[UnitOfWork, UUID], Awaitable[list[UUID]]]
 LEAKS: tuple[Leak, ...] = (list_all, get_by_id, change_by_id)
 
-router = Router(tag="leaks", prefix="/leaks")
+router = Router(tag="leaks", prefix="/leaks", counted=False)
 
 
 def plant(leak: Leak) -> None:

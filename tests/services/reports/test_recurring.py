@@ -164,11 +164,15 @@ async def test_what_is_in_force_is_what_the_last_charges_were(till: Till) -> Non
         )
         charged = {row.tenant_id: row.amount / (12 if row.billing_period == "yearly" else 1) for row in rows}
         newest = await uow.session.execute(
-            text("SELECT DISTINCT ON (tenant_id) tenant_id, amount FROM recurring_revenue ORDER BY tenant_id, id DESC")
+            text(
+                "SELECT DISTINCT ON (tenant_id) tenant_id, amount FROM recurring_revenue"
+                " WHERE currency = 'USD' ORDER BY tenant_id, id DESC"
+            )
         )
         brings = {row.tenant_id: row.amount for row in newest}
-        by_plan = await recurring_by_plan(uow)
-        (now,) = await recurring(uow, Months.asked(till.now.date().replace(day=1), None, now=till.now))
+        by_plan = [line for line in await recurring_by_plan(uow) if line.currency == "USD"]
+        months = Months.asked(till.now.date().replace(day=1), None, now=till.now)
+        (now,) = [line for line in await recurring(uow, months) if line.currency == "USD"]
     assert {brings[shop.tenant_id] for shop in (monthly, yearly)} == {Decimal("49.99"), Decimal("82.50")}
     assert trial.tenant_id not in brings
     for shop in (monthly, yearly):
