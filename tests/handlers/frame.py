@@ -154,6 +154,15 @@ async def show_flat(call: Call) -> web.Response:
     return call.ok(Thing(id=USER_ID, name="flat", price=Decimal(1)), flat=("id", "price"))
 
 
+@router.get("/broken-off", answer=MessageEnvelope, access=Access.PUBLIC)
+async def break_off(call: Call) -> web.StreamResponse:
+    """Begin to answer, then fail."""
+    response = web.StreamResponse()
+    await response.prepare(call.request)
+    await response.write(b"the first half")
+    raise RuntimeError("in the middle")
+
+
 @router.get("/by-id/{thing_id}", answer=Envelope[Thing], access=Access.PUBLIC)
 async def show(call: Call, thing_id: UUID) -> web.Response:
     """Answer one thing."""

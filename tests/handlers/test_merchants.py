@@ -128,6 +128,24 @@ async def test_keys_are_never_shown(owner: Person, btcpay: FakeBtcPay) -> None:
     assert (await owner.get(PROVIDER))[0] == 404
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"apiKey": "x\ny"}, {"apiKey": "ключ"}, {"storeId": "a/b?c"}, {"storeId": "../.."}, {"webhookSecret": "\u202e"}],
+)
+async def test_keys_that_could_not_be_sent_are_refused(
+    owner: Person, btcpay: FakeBtcPay, wrong: dict[str, str]
+) -> None:
+    status, _ = await owner.post(PROVIDER, {**KEYS, "host": btcpay.base_url, **wrong})
+    assert status == 422
+    assert (await owner.get(PROVIDER))[0] == 404
+
+
+async def test_items_hold_nothing_that_cannot_be_shown_again(owner: Person) -> None:
+    body = {"amount": "1", "currency": "USD", "items": [{"count": 1e20}]}
+    assert (await owner.post(ORDERS, body))[0] == 422
+    assert (await owner.get(ORDERS))[1]["items"] == []
+
+
 async def test_an_order_paid_is_heard_live(orchestrator: Orchestrator, owner: Person, btcpay: FakeBtcPay) -> None:
     _, account = await owner.post(PROVIDER, {**KEYS, "host": btcpay.base_url})
     _, order = await owner.post(ORDERS, {"amount": "0.00123000", "currency": "btc"})

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from aiohttp import ClientResponse
+from aiohttp import ClientPayloadError, ClientResponse
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
@@ -379,3 +379,12 @@ class TestErrors:
         response = await door.get("/things/fail/redirect", allow_redirects=False)
         assert (response.status, response.headers["Location"]) == (302, "/elsewhere")
         assert response.headers["X-Request-ID"]
+
+
+async def test_an_answer_that_fails_midway_is_broken_off(door: Client) -> None:
+    """A second answer within the first would be taken for its content."""
+    response = await door.get("/things/broken-off")
+    assert response.status == 200
+    with pytest.raises(ClientPayloadError):
+        await response.read()
+    assert (await door.get("/things/many")).status == 200
