@@ -232,7 +232,16 @@ def upgrade() -> None:
         sa.Column("currency", sa.String(length=10), nullable=False),
         sa.Column(
             "state",
-            sa.Enum("asked", "made", "failed", name="state", native_enum=False, create_constraint=True, length=32),
+            sa.Enum(
+                "asked",
+                "pending",
+                "made",
+                "failed",
+                name="state",
+                native_enum=False,
+                create_constraint=True,
+                length=32,
+            ),
             nullable=False,
         ),
         sa.Column("asking_until", sa.DateTime(timezone=True), nullable=True),

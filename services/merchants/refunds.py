@@ -31,6 +31,11 @@ from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfW
 
 # Longer than a provider is given to answer.
 _LEASE: Final = timedelta(seconds=60)
+_STATES: Final = {
+    RefundStatus.PENDING: RefundState.PENDING,
+    RefundStatus.SUCCEEDED: RefundState.MADE,
+    RefundStatus.FAILED: RefundState.FAILED,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +115,11 @@ class Refunds:
             before = OrderView.of(book)
             refund = _asked_for(book, refund_id)
             refund.asking_until = None
-            if made is None or made.status is RefundStatus.FAILED:
+            if made is None:
                 refund.state = RefundState.FAILED
             else:
-                refund.state, refund.refund_ref, refund.claim_url = RefundState.MADE, made.refund_ref, made.claim_url
+                refund.state = _STATES[made.status]
+                refund.refund_ref, refund.claim_url = made.refund_ref, made.claim_url
             await self._settlement.settle(uow, book, before=before, at=uow.now)
             return OrderView.of(book)
 

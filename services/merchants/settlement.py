@@ -16,7 +16,7 @@ from core.money import plain_amount
 from models.credits import CreditReason
 from models.journal import EntryKind
 from models.merchants import CommissionLog
-from models.orders import OrderDispute, OrderInvoice
+from models.orders import OrderDispute, OrderInvoice, RefundState
 from models.payment_progress import CheckoutState
 from providers.payments import DisputeClosed, DisputeOpened, PaymentState, PaymentStatus
 from services.billing import journal
@@ -86,7 +86,7 @@ class Settlement:
         invoice = _invoice_of(uow, book, told, payment)
         _refuse_other_price(invoice, payment)
         invoice.measure(received=payment.received, overpaid=payment.overpaid, is_late=payment.is_late)
-        invoice.tell_refunded(payment.refunded, at=payment.changed_at)
+        _tell_refunds(book, invoice, payment)
         if payment.status is PaymentStatus.PAID:
             invoice.mark_paid(payment.paid_at or payment.changed_at)
         else:
@@ -195,6 +195,22 @@ def add_twin(
     uow.session.add(twin)
     book.invoices.append(twin)
     return twin
+
+
+def _tell_refunds(book: Book, invoice: OrderInvoice, payment: PaymentState) -> None:
+    """Take in what went back, and what became of the refunds that we have asked for."""
+    mine = [row for row in book.refunds if row.invoice_id == invoice.id and row.refund_ref is not None]
+    known_failed = {row.refund_ref for row in mine if row.state is RefundState.FAILED}
+    if not known_failed <= payment.refunds_failed:
+        # Fetched before a refund failed that we know to have failed, so that its total counts this one still.
+        return
+    failed = [row for row in mine if row.refund_ref in payment.refunds_failed - known_failed]
+    for row in failed:
+        row.state = RefundState.FAILED
+    for row in mine:
+        if row.state is RefundState.PENDING and row.refund_ref in payment.refunds_made:
+            row.state = RefundState.MADE
+    invoice.tell_refunded(payment.refunded, at=payment.changed_at, is_news=bool(failed))
 
 
 def _refuse_other_price(invoice: OrderInvoice, payment: PaymentState) -> None:
