@@ -74,8 +74,9 @@ class OrderInvoice(PaymentProgress, Identified, TenantOwned, Base):
 
     __tablename__ = "order_invoices"
     __table_args__ = (
-        UniqueConstraint("integration_id", "session_id"),
+        UniqueConstraint("tenant_id", "provider", "session_id"),
         Index(None, "order_id"),
+        Index(None, "integration_id"),
         Index(None, "tenant_id"),
         Index("ix_order_invoices_look_at", "look_at", postgresql_where=text("look_at IS NOT NULL")),
     )
