@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 from models.merchants import PaymentIntegration
 from models.orders import OrderInvoice
 from providers.payments import ProviderRejected, ProviderUnavailable, Reading, facts_of_fetched, settle_payment
-from services.billing.errors import FactRefused
+from services.billing.errors import FactRefused, NotThereYet
 from services.billing.inbox import Told
 from services.merchants.errors import KeysUnreadable
 from services.merchants.inbound import MerchantInbox
@@ -68,24 +68,28 @@ class Looking:
             await self._done(invoice)
             return
         try:
-            provider = self._inbox.opened(integration)
-            state = await settle_payment(provider, invoice.session_id)
+            await self._ask(integration, invoice.session_id)
         except (ProviderUnavailable, ProviderRejected, KeysUnreadable):
-            # The merchant's affair, and to be tried again; the row's time is set already.
-            return
+            # The merchant's affair, and asked for again in its time.
+            pass
+        except (FactRefused, NotThereYet):
+            # An event of it meets the same, of which people are told.
+            pass
+        finally:
+            # What always fails would otherwise be asked for every few minutes and for ever.
+            await self._done(invoice)
+
+    async def _ask(self, integration: PaymentIntegration, session_id: str) -> None:
+        provider = self._inbox.opened(integration)
+        state = await settle_payment(provider, session_id)
         told = Told(
             tenant_id=integration.tenant_id,
             integration_id=integration.id,
             provider=integration.provider,
             reading=Reading(facts=() if state is None else facts_of_fetched(provider, state), payment=state),
         )
-        try:
-            async with self._units(TenantScope(integration.tenant_id)) as uow:
-                await self._inbox.apply(uow, told)
-        except FactRefused:
-            # An event of it is dead for the same reason, which people were told.
-            pass
-        await self._done(invoice)
+        async with self._units(TenantScope(integration.tenant_id)) as uow:
+            await self._inbox.apply(uow, told)
 
     async def _done(self, invoice: OrderInvoice) -> None:
         async with self._units(TenantScope(invoice.tenant_id)) as uow:

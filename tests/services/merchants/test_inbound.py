@@ -215,3 +215,31 @@ async def test_looking_ends_after_a_month(bazaar: Bazaar, shop: Shop) -> None:
     await bazaar.till.change(OrderInvoice, row.id, integration_id=None)
     await bazaar.merchants.look(row.id)
     await bazaar.merchants.look(uuid4())
+
+
+async def test_a_look_that_fails_is_counted(bazaar: Bazaar, shop: Shop) -> None:
+    order = await bazaar.order(shop)
+    await bazaar.begin(shop, order)
+    bazaar.till.travel(hours=2)
+    (row,) = await bazaar.rows(shop)
+    healthy = bazaar.btcpay.answer
+    for status in (401, 503):
+        bazaar.btcpay.answer = lambda *_, status=status: Reply(status, None)  # type: ignore[misc, method-assign]
+        await bazaar.merchants.look(row.id)
+    bazaar.btcpay.answer = healthy  # type: ignore[method-assign]
+    assert (await bazaar.rows(shop))[0].looks == 2
+    (invoice,) = bazaar.btcpay.invoices.values()
+    asked = invoice["amount"]
+    invoice["amount"] = "0.01"
+    await bazaar.merchants.look(row.id)
+    invoice["amount"] = asked
+    view = bazaar.accounts_of[shop.tenant_id]
+    async with bazaar.till.units(PLATFORM) as uow:
+        key_id = (await uow.session.get_one(PaymentIntegration, view.id)).key_id
+    await bazaar.till.change(PaymentIntegration, view.id, key_id="of somebody else"[:16])
+    await bazaar.merchants.look(row.id)
+    await bazaar.till.change(PaymentIntegration, view.id, key_id=key_id)
+    (row,) = await bazaar.rows(shop)
+    assert row.looks == 4
+    assert row.look_at is not None
+    assert row.look_at - bazaar.till.now > timedelta(hours=23)
