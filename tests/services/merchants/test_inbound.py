@@ -64,6 +64,20 @@ async def test_the_tenant_may_be_named_by_id_or_slug(bazaar: Bazaar, shop: Shop)
         await receive(bazaar, event, integration_id=uuid4())
 
 
+async def test_an_account_that_cannot_be_read_blocks_no_other(bazaar: Bazaar, shop: Shop) -> None:
+    others = [await bazaar.set_up(shop, name) for name in FAKES if name != "btcpay"]
+    await bazaar.set_up(shop, "btcpay")
+    (event, *_) = bazaar.btcpay.pay(await bazaar.begin(shop, await bazaar.order(shop)))
+    for view in others:
+        await bazaar.till.change(PaymentIntegration, view.id, key_id="of somebody else"[:16])
+    try:
+        assert await receive(bazaar, event, tenant=str(shop.tenant_id))
+    finally:
+        async with bazaar.till.units(PLATFORM) as uow:
+            for view in others:
+                await uow.session.delete(await uow.session.get_one(PaymentIntegration, view.id))
+
+
 async def test_a_signature_must_be_the_merchants_own(bazaar: Bazaar, shop: Shop) -> None:
     order = await bazaar.order(shop)
     (event, *_) = bazaar.btcpay.pay(await bazaar.begin(shop, order))
