@@ -8,6 +8,7 @@ from sqlalchemy import select, update
 
 from models.merchants import PaymentIntegration
 from models.orders import OrderInvoice
+from models.payment_progress import CheckoutState
 from providers.payments import ProviderRejected, ProviderUnavailable, Reading, facts_of_fetched, settle_payment
 from services.billing.errors import FactRefused, NotThereYet
 from services.billing.inbox import Told
@@ -17,8 +18,12 @@ from services.unit_of_work import PlatformScope, TenantScope, UnitOfWorkFactory
 
 TASK: Final = "merchants.look"
 
-# How long after the one before each look comes: soon, in an hour, then daily for a month.
-_SOON: Final = (timedelta(minutes=5), timedelta(hours=1))
+# How long after the one before each look comes: soon while the customer may be paying, which takes a while to be
+# confirmed, then in an hour, then daily for a month.
+_SOON: Final = timedelta(minutes=5)
+_MARGIN: Final = timedelta(minutes=30)
+_UNPAID: Final = (CheckoutState.PENDING, CheckoutState.APPROVED, CheckoutState.PROCESSING)
+_HOURLY: Final = timedelta(hours=1)
 _DAILY: Final = timedelta(days=1)
 _LOOKS: Final = 32
 _AGAIN: Final = timedelta(minutes=10)
@@ -95,7 +100,8 @@ class Looking:
         async with self._units(TenantScope(invoice.tenant_id)) as uow:
             row = await uow.session.get(OrderInvoice, invoice.id, with_for_update={"key_share": True})
             if row is not None:
-                row.looks += 1
+                if not _is_page_open(row, now=uow.now):
+                    row.looks += 1
                 row.look_at = None if row.session_id is None else look_after(row, now=uow.now)
 
 
@@ -104,4 +110,12 @@ def look_after(invoice: OrderInvoice, *, now: datetime) -> datetime | None:
     looks = invoice.looks or 0
     if looks >= _LOOKS:
         return None
-    return now + (_SOON[looks] if looks < len(_SOON) else _DAILY)
+    if looks == 0:
+        return now + _SOON
+    return now + (_HOURLY if looks == 1 else _DAILY)
+
+
+def _is_page_open(invoice: OrderInvoice, *, now: datetime) -> bool:
+    if invoice.state not in _UNPAID or invoice.expires_at is None:
+        return False
+    return now < invoice.expires_at + _MARGIN

@@ -217,9 +217,49 @@ async def test_with_all_webhooks_lost_the_order_is_paid_all_the_same(bazaar: Baz
     assert "order.paid" in await bazaar.till.audit(shop)
 
 
+@pytest.mark.parametrize("provider", FAKES)
+async def test_a_payment_of_any_minute_is_found_soon(bazaar: Bazaar, provider: str) -> None:
+    shop = await bazaar.merchant(provider)
+    order = await bazaar.order(shop)
+    invoice = await bazaar.begin(shop, order)
+
+    async def six_minutes_later() -> OrderInvoice:
+        bazaar.till.travel(minutes=6)
+        await bazaar.merchants.sweep()
+        await bazaar.work()
+        (row,) = await bazaar.rows(shop)
+        return row
+
+    for _ in range(8):
+        row = await six_minutes_later()
+        assert (row.looks, row.look_at and row.look_at - bazaar.till.now < timedelta(minutes=5)) == (0, True)
+        if row.expires_at is not None and row.expires_at < bazaar.till.now:
+            # The page has closed, and what was paid at its last moment is still to be confirmed.
+            break
+    bazaar.fakes[provider].pay(invoice)
+    assert (await six_minutes_later()).looks == 1
+    assert (await bazaar.look_at(shop, order)).paid
+
+
+async def test_once_the_page_is_closed_looks_become_rare(bazaar: Bazaar, shop: Shop) -> None:
+    await bazaar.begin(shop, await bazaar.order(shop))
+    (row,) = await bazaar.rows(shop)
+    assert row.expires_at is not None
+    bazaar.till.clock.offset += row.expires_at - bazaar.till.now + timedelta(minutes=29)
+    waits = []
+    for minutes in (0, 2, 0):
+        bazaar.till.travel(minutes=minutes)
+        await bazaar.merchants.look(row.id)
+        (row,) = await bazaar.rows(shop)
+        assert row.look_at is not None
+        waits.append(round((row.look_at - bazaar.till.now) / timedelta(minutes=1)))
+    assert waits == [5, 60, 24 * 60]
+
+
 async def test_looking_ends_after_a_month(bazaar: Bazaar, shop: Shop) -> None:
     order = await bazaar.order(shop)
     await bazaar.begin(shop, order)
+    bazaar.till.travel(hours=2)
     (row,) = await bazaar.rows(shop)
     await bazaar.till.change(OrderInvoice, row.id, looks=31)
     await bazaar.merchants.look(row.id)

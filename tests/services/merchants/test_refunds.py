@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from models.journal import Account
-from models.orders import OrderStatus, RefundState
+from models.orders import OrderInvoice, OrderStatus, RefundState
 from providers.payments import ProviderRejected, ProviderUnavailable
 from services.billing.inbox import Told
 from services.identity import RoleRequired
@@ -153,6 +153,23 @@ async def test_a_refund_that_fails_later_is_undone(bazaar: Bazaar, is_timed: boo
     await bazaar.take(shop, fake.complete_refunds(session, succeed=True))
     whole = await bazaar.look_at(shop, order)
     assert (whole.status, whole.commission) == (OrderStatus.REFUNDED, "0.00")
+
+
+async def test_a_refund_whose_failure_was_told_too_early_is_found(bazaar: Bazaar) -> None:
+    shop = await bazaar.merchant("coinbase_business")
+    fake = bazaar.fakes["coinbase_business"]
+    order = await bazaar.order(shop)
+    session = await bazaar.begin(shop, order)
+    await bazaar.take(shop, fake.pay(session))
+    (row,) = await bazaar.rows(shop)
+    await bazaar.till.change(OrderInvoice, row.id, looks=32, look_at=None)
+    assert (await refund(bazaar, shop, order, "10")).commission == "2.00"
+    fake.complete_refunds(session, succeed=False)
+    bazaar.till.travel(minutes=6)
+    await bazaar.merchants.sweep()
+    await bazaar.work()
+    undone = await bazaar.look_at(shop, order)
+    assert (undone.status, undone.commission) == (OrderStatus.PAID, "2.50")
 
 
 async def apply(bazaar: Bazaar, shop: Shop, told: Told) -> None:
