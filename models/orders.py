@@ -68,8 +68,8 @@ class OrderInvoice(PaymentProgress, Identified, TenantOwned, Base):
 
     Until `opening_until` somebody is asking the provider for it. `commission_percent` is what was agreed when it was
     opened. `refunded` is the running total that the provider told at `refunds_until`. `look_at` is when the provider is
-    asked for it without an event, and `looks` how often that was done since nobody can pay it any more. `twin_of` is set where the provider has made two
-    invoices for one request, and names the row of the request.
+    asked for it without an event, and `looks` how often that was done since nobody can pay it any more. `twin_of` is
+    set where the provider has made two invoices for one request, and names the row of the request.
     """
 
     __tablename__ = "order_invoices"
