@@ -68,14 +68,15 @@ class OrderInvoice(PaymentProgress, Identified, TenantOwned, Base):
 
     Until `opening_until` somebody is asking the provider for it. `commission_percent` is what was agreed when it was
     opened. `refunded` is the running total that the provider told at `refunds_until`. `look_at` is when the provider is
-    asked for it without an event, and `looks` how often that was done. `twin_of` is set where the provider has made two
-    invoices for one request, and names the row of the request.
+    asked for it without an event, and `looks` how often that was done since nobody can pay it any more. `twin_of` is
+    set where the provider has made two invoices for one request, and names the row of the request.
     """
 
     __tablename__ = "order_invoices"
     __table_args__ = (
-        UniqueConstraint("integration_id", "session_id"),
+        UniqueConstraint("tenant_id", "provider", "session_id"),
         Index(None, "order_id"),
+        Index(None, "integration_id"),
         Index(None, "tenant_id"),
         Index("ix_order_invoices_look_at", "look_at", postgresql_where=text("look_at IS NOT NULL")),
     )
@@ -107,12 +108,13 @@ class OrderInvoice(PaymentProgress, Identified, TenantOwned, Base):
     looks: Mapped[int] = mapped_column(default=0, server_default=_ZERO)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
-    def tell_refunded(self, total: Decimal, *, at: datetime) -> None:
+    def tell_refunded(self, total: Decimal, *, at: datetime, is_news: bool = False) -> None:
         """Take in how much went back by the provider's word of `at`; of two words of one moment the larger counts.
 
-        Refunds under way count too and may fail, so a newer total may be smaller.
+        Refunds under way count too and may fail, so a newer total may be smaller. `is_news` tells that this word is the
+        first of a refund that failed, and so the newer one of two of one moment.
         """
-        if self.refunds_until is None or (at, total) > (self.refunds_until, self.refunded):
+        if self.refunds_until is None or (at, is_news, total) > (self.refunds_until, False, self.refunded):
             self.refunded, self.refunds_until = total, at
 
 
@@ -137,9 +139,13 @@ class OrderDispute(Identified, TenantOwned, Base):
 
 
 class RefundState(StrEnum):
-    """What became of a refund: `asked` until the provider has answered, `failed` when it gave nothing back."""
+    """What became of a refund: `asked` until the provider has answered, `failed` when it gave nothing back.
+
+    `pending` was taken on by the provider and counts as given back, unless the provider tells later that it failed.
+    """
 
     ASKED = "asked"
+    PENDING = "pending"
     MADE = "made"
     FAILED = "failed"
 

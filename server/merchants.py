@@ -8,7 +8,7 @@ from typing import Final
 from core.clock import Clock
 from providers.addresses import HostRefused, check_public_host
 from providers.http import HttpClient, HttpPolicy
-from providers.payments import PaymentProvider, split_secrets
+from providers.payments import PaymentProvider, btcpay, coinbase_business, coinbase_commerce, split_secrets
 from providers.payments.accounts import AccountKind, Keys, refused_field
 from providers.payments.btcpay import BtcPayProvider
 from providers.payments.coinbase_business import CoinbaseBusinessProvider
@@ -22,11 +22,22 @@ from services.unit_of_work import UnitOfWorkFactory
 KINDS: Final[Mapping[str, AccountKind]] = MappingProxyType(
     {
         "btcpay": AccountKind(
-            needed=("host", "store_id", "api_key", "webhook_secret"), shown=("host", "store_id"), named_by="api_key"
+            needed=("host", "store_id", "api_key", "webhook_secret"),
+            shown=("host", "store_id"),
+            named_by="api_key",
+            signature_header=btcpay.SIGNATURE_HEADER,
         ),
-        "coinbase_commerce": AccountKind(needed=("api_key", "webhook_secret"), shown=(), named_by="api_key"),
+        "coinbase_commerce": AccountKind(
+            needed=("api_key", "webhook_secret"),
+            shown=(),
+            named_by="api_key",
+            signature_header=coinbase_commerce.SIGNATURE_HEADER,
+        ),
         "coinbase_business": AccountKind(
-            needed=("key_id", "key_secret", "webhook_secret"), shown=("key_id",), named_by="key_id"
+            needed=("key_id", "key_secret", "webhook_secret"),
+            shown=("key_id",),
+            named_by="key_id",
+            signature_header=coinbase_business.SIGNATURE_HEADER,
         ),
     }
 )

@@ -186,7 +186,9 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_order_invoices")),
-        sa.UniqueConstraint("integration_id", "session_id", name=op.f("uq_order_invoices_integration_id_session_id")),
+        sa.UniqueConstraint(
+            "tenant_id", "provider", "session_id", name=op.f("uq_order_invoices_tenant_id_provider_session_id")
+        ),
     )
     op.create_index(
         "ix_order_invoices_look_at",
@@ -195,6 +197,7 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("look_at IS NOT NULL"),
     )
+    op.create_index(op.f("ix_order_invoices_integration_id"), "order_invoices", ["integration_id"], unique=False)
     op.create_index(op.f("ix_order_invoices_order_id"), "order_invoices", ["order_id"], unique=False)
     op.create_index(op.f("ix_order_invoices_tenant_id"), "order_invoices", ["tenant_id"], unique=False)
     op.create_table(
@@ -232,7 +235,16 @@ def upgrade() -> None:
         sa.Column("currency", sa.String(length=10), nullable=False),
         sa.Column(
             "state",
-            sa.Enum("asked", "made", "failed", name="state", native_enum=False, create_constraint=True, length=32),
+            sa.Enum(
+                "asked",
+                "pending",
+                "made",
+                "failed",
+                name="state",
+                native_enum=False,
+                create_constraint=True,
+                length=32,
+            ),
             nullable=False,
         ),
         sa.Column("asking_until", sa.DateTime(timezone=True), nullable=True),

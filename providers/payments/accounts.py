@@ -16,12 +16,13 @@ class AccountKind:
     """A provider at which merchants may have accounts.
 
     `needed` are the names of what must be told, `shown` those of them that are no secrets, and `named_by` the one whose
-    last characters tell a merchant which key it was.
+    last characters tell a merchant which key it was. `signature_header` is the header that its webhooks are known by.
     """
 
     needed: tuple[str, ...]
     shown: tuple[str, ...]
     named_by: str
+    signature_header: str
 
 
 class AccountRefused(InvalidInput):

@@ -33,6 +33,7 @@ from providers.payments.sightings import saw_payment
 from providers.payments.signature import refuse_wrong_digest
 
 PROVIDER: Final = "btcpay"
+SIGNATURE_HEADER: Final = "BTCPay-Sig"
 
 # How many invoices are listed at once, and how long after an invoice's time its coins are still watched for: a day by
 # the server's own default, and a day for whoever runs it otherwise.
@@ -88,14 +89,14 @@ class BtcPayProvider(OneTimeProvider):
             tells_expiry=True,
             may_differ=True,
             currencies=None,
-            signature_header="BTCPay-Sig",
+            signature_header=SIGNATURE_HEADER,
             development_only=False,
         )
 
     def verify(self, *, body: bytes, headers: Mapping[str, str], now: datetime) -> VerifiedEvent:
         """See `PaymentProvider.verify`. No time is signed: a delivery sent again is known by its first one's id."""
         refuse_wrong_digest(
-            body, headers, secrets=self._webhook_secrets, header="BTCPay-Sig", provider="BTCPay", prefix="sha256="
+            body, headers, secrets=self._webhook_secrets, header=SIGNATURE_HEADER, provider="BTCPay", prefix="sha256="
         )
         payload = read_object(body, provider="BTCPay")
         event = Node(payload, "event")

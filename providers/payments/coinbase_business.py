@@ -357,6 +357,8 @@ def _read_state(checkout: Node) -> PaymentState:
         # When it was paid is not told, and a refund moves `updatedAt`; a checkout lives for a day at the most.
         paid_at=checkout.instant_or_none("createdAt") if has_money else None,
         fee=_fee(checkout, asked, currency),
+        refunds_made=_ended(checkout, RefundStatus.SUCCEEDED),
+        refunds_failed=_ended(checkout, RefundStatus.FAILED),
     )
 
 
@@ -366,6 +368,11 @@ def _fee(checkout: Node, asked: Decimal, currency: str) -> Fee | None:
     if settled is None or not (total := settled.amount("totalAmount")):
         return None
     return Fee(amount=round_money(asked * settled.amount("feeAmount") / total, currency), currency=currency)
+
+
+def _ended(checkout: Node, end: RefundStatus) -> frozenset[str]:
+    refunds = checkout.rows("refunds")
+    return frozenset(refund.ref("id") for refund in refunds if _REFUNDS.get(refund.text("status")) is end)
 
 
 def _refunded(refund: Node, currency: str) -> Decimal:

@@ -33,6 +33,7 @@ from providers.payments.reading import Node, read_object, reading_identity
 from providers.payments.signature import refuse_wrong_digest
 
 PROVIDER: Final = "coinbase_commerce"
+SIGNATURE_HEADER: Final = "X-CC-Webhook-Signature"
 DEFAULT_API_BASE: Final = "https://api.commerce.coinbase.com"
 API_VERSION: Final = "2018-03-22"
 
@@ -83,14 +84,14 @@ class CoinbaseCommerceProvider(OneTimeProvider):
             tells_expiry=True,
             may_differ=True,
             currencies=None,
-            signature_header="X-CC-Webhook-Signature",
+            signature_header=SIGNATURE_HEADER,
             development_only=False,
         )
 
     def verify(self, *, body: bytes, headers: Mapping[str, str], now: datetime) -> VerifiedEvent:
         """See `PaymentProvider.verify`. No time is signed: an event sent again is known by its id."""
         refuse_wrong_digest(
-            body, headers, secrets=self._webhook_secrets, header="X-CC-Webhook-Signature", provider="Coinbase Commerce"
+            body, headers, secrets=self._webhook_secrets, header=SIGNATURE_HEADER, provider="Coinbase Commerce"
         )
         return _envelope(read_object(body, provider="Coinbase Commerce"), at=now)
 

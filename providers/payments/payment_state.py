@@ -70,7 +70,8 @@ class PaymentState:
     `tags` are None for a payment that is not ours. `is_test` marks play money, which must never buy anything.
     `changed_at` is the provider's time of the newest change; `paid_at` when the money came, None before that. It stays
     the same whatever happens later, so that a service counts from it whenever it is told. `fee` is what the provider
-    keeps of the payment, None where it does not say.
+    keeps of the payment, None where it does not say. `refunds_made` and `refunds_failed` are the references of refunds
+    that have come to their end, as far as the provider tells.
     """
 
     session_id: str
@@ -91,6 +92,8 @@ class PaymentState:
     changed_at: datetime
     paid_at: datetime | None = None
     fee: Fee | None = None
+    refunds_made: frozenset[str] = frozenset()
+    refunds_failed: frozenset[str] = frozenset()
 
     @property
     def overpaid(self) -> Decimal:

@@ -8,8 +8,9 @@ from sqlalchemy import select, update
 
 from models.merchants import PaymentIntegration
 from models.orders import OrderInvoice
+from models.payment_progress import CheckoutState
 from providers.payments import ProviderRejected, ProviderUnavailable, Reading, facts_of_fetched, settle_payment
-from services.billing.errors import FactRefused
+from services.billing.errors import FactRefused, NotThereYet
 from services.billing.inbox import Told
 from services.merchants.errors import KeysUnreadable
 from services.merchants.inbound import MerchantInbox
@@ -17,8 +18,12 @@ from services.unit_of_work import PlatformScope, TenantScope, UnitOfWorkFactory
 
 TASK: Final = "merchants.look"
 
-# How long after the one before each look comes: soon, in an hour, then daily for a month.
-_SOON: Final = (timedelta(minutes=5), timedelta(hours=1))
+# How long after the one before each look comes: soon while the customer may be paying, which takes a while to be
+# confirmed, then in an hour, then daily for a month.
+_SOON: Final = timedelta(minutes=5)
+_MARGIN: Final = timedelta(minutes=30)
+_UNPAID: Final = (CheckoutState.PENDING, CheckoutState.APPROVED, CheckoutState.PROCESSING)
+_HOURLY: Final = timedelta(hours=1)
 _DAILY: Final = timedelta(days=1)
 _LOOKS: Final = 32
 _AGAIN: Final = timedelta(minutes=10)
@@ -68,30 +73,35 @@ class Looking:
             await self._done(invoice)
             return
         try:
-            provider = self._inbox.opened(integration)
-            state = await settle_payment(provider, invoice.session_id)
+            await self._ask(integration, invoice.session_id)
         except (ProviderUnavailable, ProviderRejected, KeysUnreadable):
-            # The merchant's affair, and to be tried again; the row's time is set already.
-            return
+            # The merchant's affair, and asked for again in its time.
+            pass
+        except (FactRefused, NotThereYet):
+            # An event of it meets the same, of which people are told.
+            pass
+        finally:
+            # What always fails would otherwise be asked for every few minutes and for ever.
+            await self._done(invoice)
+
+    async def _ask(self, integration: PaymentIntegration, session_id: str) -> None:
+        provider = self._inbox.opened(integration)
+        state = await settle_payment(provider, session_id)
         told = Told(
             tenant_id=integration.tenant_id,
             integration_id=integration.id,
             provider=integration.provider,
             reading=Reading(facts=() if state is None else facts_of_fetched(provider, state), payment=state),
         )
-        try:
-            async with self._units(TenantScope(integration.tenant_id)) as uow:
-                await self._inbox.apply(uow, told)
-        except FactRefused:
-            # An event of it is dead for the same reason, which people were told.
-            pass
-        await self._done(invoice)
+        async with self._units(TenantScope(integration.tenant_id)) as uow:
+            await self._inbox.apply(uow, told)
 
     async def _done(self, invoice: OrderInvoice) -> None:
         async with self._units(TenantScope(invoice.tenant_id)) as uow:
             row = await uow.session.get(OrderInvoice, invoice.id, with_for_update={"key_share": True})
             if row is not None:
-                row.looks += 1
+                if not _is_page_open(row, now=uow.now):
+                    row.looks += 1
                 row.look_at = None if row.session_id is None else look_after(row, now=uow.now)
 
 
@@ -100,4 +110,12 @@ def look_after(invoice: OrderInvoice, *, now: datetime) -> datetime | None:
     looks = invoice.looks or 0
     if looks >= _LOOKS:
         return None
-    return now + (_SOON[looks] if looks < len(_SOON) else _DAILY)
+    if looks == 0:
+        return now + _SOON
+    return now + (_HOURLY if looks == 1 else _DAILY)
+
+
+def _is_page_open(invoice: OrderInvoice, *, now: datetime) -> bool:
+    if invoice.state not in _UNPAID or invoice.expires_at is None:
+        return False
+    return now < invoice.expires_at + _MARGIN

@@ -17,6 +17,7 @@ from models.orders import Order, OrderDispute, OrderInvoice, OrderRefund, OrderS
 from models.payment_progress import CheckoutState
 
 _NOTHING: Final = Decimal(0)
+_GIVEN: Final = (RefundState.PENDING, RefundState.MADE)
 # Of several invoices that are not paid, the one that is furthest tells where the order stands.
 _UNPAID: Final = (
     (CheckoutState.PROCESSING, OrderStatus.PROCESSING),
@@ -97,7 +98,7 @@ class Book:
 
     def given_back(self, invoice: OrderInvoice) -> Decimal:
         """Return how much went back of an invoice: what its provider tells, or what we know to have been refunded."""
-        return max(invoice.refunded, self._refunds_of(invoice, RefundState.MADE))
+        return max(invoice.refunded, self._refunds_of(invoice, *_GIVEN))
 
     def refundable(self, invoice: OrderInvoice) -> Decimal:
         """Return what may still be given back of an invoice; what was asked for counts as gone."""
@@ -118,8 +119,8 @@ class Book:
             return None
         return Owed(invoice_id=invoice.id, reason=reason, amount=amount) if amount > 0 else None
 
-    def _refunds_of(self, invoice: OrderInvoice, state: RefundState) -> Decimal:
-        mine = (row.amount for row in self.refunds if row.invoice_id == invoice.id and row.state is state)
+    def _refunds_of(self, invoice: OrderInvoice, *states: RefundState) -> Decimal:
+        mine = (row.amount for row in self.refunds if row.invoice_id == invoice.id and row.state in states)
         return sum(mine, _NOTHING)
 
     def _taken_back(self, invoice: OrderInvoice) -> Decimal:

@@ -1,7 +1,7 @@
 """Giving a customer's money back at the merchant's own provider, by which our commission on it goes back too."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 from uuid import UUID, uuid4
@@ -21,6 +21,7 @@ from providers.payments import (
 from providers.payments.accounts import Accounts
 from services.identity import Principal, require_oneself, require_permission, require_tenant
 from services.merchants.errors import IntegrationNotFound, NothingToRefund, RefundUnderWay
+from services.merchants.looking import look_after
 from services.merchants.lookup import held_book
 from services.merchants.reckoning import Book
 from services.merchants.settlement import Settlement
@@ -31,6 +32,11 @@ from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfW
 
 # Longer than a provider is given to answer.
 _LEASE: Final = timedelta(seconds=60)
+_STATES: Final = {
+    RefundStatus.PENDING: RefundState.PENDING,
+    RefundStatus.SUCCEEDED: RefundState.MADE,
+    RefundStatus.FAILED: RefundState.FAILED,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +116,13 @@ class Refunds:
             before = OrderView.of(book)
             refund = _asked_for(book, refund_id)
             refund.asking_until = None
-            if made is None or made.status is RefundStatus.FAILED:
+            if made is None:
                 refund.state = RefundState.FAILED
             else:
-                refund.state, refund.refund_ref, refund.claim_url = RefundState.MADE, made.refund_ref, made.claim_url
+                refund.state = _STATES[made.status]
+                refund.refund_ref, refund.claim_url = made.refund_ref, made.claim_url
+                # How it ends may be told before this, or never.
+                _look_anew(book, refund, uow.now)
             await self._settlement.settle(uow, book, before=before, at=uow.now)
             return OrderView.of(book)
 
@@ -123,6 +132,13 @@ def _of_invoice(book: Book, invoice_id: UUID | None) -> OrderInvoice:
     if chosen is None or chosen.session_id is None:
         raise NothingToRefund
     return chosen
+
+
+def _look_anew(book: Book, refund: OrderRefund, now: datetime) -> None:
+    invoice = next(row for row in book.invoices if row.id == refund.invoice_id)
+    if refund.state is RefundState.PENDING:
+        invoice.looks = 0
+        invoice.look_at = look_after(invoice, now=now)
 
 
 def _asked_for(book: Book, refund_id: UUID) -> OrderRefund:

@@ -16,7 +16,7 @@ from core.money import plain_amount
 from models.credits import CreditReason
 from models.journal import EntryKind
 from models.merchants import CommissionLog
-from models.orders import OrderDispute, OrderInvoice
+from models.orders import OrderDispute, OrderInvoice, RefundState
 from models.payment_progress import CheckoutState
 from providers.payments import DisputeClosed, DisputeOpened, PaymentState, PaymentStatus
 from services.billing import journal
@@ -86,7 +86,7 @@ class Settlement:
         invoice = _invoice_of(uow, book, told, payment)
         _refuse_other_price(invoice, payment)
         invoice.measure(received=payment.received, overpaid=payment.overpaid, is_late=payment.is_late)
-        invoice.tell_refunded(payment.refunded, at=payment.changed_at)
+        _tell_refunds(book, invoice, payment)
         if payment.status is PaymentStatus.PAID:
             invoice.mark_paid(payment.paid_at or payment.changed_at)
         else:
@@ -96,7 +96,8 @@ class Settlement:
     async def _dispute(self, uow: UnitOfWork, told: Told, fact: DisputeOpened | DisputeClosed) -> None:
         found = await uow.session.execute(
             select(OrderInvoice.id, OrderInvoice.order_id).where(
-                OrderInvoice.integration_id == told.integration_id,
+                OrderInvoice.tenant_id == told.tenant_id,
+                OrderInvoice.provider == told.provider,
                 OrderInvoice.session_id.in_([ref for ref in (fact.payment_ref, fact.charge_ref) if ref]),
             )
         )
@@ -155,16 +156,20 @@ def _invoice_of(uow: UnitOfWork, book: Book, told: Told, payment: PaymentState) 
     """Return the invoice that a payment is of.
 
     An answer of the provider that was lost may have left it with two invoices for one of ours: the second gets a row
-    of its own.
+    of its own. A merchant has one account at a provider, so provider and session name the invoice. Raises FactRefused.
     """
-    mine = [row for row in book.invoices if row.integration_id == told.integration_id]
+    mine = [row for row in book.invoices if row.provider == told.provider]
     known = next((row for row in mine if row.session_id == payment.session_id), None)
     if known is not None:
+        # An account that was removed and set up anew has its invoices back, which removing it had left without one.
+        known.integration_id = known.integration_id or told.integration_id
         return known
-    begun = next(row for row in book.invoices if payment.tags is not None and row.id == payment.tags.order_id)
+    begun = next((row for row in mine if payment.tags is not None and row.id == payment.tags.order_id), None)
+    if begun is None:
+        raise FactRefused("another account's invoice", tenant_id=told.tenant_id)
     if begun.session_id is None:
         # The event has overtaken the answer to our own request.
-        begun.session_id = payment.session_id
+        begun.session_id, begun.integration_id = payment.session_id, told.integration_id
         return begun
     return add_twin(uow, book, begun, session_id=payment.session_id, integration_id=told.integration_id)
 
@@ -195,6 +200,22 @@ def add_twin(
     uow.session.add(twin)
     book.invoices.append(twin)
     return twin
+
+
+def _tell_refunds(book: Book, invoice: OrderInvoice, payment: PaymentState) -> None:
+    """Take in what went back, and what became of the refunds that we have asked for."""
+    mine = [row for row in book.refunds if row.invoice_id == invoice.id and row.refund_ref is not None]
+    known_failed = {row.refund_ref for row in mine if row.state is RefundState.FAILED}
+    if not known_failed <= payment.refunds_failed:
+        # Fetched before a refund failed that we know to have failed, so that its total counts this one still.
+        return
+    failed = [row for row in mine if row.refund_ref in payment.refunds_failed - known_failed]
+    for row in failed:
+        row.state = RefundState.FAILED
+    for row in mine:
+        if row.state is RefundState.PENDING and row.refund_ref in payment.refunds_made:
+            row.state = RefundState.MADE
+    invoice.tell_refunded(payment.refunded, at=payment.changed_at, is_news=bool(failed))
 
 
 def _refuse_other_price(invoice: OrderInvoice, payment: PaymentState) -> None:

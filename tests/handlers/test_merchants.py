@@ -22,6 +22,7 @@ from tests.fakes.btcpay_api import API_KEY, STORE, WEBHOOK_SECRET, FakeBtcPay
 from tests.handlers.frame import open_door, refusal
 from tests.support.billing import eventually
 from tests.support.listeners import Listener
+from tests.support.market import Market
 from tests.support.people import Person, RegisterCompany, address, request
 from tests.support.running import Orchestrator
 
@@ -109,6 +110,17 @@ async def test_the_examples_work_as_printed(orchestrator: Orchestrator, owner: P
         "2.50",
         "USD",
     )
+
+
+@pytest.mark.skipif(not all(map(shutil.which, ("bash", "curl", "openssl"))), reason="needs bash, curl and openssl")
+async def test_the_platforms_own_webhook_works_as_printed(market: Market) -> None:
+    body = json.dumps({"deliveryId": uuid4().hex, "type": "PayoutCreated"})
+    variables = {"API": market.instances[0].url, "SECRET": WEBHOOK_SECRET, "BODY": body}
+    for _ in range(2):
+        told = await run(printed("/api/billing/webhook"), **variables)
+        assert told == {"status": "success", "message": "Webhook received"}
+    refused = await run(printed("/api/billing/webhook"), **{**variables, "SECRET": "another"})
+    assert refused["error"]["code"] == "INVALID_SIGNATURE"
 
 
 async def test_keys_are_never_shown(owner: Person, btcpay: FakeBtcPay) -> None:

@@ -64,6 +64,25 @@ async def test_the_tenant_may_be_named_by_id_or_slug(bazaar: Bazaar, shop: Shop)
         await receive(bazaar, event, integration_id=uuid4())
 
 
+@pytest.mark.parametrize("provider", FAKES)
+async def test_an_account_that_cannot_be_read_blocks_no_other(bazaar: Bazaar, shop: Shop, provider: str) -> None:
+    others = [await bazaar.set_up(shop, name) for name in FAKES if name != provider]
+    await bazaar.set_up(shop, provider)
+    fake = bazaar.fakes[provider]
+    (event, *_) = fake.pay(await bazaar.begin(shop, await bazaar.order(shop)))
+    for view in others:
+        await bazaar.till.change(PaymentIntegration, view.id, key_id="of somebody else"[:16])
+    body, headers = signed(fake, event)
+    try:
+        assert await bazaar.merchants.inbox.receive(
+            integration_id=None, tenant=str(shop.tenant_id), body=body, headers=headers, trace=RequestTrace()
+        )
+    finally:
+        async with bazaar.till.units(PLATFORM) as uow:
+            for view in others:
+                await uow.session.delete(await uow.session.get_one(PaymentIntegration, view.id))
+
+
 async def test_a_signature_must_be_the_merchants_own(bazaar: Bazaar, shop: Shop) -> None:
     order = await bazaar.order(shop)
     (event, *_) = bazaar.btcpay.pay(await bazaar.begin(shop, order))
@@ -203,9 +222,49 @@ async def test_with_all_webhooks_lost_the_order_is_paid_all_the_same(bazaar: Baz
     assert "order.paid" in await bazaar.till.audit(shop)
 
 
+@pytest.mark.parametrize("provider", FAKES)
+async def test_a_payment_of_any_minute_is_found_soon(bazaar: Bazaar, provider: str) -> None:
+    shop = await bazaar.merchant(provider)
+    order = await bazaar.order(shop)
+    invoice = await bazaar.begin(shop, order)
+
+    async def six_minutes_later() -> OrderInvoice:
+        bazaar.till.travel(minutes=6)
+        await bazaar.merchants.sweep()
+        await bazaar.work()
+        (row,) = await bazaar.rows(shop)
+        return row
+
+    for _ in range(8):
+        row = await six_minutes_later()
+        assert (row.looks, row.look_at and row.look_at - bazaar.till.now < timedelta(minutes=5)) == (0, True)
+        if row.expires_at is not None and row.expires_at < bazaar.till.now:
+            # The page has closed, and what was paid at its last moment is still to be confirmed.
+            break
+    bazaar.fakes[provider].pay(invoice)
+    assert (await six_minutes_later()).looks == 1
+    assert (await bazaar.look_at(shop, order)).paid
+
+
+async def test_once_the_page_is_closed_looks_become_rare(bazaar: Bazaar, shop: Shop) -> None:
+    await bazaar.begin(shop, await bazaar.order(shop))
+    (row,) = await bazaar.rows(shop)
+    assert row.expires_at is not None
+    bazaar.till.clock.offset += row.expires_at - bazaar.till.now + timedelta(minutes=29)
+    waits = []
+    for minutes in (0, 2, 0):
+        bazaar.till.travel(minutes=minutes)
+        await bazaar.merchants.look(row.id)
+        (row,) = await bazaar.rows(shop)
+        assert row.look_at is not None
+        waits.append(round((row.look_at - bazaar.till.now) / timedelta(minutes=1)))
+    assert waits == [5, 60, 24 * 60]
+
+
 async def test_looking_ends_after_a_month(bazaar: Bazaar, shop: Shop) -> None:
     order = await bazaar.order(shop)
     await bazaar.begin(shop, order)
+    bazaar.till.travel(hours=2)
     (row,) = await bazaar.rows(shop)
     await bazaar.till.change(OrderInvoice, row.id, looks=31)
     await bazaar.merchants.look(row.id)
@@ -215,3 +274,31 @@ async def test_looking_ends_after_a_month(bazaar: Bazaar, shop: Shop) -> None:
     await bazaar.till.change(OrderInvoice, row.id, integration_id=None)
     await bazaar.merchants.look(row.id)
     await bazaar.merchants.look(uuid4())
+
+
+async def test_a_look_that_fails_is_counted(bazaar: Bazaar, shop: Shop) -> None:
+    order = await bazaar.order(shop)
+    await bazaar.begin(shop, order)
+    bazaar.till.travel(hours=2)
+    (row,) = await bazaar.rows(shop)
+    healthy = bazaar.btcpay.answer
+    for status in (401, 503):
+        bazaar.btcpay.answer = lambda *_, status=status: Reply(status, None)  # type: ignore[method-assign]
+        await bazaar.merchants.look(row.id)
+    bazaar.btcpay.answer = healthy  # type: ignore[method-assign]
+    assert (await bazaar.rows(shop))[0].looks == 2
+    (invoice,) = bazaar.btcpay.invoices.values()
+    asked = invoice["amount"]
+    invoice["amount"] = "0.01"
+    await bazaar.merchants.look(row.id)
+    invoice["amount"] = asked
+    view = bazaar.accounts_of[shop.tenant_id]
+    async with bazaar.till.units(PLATFORM) as uow:
+        key_id = (await uow.session.get_one(PaymentIntegration, view.id)).key_id
+    await bazaar.till.change(PaymentIntegration, view.id, key_id="of somebody else"[:16])
+    await bazaar.merchants.look(row.id)
+    await bazaar.till.change(PaymentIntegration, view.id, key_id=key_id)
+    (row,) = await bazaar.rows(shop)
+    assert row.looks == 4
+    assert row.look_at is not None
+    assert row.look_at - bazaar.till.now > timedelta(hours=23)

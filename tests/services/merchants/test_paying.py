@@ -1,6 +1,7 @@
 """Paying an order: one open invoice whatever the crowd, at the merchant's own provider, for what the order costs."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -11,8 +12,9 @@ from core.errors import InvalidInput
 from models.orders import OrderInvoice, OrderStatus
 from models.payment_progress import CheckoutState
 from providers.payments import ProviderRejected, ProviderUnavailable
+from services.billing.errors import FactRefused
 from services.identity import RoleRequired
-from services.merchants import PayInput
+from services.merchants import PayInput, RefundInput
 from services.merchants import paying as paying_module
 from services.merchants.errors import (
     InvoiceBeingOpened,
@@ -21,7 +23,7 @@ from services.merchants.errors import (
     OrderExists,
     OrderNotFound,
 )
-from services.unit_of_work import RequestTrace
+from services.unit_of_work import RequestTrace, TenantScope
 from tests.fakes.server import Fault, Reply
 from tests.support.billing import Shop
 from tests.support.merchants import FAKES, Bazaar
@@ -154,6 +156,46 @@ async def test_a_new_account_gets_new_invoices(bazaar: Bazaar, shop: Shop) -> No
         )
     await bazaar.work()
     assert (await bazaar.look_at(shop, order)).paid
+
+
+async def test_an_account_that_was_removed_and_set_up_anew_has_its_invoices_back(bazaar: Bazaar, shop: Shop) -> None:
+    order = await bazaar.order(shop)
+    events = bazaar.btcpay.pay(await bazaar.begin(shop, order))
+    await bazaar.take(shop, events)
+    paid = await bazaar.look_at(shop, order)
+    async with bazaar.till.units(TenantScope(shop.tenant_id)) as uow:
+        await bazaar.merchants.integrations.remove(uow, shop.owner, provider=None)
+    assert [row.integration_id for row in await bazaar.rows(shop)] == [None]
+    view = await bazaar.set_up(shop, "btcpay")
+    await bazaar.take(shop, [bazaar.btcpay.redeliver(event) for event in events])
+    again = await bazaar.look_at(shop, order)
+    assert (again.invoices, again.owed, again.commission) == (paid.invoices, [], "2.50")
+    assert [row.integration_id for row in await bazaar.rows(shop)] == [view.id]
+    # So that it can be refunded.
+    wanted = RefundInput(amount=None, invoice_id=None)
+    whole = await bazaar.merchants.refunds.refund(shop.owner, order.id, wanted, trace=RequestTrace())
+    assert whole.status is OrderStatus.REFUNDED
+
+
+async def test_an_account_set_up_anew_has_an_invoice_that_nobody_got_an_answer_for(bazaar: Bazaar, shop: Shop) -> None:
+    order = await bazaar.order(shop)
+    invoice = await bazaar.begin(shop, order)
+    (row,) = await bazaar.rows(shop)
+    await bazaar.till.change(OrderInvoice, row.id, session_id=None, url=None, integration_id=None)
+    await bazaar.take(shop, bazaar.btcpay.pay(invoice))
+    (row,) = await bazaar.rows(shop)
+    assert (row.session_id, row.integration_id) == (invoice, bazaar.accounts_of[shop.tenant_id].id)
+
+
+async def test_an_invoice_of_another_provider_is_refused(bazaar: Bazaar, shop: Shop) -> None:
+    """A merchant may write at one provider that an invoice there is the one that we have opened at another."""
+    order = await bazaar.order(shop)
+    told = await bazaar.read(shop, bazaar.btcpay.pay(await bazaar.begin(shop, order))[-1])
+    async with bazaar.till.units(TenantScope(shop.tenant_id)) as uow:
+        with pytest.raises(FactRefused):
+            await bazaar.merchants.inbox.apply(uow, replace(told, provider="coinbase_commerce"))
+    assert not (await bazaar.look_at(shop, order)).paid
+    assert len(await bazaar.rows(shop)) == 1
 
 
 async def test_an_event_that_overtakes_the_answer_finds_its_order(bazaar: Bazaar, shop: Shop) -> None:

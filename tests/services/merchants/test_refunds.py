@@ -7,13 +7,14 @@ from uuid import UUID
 import pytest
 
 from models.journal import Account
-from models.orders import OrderStatus, RefundState
+from models.orders import OrderInvoice, OrderStatus, RefundState
 from providers.payments import ProviderRejected, ProviderUnavailable
+from services.billing.inbox import Told
 from services.identity import RoleRequired
 from services.merchants import RefundInput
 from services.merchants.errors import NothingToRefund, RefundUnderWay
 from services.merchants.views import OrderView
-from services.unit_of_work import RequestTrace
+from services.unit_of_work import RequestTrace, TenantScope
 from tests.fakes.server import Fault
 from tests.support.billing import Shop
 from tests.support.merchants import Bazaar
@@ -94,7 +95,7 @@ async def test_an_answer_that_was_lost_gives_back_once(bazaar: Bazaar, shop: Sho
     with pytest.raises(RefundUnderWay):
         await refund(bazaar, shop, order, "11")
     known = await refund(bazaar, shop, order, "10")
-    assert (known.refunds[0].state, known.refunded) == (RefundState.MADE, "10.00")
+    assert (known.refunds[0].state, known.refunded) == (RefundState.PENDING, "10.00")
     assert len(bazaar.btcpay.pull_payments) == 1
 
 
@@ -115,10 +116,65 @@ async def test_refunds_that_the_provider_tells_and_ours_are_the_same_money(bazaa
     order = await bazaar.order(shop)
     session = await bazaar.begin(shop, order)
     await bazaar.take(shop, fake.pay(session))
-    assert (await refund(bazaar, shop, order, "10")).refunded == "10.00"
+    asked = await refund(bazaar, shop, order, "10")
+    assert (asked.refunded, asked.refunds[0].state) == ("10.00", RefundState.PENDING)
     await bazaar.take(shop, fake.complete_refunds(session, succeed=True))
     told = await bazaar.look_at(shop, order)
-    assert (told.refunded, told.commission) == ("10.00", "2.00")
+    assert (told.refunded, told.commission, told.refunds[0].state) == ("10.00", "2.00", RefundState.MADE)
+
+
+@pytest.mark.parametrize("is_timed", [True, False])
+async def test_a_refund_that_fails_later_is_undone(bazaar: Bazaar, is_timed: bool) -> None:
+    shop = await bazaar.merchant("coinbase_business")
+    fake = bazaar.fakes["coinbase_business"]
+    order = await bazaar.order(shop)
+    session = await bazaar.begin(shop, order)
+    events = fake.pay(session)
+    await bazaar.take(shop, events)
+    assert (await refund(bazaar, shop, order, "10")).commission == "2.00"
+    # A word of the refund while it is under way, which a slow worker may apply after the newest one.
+    under_way = await bazaar.read(shop, events[-1])
+    await apply(bazaar, shop, under_way)
+    before = fake.checkouts[session]["updatedAt"]
+    bazaar.till.travel(minutes=1)
+    failed = fake.complete_refunds(session, succeed=False)
+    if not is_timed:
+        # Nobody promises that a failure is a change of the checkout.
+        fake.checkouts[session]["updatedAt"] = before
+    await bazaar.take(shop, failed)
+    for _ in range(2):
+        undone = await bazaar.look_at(shop, order)
+        assert (undone.status, undone.refunded, undone.commission) == (OrderStatus.PAID, "0.00", "2.50")
+        assert undone.refunds[0].state is RefundState.FAILED
+        await apply(bazaar, shop, under_way)
+    assert await bazaar.commissions(shop) == [Decimal("2.50"), Decimal("-0.50"), Decimal("0.50")]
+    # The money is there to be given back once more.
+    assert (await refund(bazaar, shop, order)).refunded == "49.90"
+    await bazaar.take(shop, fake.complete_refunds(session, succeed=True))
+    whole = await bazaar.look_at(shop, order)
+    assert (whole.status, whole.commission) == (OrderStatus.REFUNDED, "0.00")
+
+
+async def test_a_refund_whose_failure_was_told_too_early_is_found(bazaar: Bazaar) -> None:
+    shop = await bazaar.merchant("coinbase_business")
+    fake = bazaar.fakes["coinbase_business"]
+    order = await bazaar.order(shop)
+    session = await bazaar.begin(shop, order)
+    await bazaar.take(shop, fake.pay(session))
+    (row,) = await bazaar.rows(shop)
+    await bazaar.till.change(OrderInvoice, row.id, looks=32, look_at=None)
+    assert (await refund(bazaar, shop, order, "10")).commission == "2.00"
+    fake.complete_refunds(session, succeed=False)
+    bazaar.till.travel(minutes=6)
+    await bazaar.merchants.sweep()
+    await bazaar.work()
+    undone = await bazaar.look_at(shop, order)
+    assert (undone.status, undone.commission) == (OrderStatus.PAID, "2.50")
+
+
+async def apply(bazaar: Bazaar, shop: Shop, told: Told) -> None:
+    async with bazaar.till.units(TenantScope(shop.tenant_id)) as uow:
+        await bazaar.merchants.inbox.apply(uow, told)
 
 
 async def test_only_the_owner_gives_back(bazaar: Bazaar, shop: Shop) -> None:
