@@ -109,6 +109,7 @@ class Settings(BaseSettings):
     rate_webhooks_per_ip: str = "120/minute"
     rate_documents_per_ip: str = "60/minute"
     rate_payments_per_tenant: str = "60/minute"
+    rate_invites_per_tenant: str = "60/hour"
     rate_user_total: str = "600/minute"
     rate_key_total: str = "600/minute"
     rate_key_looks_per_ip: str = "120/minute"
@@ -229,6 +230,7 @@ class Settings(BaseSettings):
         "rate_webhooks_per_ip",
         "rate_documents_per_ip",
         "rate_payments_per_tenant",
+        "rate_invites_per_tenant",
         "rate_user_total",
         "rate_key_total",
         "rate_key_looks_per_ip",
