@@ -253,8 +253,9 @@ async def test_a_revoked_invitation_is_void(identity: Identity) -> None:
 
 async def test_an_address_gets_one_letter_a_minute(identity: Identity) -> None:
     host, email = await identity.sign_up(), unique_email()
-    for role in (Role.USER, Role.MEMBER, Role.ADMIN):
-        invited = await identity.invite(host, email, role)
+    for role in (Role.USER, Role.MEMBER):
+        await identity.invite(host, email, role)
+    invited = await identity.invite(host, email, Role.ADMIN)
     assert len(await identity.letters(email)) == 1
     # Nor does taking the offer back bring another letter.
     for _ in range(3):
