@@ -58,6 +58,7 @@ class RateRules:
     key_looks_per_ip: str = ""
     documents_per_ip: str = ""
     payments_per_tenant: str = ""
+    invites_per_tenant: str = ""
     phone_codes_per_ip: str = ""
     phone_codes_total: str = ""
     phone_checks_per_ip: str = ""

@@ -17,6 +17,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 
 from core import json
+from core.addresses import counted_address
 from core.errors import DomainError, ErrorKind, InvalidInput, RateLimited
 from core.pagination import Page, PageRequest
 from handlers.context import CLIENT_IP, CONTEXT, REQUEST_ID, Context
@@ -332,7 +333,7 @@ def _path_model(endpoint: Endpoint) -> type[BaseModel] | None:
 
 async def _limit(request: web.Request, endpoint: Endpoint) -> None:
     if endpoint.rule:
-        await _count(request.app[CONTEXT], endpoint.rule, request[CLIENT_IP])
+        await _count(request.app[CONTEXT], endpoint.rule, counted_address(request[CLIENT_IP]))
 
 
 async def _count(context: Context, name: str, key: str) -> None:
@@ -347,7 +348,7 @@ async def _authenticate(request: web.Request, endpoint: Endpoint) -> Principal:
     token = access_token(request, origins=context.origins)
     if context.recognition.must_look(token):
         # Whoever makes keys up would otherwise have the database asked as often as they like.
-        await _count(context, "key_looks_per_ip", request[CLIENT_IP])
+        await _count(context, "key_looks_per_ip", counted_address(request[CLIENT_IP]))
     actor = await context.recognition.recognise(token, scope=endpoint.scope)
     if endpoint.access is Access.MEMBER:
         require_tenant(actor)

@@ -173,6 +173,10 @@ async def list_members(call: Call, tenant_id: UUID, query: PageQuery) -> web.Res
 )
 async def invite(call: Call, tenant_id: UUID, body: InviteBody) -> web.Response:
     """Invite an address: a known user joins at once, anybody else gets a letter."""
+    async with call.uow(TenantScope(tenant_id)) as uow:
+        await call.context.services.tenants.invitations.require_host(uow, call.actor, tenant_id=tenant_id)
+    # Only now, or else strangers could use up what a tenant may.
+    await call.limit("invites_per_tenant", str(tenant_id))
     async with call.uow(PlatformScope("whoever is invited may have other tenants")) as uow:
         view = await call.context.services.tenants.invitations.invite(
             uow, call.actor, tenant_id=tenant_id, email=body.email, role=body.role

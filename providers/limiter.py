@@ -3,20 +3,25 @@
 While Redis is away, what guards secrets is counted by a backstop that all instances share, and refused if that is away
 too. Everything else each instance counts for itself: a limit that is too generous for a while is better than a closed
 door.
+
+A rule may have several windows. All are asked before any is hit, so that a hit which one refuses does not count in the
+others. In a crowd that asks at once a hit can be refused after it was counted in a shorter window: the shortest is hit
+first, whose wait is over first. The database, which is slower and guards more, undoes even that.
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import structlog
-from limits import RateLimitItem, parse
+from limits import RateLimitItem, parse_many
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.errors import StorageError
 from redis.asyncio import ConnectionPool
 
 from core.clock import SystemClock
+from core.windows import Window
 
 _REDIS_TIMEOUT_S = 0.5
 # What guards secrets is rather waited for: a Redis that is merely slow must not lead to a second count.
@@ -30,12 +35,12 @@ logger = structlog.get_logger(__name__)
 class Backstop(Protocol):
     """Counts for all instances while Redis is away."""
 
-    async def hit(self, key: str, *, allowed: int, within_s: int) -> int | None:
-        """Count one hit; returns None when it is allowed, else the whole seconds to wait."""
+    async def hit(self, *windows: Window) -> int | None:
+        """Count one hit in all windows or in none; returns None when it is allowed, else the whole seconds to wait."""
 
 
 class WindowRateLimiter:
-    """Counts hits under a rule such as `10/minute` and a key.
+    """Counts hits under a rule such as `10/minute` or `10/minute;100/hour` and a key.
 
     `guarding` are the first parts of those keys whose hits the `backstop` counts while Redis is away. Without an
     address of Redis there is one process, which counts everything alone.
@@ -52,29 +57,33 @@ class WindowRateLimiter:
     async def hit(self, rule: str, *key: str) -> int | None:
         """Count one hit; returns None when it is allowed, else the whole seconds to wait (at least 1).
 
-        Raises what the backstop raises.
+        Of several windows that refuse, the longest wait is told. Raises what the backstop raises.
         """
-        item = parse(rule)
+        items = _items(rule)
         if self._shared is None:
-            return await _hit(self._local, item, key)
+            return await _hit(self._local, items, key)
         backstop = self._backstop if key[0] in self._guarding else None
         try:
             async with asyncio.timeout(_REDIS_TIMEOUT_S if backstop is None else _GUARDING_TIMEOUT_S):
-                return await _hit(self._shared, item, key)
+                return await _hit(self._shared, items, key)
         except (StorageError, TimeoutError) as error:
             logger.warning("rate limits without Redis", rule=key[0], error=repr(error))
         if backstop is None:
-            return await _hit(self._local, item, key)
+            return await _hit(self._local, items, key)
         async with self._turns:
-            return await self._count_together(backstop, item, key)
+            return await self._count_together(backstop, items, key)
 
-    async def _count_together(self, backstop: Backstop, item: RateLimitItem, key: tuple[str, ...]) -> int | None:
+    async def _count_together(
+        self, backstop: Backstop, items: Sequence[RateLimitItem], key: tuple[str, ...]
+    ) -> int | None:
         # What this instance alone has allowed is part of what all have: an attack costs the backstop no more than that.
-        if not await self._local.test(item, *key):
-            return await _wait_s(self._local, item, key)
-        wait_s = await backstop.hit(item.key_for(*key), allowed=item.amount, within_s=item.get_expiry())
+        refused_s = await _refused_s(self._local, items, key)
+        if refused_s is not None:
+            return refused_s
+        wait_s = await backstop.hit(*(Window(item.key_for(*key), item.amount, item.get_expiry()) for item in items))
         if wait_s is None:
-            await self._local.hit(item, *key)
+            for item in items:
+                await self._local.hit(item, *key)
         return wait_s
 
     async def aclose(self) -> None:
@@ -93,8 +102,28 @@ def _storage(url: str, pool: ConnectionPool) -> Storage:
     )
 
 
-async def _hit(limiter: MovingWindowRateLimiter, item: RateLimitItem, key: tuple[str, ...]) -> int | None:
-    return None if await limiter.hit(item, *key) else await _wait_s(limiter, item, key)
+def _items(rule: str) -> Sequence[RateLimitItem]:
+    """Return a rule's windows, the shortest first; one that is said twice is counted once."""
+    items = {item.key_for(): item for item in parse_many(rule)}
+    return sorted(items.values(), key=RateLimitItem.get_expiry)
+
+
+async def _hit(limiter: MovingWindowRateLimiter, items: Sequence[RateLimitItem], key: tuple[str, ...]) -> int | None:
+    if len(items) > 1:
+        refused_s = await _refused_s(limiter, items, key)
+        if refused_s is not None:
+            return refused_s
+    for item in items:
+        if not await limiter.hit(item, *key):
+            return await _wait_s(limiter, item, key)
+    return None
+
+
+async def _refused_s(
+    limiter: MovingWindowRateLimiter, items: Sequence[RateLimitItem], key: tuple[str, ...]
+) -> int | None:
+    waits = [await _wait_s(limiter, item, key) for item in items if not await limiter.test(item, *key)]
+    return max(waits, default=None)
 
 
 async def _wait_s(limiter: MovingWindowRateLimiter, item: RateLimitItem, key: tuple[str, ...]) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import quote
 
-from limits import parse, parse_many
+from limits import parse_many
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -103,12 +103,13 @@ class Settings(BaseSettings):
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = tuple(_DEFAULT_ORIGINS.split(","))
 
     # Limits (contract.md 9.8); `off` switches a rule off
-    rate_auth_per_ip: str = "10/minute"
-    rate_auth_per_account: str = "10/minute"
+    rate_auth_per_ip: str = "10/minute;100/hour"
+    rate_auth_per_account: str = "10/minute;100/hour"
     rate_sso_per_user: str = "10/minute"
     rate_webhooks_per_ip: str = "120/minute"
     rate_documents_per_ip: str = "60/minute"
     rate_payments_per_tenant: str = "60/minute"
+    rate_invites_per_tenant: str = "60/hour"
     rate_user_total: str = "600/minute"
     rate_key_total: str = "600/minute"
     rate_key_looks_per_ip: str = "120/minute"
@@ -229,6 +230,7 @@ class Settings(BaseSettings):
         "rate_webhooks_per_ip",
         "rate_documents_per_ip",
         "rate_payments_per_tenant",
+        "rate_invites_per_tenant",
         "rate_user_total",
         "rate_key_total",
         "rate_key_looks_per_ip",
@@ -239,7 +241,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_a_rule(cls, value: str) -> str:
         if value != "off":
-            parse(value)
+            parse_many(value)
         return value
 
     @field_validator("rate_phone_codes_per_phone")

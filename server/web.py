@@ -125,6 +125,7 @@ def _context(house: House) -> Context:
             webhooks_per_ip=_rule(settings.rate_webhooks_per_ip),
             documents_per_ip=_rule(settings.rate_documents_per_ip),
             payments_per_tenant=_rule(settings.rate_payments_per_tenant),
+            invites_per_tenant=_rule(settings.rate_invites_per_tenant),
             user_total=_rule(settings.rate_user_total),
             key_total=_rule(settings.rate_key_total),
             key_looks_per_ip=_rule(settings.rate_key_looks_per_ip),

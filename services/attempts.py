@@ -10,8 +10,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, select, text
 
 from core.tokens import token_hash
+from core.windows import Window
 from models.attempts import AttemptWindow
-from services.unit_of_work import PlatformScope, UnitOfWorkFactory
+from services.unit_of_work import PlatformScope, UnitOfWork, UnitOfWorkFactory
 
 _SCOPE = PlatformScope("attempts are counted before anybody is known")
 # One statement, in which whoever is second waits for the first: of a crowd at once no more than are allowed pass.
@@ -35,29 +36,46 @@ class AttemptCounts:
     def __init__(self, units: UnitOfWorkFactory) -> None:
         self._units = units
 
-    async def hit(self, key: str, *, allowed: int, within_s: int) -> int | None:
-        """Count one attempt; returns None when it is one of those `allowed` within the time, else the seconds to wait.
+    async def hit(self, *windows: Window) -> int | None:
+        """Count one attempt in all windows or in none; returns None when all allow it, else the seconds to wait.
 
-        Raises Unavailable while the database is away too.
+        Whoever counts in the same windows names them in the same order, or two would wait for each other. Of several
+        that refuse, the longest wait is told. Raises Unavailable while the database is away too.
         """
-        window, digest = timedelta(seconds=within_s), token_hash(key)
         async with self._units(_SCOPE) as uow:
-            values = {
-                "key": digest,
-                "now": uow.now,
-                "since": uow.now - window,
-                "expires_at": uow.now + window,
-                "allowed": allowed,
-            }
-            if (await uow.session.execute(_COUNT, values)).one_or_none() is not None:
-                return None
-            moments = await uow.session.scalar(select(AttemptWindow.moments).where(AttemptWindow.key == digest))
-            return _wait_s(moments or (), allowed, window, uow.now)
+            counted = await uow.session.begin_nested()
+            for window in windows:
+                if not await _count(uow, window):
+                    # What one window refuses is no attempt in the others.
+                    await counted.rollback()
+                    return max([await _refused_s(uow, each) for each in windows])
+            await counted.commit()
+            return None
 
     async def prune(self) -> None:
         """Forget windows that are over."""
         async with self._units(_SCOPE) as uow:
             await uow.session.execute(delete(AttemptWindow).where(AttemptWindow.expires_at <= uow.now))
+
+
+async def _count(uow: UnitOfWork, window: Window) -> bool:
+    time = timedelta(seconds=window.within_s)
+    values = {
+        "key": token_hash(window.key),
+        "now": uow.now,
+        "since": uow.now - time,
+        "expires_at": uow.now + time,
+        "allowed": window.allowed,
+    }
+    return (await uow.session.execute(_COUNT, values)).one_or_none() is not None
+
+
+async def _refused_s(uow: UnitOfWork, window: Window) -> int:
+    found = await uow.session.scalar(select(AttemptWindow.moments).where(AttemptWindow.key == token_hash(window.key)))
+    time = timedelta(seconds=window.within_s)
+    moments = [moment for moment in found or () if moment > uow.now - time]
+    # One that is not full refuses nothing.
+    return _wait_s(moments, window.allowed, time, uow.now) if len(moments) >= window.allowed else 1
 
 
 def _wait_s(moments: Sequence[datetime], allowed: int, window: timedelta, now: datetime) -> int:

@@ -16,6 +16,8 @@ TASK = "mail.send"
 
 # Longer than any transport takes, so that a letter is not sent by two workers at once.
 _LEASE = timedelta(minutes=2)
+# Whoever asks again and again must not fill somebody's letter box.
+LETTER_PAUSE = timedelta(minutes=1)
 _SWEEP_LIMIT = 200
 _SUBJECT_LENGTH = 255
 _SCOPE = PlatformScope("letters belong to people, not to a tenant")

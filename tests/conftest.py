@@ -124,6 +124,7 @@ def settings(stores: Stores, data_dir: Path) -> Settings:
         rate_webhooks_per_ip="off",
         rate_documents_per_ip="off",
         rate_payments_per_tenant="off",
+        rate_invites_per_tenant="off",
         # The fakes of merchants' servers listen on this machine.
         merchant_private_hosts=True,
         rate_user_total="off",

@@ -21,16 +21,16 @@ class OutboxTransport:
     async def send(self, letter: Letter) -> None:
         """Write the file; raises MailNotSent when the folder cannot be written to."""
         try:
-            await asyncio.to_thread(self._write, letter)
+            path = await asyncio.to_thread(self._write, letter)
         except OSError as error:
             raise MailNotSent(repr(error), permanent=False) from error
-        # The letter may hold a one-time token, so nothing but its recipient is logged.
-        logger.info("letter written to the outbox", recipient=letter.recipient)
+        # The letter may hold a one-time token, so nothing but its recipient is logged, and where the rest is.
+        logger.info("letter written to the outbox", recipient=letter.recipient, path=str(path))
 
-    def _write(self, letter: Letter) -> None:
+    def _write(self, letter: Letter) -> Path:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Renaming makes the file appear whole or not at all to whoever watches the folder.
         unfinished = self._folder / f".{letter.id}.part"
         unfinished.touch(mode=0o600)
         unfinished.write_bytes(bytes(compose(letter, sender=self._sender)))
-        unfinished.replace(self._folder / f"{letter.id}.eml")
+        return unfinished.replace(self._folder / f"{letter.id}.eml").absolute()

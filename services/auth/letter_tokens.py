@@ -8,11 +8,9 @@ from sqlalchemy import select, update
 
 from core.tokens import new_opaque_token, token_hash
 from models.users import OneTimeToken, TokenPurpose
+from services.mail import LETTER_PAUSE
 from services.tenants.members import lock_user
 from services.unit_of_work import UnitOfWork
-
-# Whoever asks again and again must not fill somebody's letter box.
-_LETTER_PAUSE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ async def was_sent_just_now(uow: UnitOfWork, user_id: UUID, purpose: TokenPurpos
             OneTimeToken.user_id == user_id,
             OneTimeToken.purpose == purpose,
             OneTimeToken.used_at.is_(None),
-            OneTimeToken.created_at > uow.now - _LETTER_PAUSE,
+            OneTimeToken.created_at > uow.now - LETTER_PAUSE,
         )
         .limit(1)
     )

@@ -1,6 +1,8 @@
 """Places offered by e-mail (contract.md 3.2): known people join at once, others get a letter with a token."""
 
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import func, select, text
@@ -8,13 +10,14 @@ from sqlalchemy.dialects.postgresql import insert
 
 from core.pagination import Page, PageRequest
 from core.tokens import new_opaque_token, token_hash
+from models.audit import AuditEntry
 from models.entitlements import Limit
 from models.tenants import Invitation, InvitationState, Membership, Role, Tenant
 from models.users import User
 from services.entitlements.desk import EntitlementDesk, hold_tenant
 from services.entitlements.usage import members, open_invitations
 from services.identity import Principal, require_oneself
-from services.mail import MailService
+from services.mail import LETTER_PAUSE, MailService
 from services.permissions import Permission
 from services.tenants.errors import (
     AlreadyMember,
@@ -45,12 +48,17 @@ class Invitations:
         self._verification = verification
         self._public_url = public_url
 
+    async def require_host(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID) -> None:
+        """Let only owners and admins pass; raises NoTenantAccess and RoleRequired."""
+        await membership_of(uow, actor, tenant_id, Permission.MEMBERS_INVITE)
+
     async def invite(
         self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, email: str, role: Role
     ) -> InvitedView:
         """Offer a place; for owners and admins. Needs a PlatformScope, for a user's default may be elsewhere.
 
-        Inviting an address again renews its invitation, whose earlier token is void.
+        Inviting an address again renews its invitation, whose earlier token is void. Within a minute after a letter
+        no other is sent: the offer changes its role, and the letter that was sent leads to it.
         Raises AlreadyMember, OwnerRoleNotGrantable, EmailUnverified, Impersonated and PlanLimitReached.
         """
         host = await membership_of(uow, actor, tenant_id, Permission.MEMBERS_INVITE)
@@ -167,17 +175,18 @@ class Invitations:
         await self._require_place(uow, host.tenant_id, user.shown_email)
         membership, _ = await attach(uow, tenant_id=host.tenant_id, user_id=user.id, role=role)
         await self._settle_earlier(uow, host.tenant_id, user.shown_email)
-        self._mail.enqueue_letter(
-            uow,
-            "added_to_tenant",
-            recipient=user.shown_email,
-            locale=user.locale,
-            full_name=user.full_name,
-            email=user.shown_email,
-            inviter=(await _user(uow, actor)).full_name,
-            tenant=host.tenant.name,
-            link=self._public_url,
-        )
+        if not await _was_added_just_now(uow, host.tenant_id, user.id):
+            self._mail.enqueue_letter(
+                uow,
+                "added_to_tenant",
+                recipient=user.shown_email,
+                locale=user.locale,
+                full_name=user.full_name,
+                email=user.shown_email,
+                inviter=(await _user(uow, actor)).full_name,
+                tenant=host.tenant.name,
+                link=self._public_url,
+            )
         uow.audit(
             "member.added",
             actor_id=actor.user_id,
@@ -190,23 +199,25 @@ class Invitations:
     async def _offer(self, uow: UnitOfWork, actor: Principal, host: Membership, email: str, role: Role) -> InvitedView:
         await self._require_place(uow, host.tenant_id, email)
         token = new_opaque_token()
-        invitation_id = await self._store(
-            uow, tenant_id=host.tenant_id, email=email, role=role, token=token, invited_by=actor.user_id
-        )
-        inviter = await _user(uow, actor)
-        self._mail.enqueue_letter(
-            uow,
-            "invitation",
-            recipient=email,
-            # Nothing is known of the invited person, so the inviter's language is the best guess.
-            locale=inviter.locale,
-            email=email,
-            inviter=inviter.full_name,
-            tenant=host.tenant.name,
-            days=LIFETIME.days,
-            link=f"{self._public_url}/invitations/{token}",
-            token=token,
-        )
+        sent = await _take_sent_just_now(uow, host.tenant_id, email)
+        letter = sent or {"token_hash": token_hash(token), "expires_at": uow.now + LIFETIME}
+        offer = {"role": role, "invited_by": actor.user_id, "created_at": uow.now, **letter}
+        invitation_id = await self._store(uow, tenant_id=host.tenant_id, email=email, offer=offer)
+        if sent is None:
+            inviter = await _user(uow, actor)
+            self._mail.enqueue_letter(
+                uow,
+                "invitation",
+                recipient=email,
+                # Nothing is known of the invited person, so the inviter's language is the best guess.
+                locale=inviter.locale,
+                email=email,
+                inviter=inviter.full_name,
+                tenant=host.tenant.name,
+                days=LIFETIME.days,
+                link=f"{self._public_url}/invitations/{token}",
+                token=token,
+            )
         uow.audit(
             "invitation.sent",
             actor_id=actor.user_id,
@@ -216,16 +227,7 @@ class Invitations:
         )
         return InvitedView(user_id=None, role=role, invitation_id=invitation_id)
 
-    async def _store(
-        self, uow: UnitOfWork, *, tenant_id: UUID, email: str, role: Role, token: str, invited_by: UUID
-    ) -> UUID:
-        offer = {
-            "role": role,
-            "token_hash": token_hash(token),
-            "invited_by": invited_by,
-            "created_at": uow.now,
-            "expires_at": uow.now + LIFETIME,
-        }
+    async def _store(self, uow: UnitOfWork, *, tenant_id: UUID, email: str, offer: Mapping[str, Any]) -> UUID:
         statement = (
             insert(Invitation)
             .values(id=uuid4(), tenant_id=tenant_id, email=email, state=InvitationState.PENDING, **offer)
@@ -233,7 +235,7 @@ class Invitations:
             .on_conflict_do_update(
                 index_elements=[Invitation.tenant_id, func.lower(Invitation.email)],
                 index_where=text("state = 'pending'"),
-                set_=offer,
+                set_=dict(offer),
             )
             .returning(Invitation.id)
         )
@@ -264,6 +266,48 @@ def _hash(token: str) -> str:
     if not token.isascii():
         raise InvitationNotFound
     return token_hash(token)
+
+
+async def _take_sent_just_now(uow: UnitOfWork, tenant_id: UUID, email: str) -> dict[str, Any] | None:
+    """Return what stands in the letter that is so young that no other is sent yet, if there is one; the tenant is held.
+
+    An offer that was taken back meanwhile gives its letter away, for its token may lead to one offer only.
+    """
+    sent = await uow.session.scalar(
+        select(Invitation)
+        .where(
+            Invitation.tenant_id == tenant_id,
+            func.lower(Invitation.email) == func.lower(email),
+            Invitation.state.in_((InvitationState.PENDING, InvitationState.REVOKED)),
+            # When the letter was sent; an offer may be younger than the letter that it took over.
+            Invitation.expires_at > uow.now + LIFETIME - LETTER_PAUSE,
+        )
+        .order_by(Invitation.created_at.desc(), Invitation.id)
+        .limit(1)
+        .with_for_update()
+    )
+    if sent is None:
+        return None
+    letter = {"token_hash": sent.token_hash, "expires_at": sent.expires_at}
+    if sent.state is InvitationState.REVOKED:
+        sent.token_hash = token_hash(new_opaque_token())
+        await uow.session.flush()
+    return letter
+
+
+async def _was_added_just_now(uow: UnitOfWork, tenant_id: UUID, user_id: UUID) -> bool:
+    # Somebody who was removed since has no other trace of the letter.
+    found = await uow.session.scalar(
+        select(AuditEntry.id)
+        .where(
+            AuditEntry.tenant_id == tenant_id,
+            AuditEntry.action == "member.added",
+            AuditEntry.subject_id == str(user_id),
+            AuditEntry.created_at > uow.now - LETTER_PAUSE,
+        )
+        .limit(1)
+    )
+    return found is not None
 
 
 async def _is_member(uow: UnitOfWork, tenant_id: UUID, user_id: UUID) -> bool:

@@ -327,6 +327,21 @@ class TestAccess:
             statuses = [(await door.get("/things/mine", headers=headers)).status for _ in range(3)]
             assert statuses == [200, 200, 429]
 
+    async def test_whoever_has_many_addresses_counts_once(self, engine: AsyncEngine) -> None:
+        rules = RateRules(auth_per_ip="3/minute", sso_per_user="", webhooks_per_ip="", user_total="")
+        async with open_door(engine, rules=rules, trusted_proxies=["127.0.0.0/8"]) as door:
+
+            async def ask(path: str, address: str) -> ClientResponse:
+                return await door.get(path, headers={"X-Forwarded-For": address})
+
+            mine = [f"2001:db8:1:2::{number:x}" for number in range(1, 6)]
+            assert [(await ask("/things/limited", one)).status for one in mine] == [200, 200, 200, 429, 429]
+            assert (await ask("/things/limited", "2001:db8:1:3::1")).status == 200, "the next network is another's"
+            written = ["192.0.2.1", "::ffff:192.0.2.1"] * 2
+            assert [(await ask("/things/limited", one)).status for one in written] == [200, 200, 200, 429]
+            data = (await (await ask("/things/client", mine[4])).json())["data"]
+            assert data["ip"] == data["trace_ip"] == mine[4], "the audit tells the whole address"
+
 
 class TestErrors:
     def test_every_kind_has_its_status(self) -> None:

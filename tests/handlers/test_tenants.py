@@ -6,8 +6,9 @@ from uuid import UUID, uuid4
 import pytest
 from aiohttp import ClientSession
 
+from tests.namespaces.instances import beside
 from tests.support.identity import letter_in, token_in
-from tests.support.people import Answer, Person, RegisterCompany, address, request
+from tests.support.people import Answer, Person, RegisterCompany, address, company_factory, request
 from tests.support.running import Orchestrator
 
 # What is said on the wire is the same in both deployments.
@@ -210,6 +211,23 @@ async def test_inviting_answers_a_message_and_what_came_of_it(company: RegisterC
     status, answer = await invite(owner, known.email)
     assert (status, answer["error"]["code"]) == (409, "ALREADY_EXISTS")
     assert answer["detail"] == f"User {known.email} in this tenant already exists"
+
+
+async def test_a_tenant_invites_so_many_and_strangers_use_up_nothing(
+    orchestrator: Orchestrator, http: ClientSession
+) -> None:
+    async with beside(orchestrator, rate_invites_per_tenant="3/hour") as strict:
+        company = company_factory(http, strict.url)
+        owner, stranger = await company(), await company()
+        path = f"tenants/{owner.tenant_id}/users/invite"
+        assert [(await stranger.post(path, {"email": unique_email()}))[0] for _ in range(4)] == [403] * 4
+        email = unique_email()
+        assert [(await owner.post(path, {"email": email}))[0] for _ in range(3)] == [201] * 3
+
+        status, answer = await owner.post(path, {"email": unique_email()})
+
+        assert (status, answer["error"]["code"]) == (429, "RATE_LIMITED")
+        assert (await invite(stranger, unique_email()))[0] == 201, "each tenant has its own"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from core.errors import Unavailable
+from core.windows import Window
 from providers.limiter import WindowRateLimiter
 from services.attempts import AttemptCounts
 from services.unit_of_work import UnitOfWorkFactory
@@ -89,10 +90,36 @@ async def test_refused_hits_do_not_prolong_the_wait(limiter: WindowRateLimiter) 
     assert monotonic() - begun < 3, "whoever knocks on is let in as soon as whoever waits"
 
 
+async def test_all_windows_of_a_rule_hold(limiter: WindowRateLimiter) -> None:
+    rule = "2/second;5/hour"
+    assert await allowed(limiter, hits=30, rule=rule) == 2
+    short_s = await limiter.hit(rule, "k")
+    assert short_s is not None
+    assert short_s <= 2, "the second refuses, not the hour"
+    passed = 2
+    while passed < 5:
+        await asyncio.sleep(1.05)
+        # Of each crowd what the second refuses is not taken from the hour.
+        passed += await allowed(limiter, hits=10, rule=rule)
+    assert passed == 5
+    await asyncio.sleep(1.05)
+
+    long_s = await limiter.hit(rule, "k")
+
+    assert long_s is not None
+    assert 3500 <= long_s <= 3601
+    assert await allowed(limiter, hits=3, rule="2/second") == 2, "what the hour refuses is not taken from the second"
+
+
+async def test_a_window_said_twice_counts_once(limiter: WindowRateLimiter) -> None:
+    assert await allowed(limiter, hits=20, rule="10/minute;10/minute") == 10
+
+
 async def test_instances_share_one_count_over_redis(redis_folder: Path) -> None:
     with private_redis(redis_folder) as port:
         limiters = [WindowRateLimiter(f"redis://127.0.0.1:{port}/0") for _ in range(2)]
         assert await allowed(*limiters, hits=50) == 10
+        assert await allowed(*limiters, hits=50, key="two windows", rule="20/minute;7/hour") == 7
         assert await allowed(limiters[1], hits=5) == 0
         for limiter in limiters:
             await limiter.aclose()
@@ -135,6 +162,8 @@ async def test_what_guards_secrets_is_counted_together_while_redis_is_away(
         assert (await asyncio.gather(*hits)).count(None) == 10
         hits = [limiters[number % 2].hit(RULE, "other", key) for number in range(50)]
         assert (await asyncio.gather(*hits)).count(None) == 20, "of everything else each counts its own"
+        hits = [limiters[number % 2].hit("20/minute;7/hour", "guarded", key) for number in range(50)]
+        assert (await asyncio.gather(*hits)).count(None) == 7
         wait_s = await limiters[0].hit(RULE, "guarded", key)
     assert wait_s is not None
     assert 50 <= wait_s <= 61
@@ -144,7 +173,7 @@ async def test_what_guards_secrets_is_counted_together_while_redis_is_away(
 
 async def test_what_guards_secrets_is_refused_while_the_database_is_away_too() -> None:
     class Away:
-        async def hit(self, key: str, *, allowed: int, within_s: int) -> int | None:
+        async def hit(self, *windows: Window) -> int | None:
             raise Unavailable
 
     limiter = WindowRateLimiter(f"redis://127.0.0.1:{free_port()}/0", backstop=Away(), guarding=("guarded",))

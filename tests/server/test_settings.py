@@ -65,7 +65,8 @@ class TestDefaults:
             "http://127.0.0.1:3000",
             "http://localhost:8080",
         )
-        assert (settings.rate_auth_per_ip, settings.rate_sso_per_user) == ("10/minute", "10/minute")
+        assert settings.rate_auth_per_ip == settings.rate_auth_per_account == "10/minute;100/hour"
+        assert settings.rate_sso_per_user == "10/minute"
         assert (settings.rate_webhooks_per_ip, settings.rate_user_total) == ("120/minute", "600/minute")
         assert settings.rate_phone_codes_per_ip == "5/minute"
         assert "3/10 minutes" in settings.rate_phone_codes_per_phone.split(";")
@@ -119,6 +120,7 @@ class TestForms:
             ("LOG_LEVEL", "LOUD"),
             ("LOG_FORMAT", "xml"),
             ("RATE_AUTH_PER_IP", "ten a minute"),
+            ("RATE_AUTH_PER_IP", "10/minute;many"),
             ("RATE_PHONE_CODES_PER_PHONE", "3/10 minutes;many"),
             ("RATE_PHONE_CODES_PER_PHONE", "3/10 minutes;20/month"),
             ("TRUSTED_PROXIES", "the-balancer"),

@@ -37,6 +37,7 @@ async def test_a_letter_becomes_one_file(tmp_path: Path) -> None:
     assert (message["To"], message["Subject"]) == (sent.recipient, sent.subject)
     assert message.get_content().replace("\r\n", "\n") == sent.body
     assert [entry.get("recipient") for entry in logs] == [sent.recipient, sent.recipient]
+    assert [entry.get("path") for entry in logs] == [str(folder / f"{sent.id}.eml")] * 2
     assert "secret" not in repr(logs)
     assert sent.subject not in repr(logs)
 

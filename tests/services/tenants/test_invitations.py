@@ -154,7 +154,8 @@ async def test_an_address_invited_twice_at_once_has_one_invitation(identity: Ide
     assert len({outcome.invitation_id for outcome in outcomes}) == 1
     invitations = await identity.rows(select(Invitation).where(Invitation.tenant_id == tenant_of(host)))
     assert [invitation.state for invitation in invitations] == [InvitationState.PENDING]
-    assert len(await identity.letters(email)) == 4
+    (letter,) = await identity.letters(email)
+    assert tenant_of(await accept(identity, token_in(letter.body))) == tenant_of(host)
 
 
 async def test_an_invitation_accepted_twice_at_once_makes_one_user(identity: Identity) -> None:
@@ -248,6 +249,56 @@ async def test_a_revoked_invitation_is_void(identity: Identity) -> None:
         await revoke(identity, host, invited.invitation_id)
     again = await identity.invite(host, email)
     assert again.invitation_id != invited.invitation_id
+
+
+async def test_an_address_gets_one_letter_a_minute(identity: Identity) -> None:
+    host, email = await identity.sign_up(), unique_email()
+    for role in (Role.USER, Role.MEMBER):
+        await identity.invite(host, email, role)
+    invited = await identity.invite(host, email, Role.ADMIN)
+    assert len(await identity.letters(email)) == 1
+    # Nor does taking the offer back bring another letter.
+    for _ in range(3):
+        await revoke(identity, host, invited.invitation_id)
+        invited = await identity.invite(host, email, Role.ADMIN)
+    (letter,) = await identity.letters(email)
+
+    view = await accept(identity, token_in(letter.body))
+
+    assert [place.role for place in view.tenants] == [Role.ADMIN], "the letter leads to the last offer"
+    assert await state_of(identity, invited.invitation_id) is InvitationState.ACCEPTED
+
+
+async def test_after_a_minute_there_is_another_letter(identity: Identity) -> None:
+    host, other, email = await identity.sign_up(), await identity.sign_up(), unique_email()
+    await identity.invite(host, email)
+    identity.clock.offset = timedelta(seconds=50)
+    await identity.invite(host, email)
+    assert len(await identity.letters(email)) == 1
+    await identity.invite(other, email)
+    assert len(await identity.letters(email)) == 2, "another tenant's offer needs a letter of its own"
+    identity.clock.offset = timedelta(seconds=61)
+
+    await identity.invite(host, email)
+
+    assert len(await identity.letters(email)) == 3
+    assert tenant_of(await accept(identity, await letter_token(identity, email))) == tenant_of(host)
+
+
+async def test_who_is_removed_and_added_again_gets_one_letter_a_minute(identity: Identity) -> None:
+    host, guest = await identity.sign_up(), await identity.sign_up()
+    actor, tenant_id = await identity.actor(host), tenant_of(host)
+
+    async def added() -> int:
+        await identity.invite(host, guest.user.email)
+        async with identity.units(TenantScope(tenant_id)) as uow:
+            await identity.tenants.members.remove(uow, actor, tenant_id=tenant_id, user_id=guest.user.id)
+        subject = f"You are now a member of {host.current_tenant.name}"  # type: ignore[union-attr]
+        return [letter.subject for letter in await identity.letters(guest.user.email)].count(subject)
+
+    assert [await added(), await added()] == [1, 1]
+    identity.clock.offset = timedelta(seconds=61)
+    assert await added() == 2
 
 
 async def test_nobody_revokes_what_is_not_theirs(identity: Identity) -> None:
