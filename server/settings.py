@@ -103,7 +103,7 @@ class Settings(BaseSettings):
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = tuple(_DEFAULT_ORIGINS.split(","))
 
     # Limits (contract.md 9.8); `off` switches a rule off
-    rate_auth_per_ip: str = "10/minute;100/hour"
+    rate_auth_per_ip: str = "10/minute"
     rate_auth_per_account: str = "10/minute;100/hour"
     rate_sso_per_user: str = "10/minute"
     rate_webhooks_per_ip: str = "120/minute"

@@ -65,7 +65,7 @@ class TestDefaults:
             "http://127.0.0.1:3000",
             "http://localhost:8080",
         )
-        assert settings.rate_auth_per_ip == settings.rate_auth_per_account == "10/minute;100/hour"
+        assert (settings.rate_auth_per_ip, settings.rate_auth_per_account) == ("10/minute", "10/minute;100/hour")
         assert settings.rate_sso_per_user == "10/minute"
         assert (settings.rate_webhooks_per_ip, settings.rate_user_total) == ("120/minute", "600/minute")
         assert settings.rate_phone_codes_per_ip == "5/minute"
