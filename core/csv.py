@@ -1,11 +1,13 @@
 """CSV for people who open it in a spreadsheet: RFC 4180 in UTF-8 with a byte order mark, and no formulas.
 
 A spreadsheet takes a cell that begins with one of a few characters for a formula, also when somebody chose it as a
-name; an apostrophe before it makes it text again (OWASP, CSV injection).
+name; an apostrophe before it makes it text again (OWASP, CSV injection). Where it splits at semicolons or tabs, as in
+countries that write a decimal comma, it takes quotes within a line for text, and every part of a text becomes a cell.
 """
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
@@ -18,7 +20,9 @@ CONTENT_TYPE: Final = "text/csv; charset=utf-8"
 # Excel reads a file without it in the code page of the machine.
 BOM: Final = "\ufeff"
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+# A text of ours with a comma is quoted and stays whole where commas split, so a comma begins no cell. The full-width
+# forms are those that spreadsheets in Japanese and Chinese read as the plain ones.
+_CELL_STARTS: Final = re.compile(r"(\A(?=[\t\r\n])|(?:\A|[;\t\r\n])(?=[\s\"]*[=+\-@\uff1d\uff0b\uff0d\uff20]))")
 
 
 def encode_rows(rows: Iterable[Iterable[object]]) -> bytes:
@@ -41,4 +45,4 @@ def _cell(value: Any) -> str:
     if isinstance(value, datetime):
         return json.dumps_text(value).strip('"')
     text = str(value.value if isinstance(value, Enum) else value)
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+    return _CELL_STARTS.sub(r"\1'", text)

@@ -5,9 +5,10 @@ from typing import Annotated
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
 from handlers.envelope import Envelope, ListEnvelope, MessageEnvelope
+from handlers.forms import refuse_controls
 from handlers.rest import Access, Call, PageQuery, Router, WireModel
 from services.api_keys.errors import ApiKeyNotFound, TooManyApiKeys
 from services.api_keys.views import ApiKeyView, NewApiKeyView
@@ -19,7 +20,11 @@ from services.unit_of_work import TenantScope
 
 router = Router(tag="api keys", prefix="/api/v1/tenants/{tenant_id}/api-keys")
 
-KeyName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+KeyName = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=100),
+    AfterValidator(refuse_controls),
+]
 # Far years would not survive the way through another time zone.
 Expiry = Annotated[AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), le=datetime(9000, 1, 1, tzinfo=UTC))]
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, EmailStr, Field
 from core.csv import CONTENT_TYPE as CSV
 from handlers.audit import Moment
 from handlers.envelope import Envelope, ListEnvelope
+from handlers.forms import refuse_controls
 from handlers.rest import Access, Call, PageQuery, Router, WireModel
 from models.documents import DocumentKind
 from services.documents import DetailsInput, DocumentFilter
@@ -34,13 +35,13 @@ def _on_one_line(value: str) -> str:
 
 
 def _fits_an_envelope(value: str) -> str:
-    lines = [line.strip() for line in value.splitlines()]
+    lines = [refuse_controls(_on_one_line(line)) for line in value.splitlines()]
     if len(lines) > _ADDRESS_LINES:
         raise ValueError(f"an address has at most {_ADDRESS_LINES} lines")
     return "\n".join(lines)
 
 
-_Line = Annotated[str, AfterValidator(_on_one_line)]
+_Line = Annotated[str, AfterValidator(_on_one_line), AfterValidator(refuse_controls)]
 Name = Annotated[Annotated[_Line, Field(max_length=255)] | None, BeforeValidator(_none_if_blank)]
 TaxId = Annotated[Annotated[_Line, Field(max_length=50)] | None, BeforeValidator(_none_if_blank)]
 Address = Annotated[

@@ -16,7 +16,8 @@ def _fold(value: object) -> object:
     return fold_email(value) if isinstance(value, str) else value
 
 
-def _refuse_controls(text: str) -> str:
+def refuse_controls(text: str) -> str:
+    """Raise ValueError for a text that is not on one line, or that does not read as it is written."""
     if any(char in _TURNING or unicodedata.category(char) in _CONTROLS for char in text):
         raise ValueError("Control characters are not allowed here")
     return text
@@ -28,8 +29,8 @@ Email = Annotated[EmailStr, BeforeValidator(_fold)]
 NewEmail = Annotated[Email, AfterValidator(refuse_lookalike)]
 """An address for an account: one that could be taken for another is refused (core/emails.py)."""
 
-PersonName = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_refuse_controls)]
+PersonName = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(refuse_controls)]
 """The name of a person or a company, on one line."""
 
-ShortName = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_refuse_controls)]
+ShortName = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(refuse_controls)]
 """A first or a last name."""

@@ -55,6 +55,7 @@ from services.billing.lookup import (
 )
 from services.billing.measures import measure_payment
 from services.billing.money import MoneyFacts
+from services.billing.sales import Period
 from services.billing.trail import audit
 from services.documents import DocumentService
 from services.unit_of_work import UnitOfWork
@@ -141,12 +142,12 @@ class FactApplier:
             await self._money.book(uow, subscription, fact)
             return await self._changes.settle(uow, subscription)
         checkout.subscription_ref = checkout.subscription_ref or fact.subscription_ref
-        orders = await self._complete(
+        orders, added = await self._complete(
             uow, subscription, checkout, paid_at=fact.occurred_at, customer_ref=fact.customer_ref
         )
         if fact.invoice_ref is not None:
             await ledger.note_paid_invoice(uow, subscription, fact, fact.invoice_ref)
-        await self._money.book(uow, subscription, fact)
+        await self._money.book(uow, subscription, fact, added=added)
         orders += await self._changes.settle(uow, subscription)
         if begun.standing is Standing.UNPAID:
             self._announcer.subscription_updated(uow, subscription)
@@ -183,7 +184,7 @@ class FactApplier:
         orders: list[UUID] = []
         if checkout is not None and (fact.billing_reason == "start" or target.standing is Standing.UNPAID):
             _refuse_other_price(checkout, fact.amount, fact.currency)
-            orders = await self._complete(
+            orders, _ = await self._complete(
                 uow, subscription, checkout, paid_at=fact.occurred_at, customer_ref=fact.customer_ref
             )
         await ledger.note_paid_invoice(uow, subscription, fact, fact.invoice_ref)
@@ -301,30 +302,37 @@ class FactApplier:
         *,
         paid_at: datetime,
         customer_ref: str | None,
-    ) -> list[UUID]:
-        """Take it that a checkout is paid, and put it in force unless a later purchase already is."""
+    ) -> tuple[list[UUID], Period]:
+        """Take it that a checkout is paid, and put it in force unless a later purchase already is.
+
+        Returns also the period that it added: from the end of what was paid before, or from its own payment.
+        """
+        paid_until = subscription.current_period_end
         in_force = await period_purchase(uow, subscription)
         if not checkout.mark_paid(paid_at):
             if in_force is checkout:
                 subscription.confirm_paid(at=paid_at)
                 subscription.external_subscription_id = checkout.subscription_ref
                 subscription.external_customer_id = customer_ref or subscription.external_customer_id
-            return []
+            return [], None
         if in_force is not None and in_force.place_in_time > checkout.place_in_time:
             if _is_same_offer(in_force, checkout) and not self._charges_by_itself(checkout.provider):
                 await self._lengthen(uow, subscription, checkout)
-                return []
+                end = subscription.current_period_end
+                return [], (paid_until, end) if end > paid_until else None
             audit(uow, "checkout.superseded", subscription, checkout=str(checkout.id))
-            return await self._stop(uow, subscription, checkout.provider, checkout.subscription_ref)
+            return await self._stop(uow, subscription, checkout.provider, checkout.subscription_ref), None
         orders: list[UUID] = []
         before = (subscription.payment_provider, subscription.external_subscription_id)
         if self._is_prepaid_renewal(subscription, checkout, paid_at):
             subscription.prolong(checkout, paid_at=paid_at, now=uow.now)
+            start = paid_until
         else:
             orders = await self._stop(uow, subscription, *before)
             subscription.activate(checkout, paid_at=paid_at, customer_ref=customer_ref, now=uow.now)
+            start = paid_at
         audit(uow, "subscription.activated", subscription, plan=subscription.plan.slug)
-        return orders
+        return orders, (start, subscription.current_period_end)
 
     def _is_prepaid_renewal(self, subscription: Subscription, checkout: CheckoutSession, paid_at: datetime) -> bool:
         """Tell whether a payment continues the period in force, also when it is over but was served until now."""

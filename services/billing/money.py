@@ -15,7 +15,7 @@ from services.billing.announcer import Announcer
 from services.billing.errors import NotThereYet
 from services.billing.journal import MoneyFact
 from services.billing.lookup import locked_subscription
-from services.billing.sales import sale_of
+from services.billing.sales import Period, sale_of
 from services.billing.trail import audit
 from services.documents import DocumentService
 from services.unit_of_work import UnitOfWork
@@ -68,8 +68,10 @@ class MoneyFacts:
         elif dispute.is_new:
             await self._announcer.money_moved(uow, "payment_disputed", subscription, dispute.movement)
 
-    async def book(self, uow: UnitOfWork, subscription: Subscription, fact: CheckoutPaid | InvoicePaid) -> bool:
-        """Book a payment; returns whether it is new."""
+    async def book(
+        self, uow: UnitOfWork, subscription: Subscription, fact: CheckoutPaid | InvoicePaid, *, added: Period = None
+    ) -> bool:
+        """Book a payment, with the period that its purchase has added; returns whether it is new."""
         booked = await ledger.book_payment(uow, subscription, fact)
         if booked is not None and isinstance(fact, CheckoutPaid):
             await _post_fee(uow, subscription, fact, fact.payment_key)
@@ -78,7 +80,7 @@ class MoneyFacts:
         await journal.post(uow, _money(subscription, fact, EntryKind.CHARGE, fact.payment_key), fact.amount)
         audit(uow, "payment.received", subscription, amount=fact.amount, currency=fact.currency)
         await self._announcer.payment_received(uow, subscription, booked.movement)
-        self._documents.settle(uow, booked.movement.id, sale=await sale_of(uow, subscription, fact))
+        self._documents.settle(uow, booked.movement.id, sale=await sale_of(uow, subscription, fact, added=added))
         return True
 
 

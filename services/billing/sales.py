@@ -13,8 +13,13 @@ from services.unit_of_work import UnitOfWork
 Period = tuple[datetime, datetime] | None
 
 
-async def sale_of(uow: UnitOfWork, subscription: Subscription, fact: CheckoutPaid | InvoicePaid) -> Sale:
-    """Return what a fact's money has bought; `subscription` is as the fact has left it, with its plans."""
+async def sale_of(
+    uow: UnitOfWork, subscription: Subscription, fact: CheckoutPaid | InvoicePaid, *, added: Period = None
+) -> Sale:
+    """Return what a fact's money has bought; `subscription` is as the fact has left it, with its plans.
+
+    `added` is what a period's purchase has put behind what was paid before, None where it has put nothing there.
+    """
     if isinstance(fact, InvoicePaid):
         start, end = fact.period_start, fact.period_end
         period: Period = None if start is None or end is None else (start, end)
@@ -24,10 +29,7 @@ async def sale_of(uow: UnitOfWork, subscription: Subscription, fact: CheckoutPai
         return Sale(plan=subscription.plan.name, billing_period=subscription.billing_period, period=None)
     if purchase.kind is CheckoutKind.CHANGE:
         return _change(purchase, fact.occurred_at)
-    start, end = subscription.current_period_start, subscription.current_period_end
-    # A period that was only added to tells nothing of what this payment has added.
-    period = (start, end) if start == fact.occurred_at else None
-    return Sale(plan=purchase.plan.name, billing_period=purchase.billing_period, period=period)
+    return Sale(plan=purchase.plan.name, billing_period=purchase.billing_period, period=added)
 
 
 def _change(purchase: CheckoutSession, paid_at: datetime) -> Sale:

@@ -5,8 +5,9 @@ from typing import Final
 
 from fpdf import FPDF
 from fpdf.enums import TableBordersLayout, XPos, YPos
-from fpdf.fonts import FontFace
+from fpdf.fonts import FontFace, TTFFont
 
+from services.documents.lettering import in_letters
 from services.documents.sheet import Pair, Party, Sheet
 
 # Embedded, with Cyrillic: a file must look the same where no such font is installed.
@@ -21,6 +22,7 @@ _ALIGN: Final = ("LEFT", "RIGHT", "RIGHT", "RIGHT", "RIGHT")
 def render_pdf(sheet: Sheet) -> bytes:
     """Draw a paper on A4. It takes a tenth of a second of a processor, so call it in a thread."""
     pdf = _open(sheet)
+    sheet = in_letters(sheet, _letters(pdf))
     pdf.set_font(_FAMILY, "B", 17)
     pdf.multi_cell(0, 9, sheet.title, new_x=XPos.LMARGIN, new_y=YPos.NEXT)
     pdf.ln(2)
@@ -49,6 +51,11 @@ def _open(sheet: Sheet) -> FPDF:
     pdf.set_creation_date(sheet.issued_at)
     pdf.add_page()
     return pdf
+
+
+def _letters(pdf: FPDF) -> set[int]:
+    """Return the code points that each of the fonts has."""
+    return set.intersection(*(set(font.cmap) for font in pdf.fonts.values() if isinstance(font, TTFFont)))
 
 
 def _fact(pdf: FPDF, fact: Pair) -> None:

@@ -95,6 +95,8 @@ class TestMaking:
         [
             {"name": "", "scopes": ["jobs:read"]},
             {"name": "a\u0000b", "scopes": ["jobs:read"]},
+            {"name": "a\u001b[2Jb", "scopes": ["jobs:read"]},
+            {"name": "a\u202eb", "scopes": ["jobs:read"]},
             {"name": "x" * 101, "scopes": ["jobs:read"]},
             {"name": "1C", "scopes": []},
             {"name": "1C", "scopes": ["jobs:*"]},
@@ -105,7 +107,7 @@ class TestMaking:
             {"name": "1C", "scopes": ["jobs:read"], "expires_at": "9999-12-31T23:59:59-23:59"},
             {"name": "1C", "scopes": ["jobs:read"], "expires_at": "0001-01-01T00:00:00+14:00"},
         ],
-        ids=range(11),
+        ids=range(13),
     )
     async def test_what_is_no_key_is_refused(self, owner: Person, body: dict[str, Any]) -> None:
         status, answer = await owner.post(keys_of(owner), body)

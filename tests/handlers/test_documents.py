@@ -169,6 +169,10 @@ async def test_whom_papers_name_is_told_in_full_and_holds_from_then_on(company: 
         {"tax_id": "x" * 51},
         {"address": "\n".join("x" * 9)},
         {"language": "very-long-language"},
+        {"tax_id": "77\u001b[2J"},
+        {"name": "ООО \u202eаклЁ"},
+        {"address": "Москва\n\u2066ул. Щукина"},
+        {"address": "Москва\u0007"},
     ],
 )
 async def test_details_that_cannot_be(company: RegisterCompany, details: dict[str, str]) -> None:

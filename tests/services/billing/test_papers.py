@@ -21,7 +21,7 @@ from models.documents import BillingDetails, Document, DocumentKind
 from models.mail import OutboundMail
 from models.payments import PaymentEvent
 from models.tenants import Tenant
-from providers.payments import Fact
+from providers.payments import CheckoutPaid, Fact
 from server.isolation import as_owner
 from services.billing.errors import NotThereYet
 from services.documents import DocumentFilter, Issuer
@@ -96,13 +96,41 @@ async def test_each_renewal_has_an_invoice_of_its_own_period(till: Till, shop: S
     assert second.lines[0]["period_start"] == (await till.subscription(shop)).current_period_start.isoformat()
 
 
-async def test_a_payment_that_only_adds_to_what_is_paid_tells_no_period(till: Till, shop: Shop) -> None:
+@pytest.mark.parametrize("days", [0, 3, 40])
+async def test_a_payment_that_adds_to_what_is_paid_tells_the_period_that_it_added(
+    till: Till, shop: Shop, days: int
+) -> None:
     await press_sandbox(till, shop, "pay")
-    till.travel(days=3)
+    until = (await till.subscription(shop)).current_period_end
+    till.travel(days=days)
     await press_sandbox(till, shop, "pay")
     first, second = await till.papers(shop)
-    assert first.lines[0]["period_start"] is not None
-    assert second.lines[0]["period_start"] is None
+    assert first.lines[0]["period_end"] == second.lines[0]["period_start"] == until.isoformat()
+    assert second.lines[0]["period_end"] == (await till.subscription(shop)).current_period_end.isoformat()
+
+
+@pytest.mark.parametrize("apart", [timedelta(0), timedelta(days=3)])
+async def test_payments_heard_of_in_the_wrong_order_never_tell_a_day_twice(
+    till: Till, shop: Shop, apart: timedelta
+) -> None:
+    first = await bought(till, shop)
+    # Until then the same purchase would be offered again.
+    till.travel(days=3)
+    second = replace(await bought(till, shop), occurred_at=first.occurred_at + apart)
+    await take_late(till, second, first)
+    papers = await till.papers(shop)
+    (one, other) = sorted((paper.lines[0]["period_start"], paper.lines[0]["period_end"]) for paper in papers)
+    assert one[1] == other[0]
+    assert other[1] == (await till.subscription(shop)).current_period_end.isoformat()
+
+
+async def test_a_purchase_that_a_later_one_has_replaced_tells_no_period(till: Till, shop: Shop) -> None:
+    first = await bought(till, shop, plan="starter")
+    till.travel(days=1)
+    await take_late(till, await bought(till, shop, plan="business"), first)
+    told = {paper.lines[0]["description"]: paper.lines[0]["period_start"] for paper in await till.papers(shop)}
+    assert told["Plan Starter, one month"] is None
+    assert told["Plan Business, one month"] is not None
 
 
 async def test_a_change_of_plan_is_named_and_its_renewal_is_of_the_new_plan(till: Till, shop: Shop) -> None:
@@ -285,6 +313,23 @@ async def test_every_order_of_facts_leaves_the_same_papers(till: Till, shop: Sho
     invoice, dispute = ("invoice", "49.99"), [("cancellation", "20.00"), ("credit_note", "-20.00")]
     assert len(found) == 24
     assert all(papers == sorted([invoice, ("credit_note", "-10.00"), *dispute]) for papers in found)
+
+
+async def bought(till: Till, shop: Shop, **order: Any) -> Fact:
+    """Begin to buy a plan where each payment is for one period; returns what tells that it is paid now."""
+    view = await till.checkout(shop.owner, provider="sandbox", **order)
+    (checkout,) = [one for one in await till.checkouts(shop) if one.session_id == view.session_id]
+    fact = paid(checkout)
+    assert isinstance(fact, CheckoutPaid)
+    return replace(fact, provider="sandbox", amount=checkout.amount, occurred_at=till.now)
+
+
+async def take_late(till: Till, *facts: Fact) -> None:
+    """Apply facts in the order given, a second after each other."""
+    for fact in facts:
+        till.travel(seconds=1)
+        async with till.units(PLATFORM) as uow:
+            await till.billing._inbox._applier.apply(uow, fact)
 
 
 async def take_one_by_one(till: Till, uow: UnitOfWork, facts: Sequence[Fact]) -> None:

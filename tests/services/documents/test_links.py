@@ -1,6 +1,7 @@
 """Links of papers: only we can make one, and each opens one paper."""
 
 import base64
+import string
 from uuid import uuid4
 
 import pytest
@@ -43,3 +44,13 @@ def test_no_other_token_opens_anything() -> None:
     for nonsense in ("", "a", "ж", token[:-4], token + "AAAA", f"{token}==", uuid4().hex, "%00", "A" * 100_000):
         with pytest.raises(DocumentNotFound):
             LINKS.read(nonsense)
+
+
+def test_a_paper_has_one_address_alone() -> None:
+    token = token_of(LINKS.url(uuid4()))
+    # Of the last letter's bits two tell nothing.
+    letters = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
+    same = letters.index(token[-1])
+    for other in (f"{token}=", *(token[:-1] + letters[same ^ bits] for bits in (1, 2, 3))):
+        with pytest.raises(DocumentNotFound):
+            LINKS.read(other)

@@ -124,6 +124,24 @@ def test_no_name_is_too_odd(name: str) -> None:
     assert "49.99 USD" in words(content)
 
 
+@pytest.mark.parametrize(
+    ("written", "printed"),
+    [
+        ("北京公司", "BeiJingGongSi"),
+        ("김철수", "GimCheolSu"),
+        ("สยาม", "syam"),
+        ("राम", "ram"),
+        ("ООО «Ёлка» 北京", "ООО «Ёлка» BeiJing"),
+        ("\ue000 Ltd", "? Ltd"),
+    ],
+)
+def test_letters_that_the_font_lacks_are_written_in_latin(written: str, printed: str) -> None:
+    paper = view(buyer=party(name=written, address=f"{written}, 1"), lines=[line(description=written)])
+    text = words(render_pdf(sheet_of(paper)))
+    assert [text.count(f"{start}{printed}{end}") for start, end in (("\n", "\n"), ("\n", ", 1\n"))] == [2, 1]
+    assert written in sheet_of(paper).buyer.name
+
+
 def test_many_lines_go_on_over_several_pages() -> None:
     content = render_pdf(sheet_of(view(lines=[line(description=f"No. {number}") for number in range(40)])))
     assert len(pypdf.PdfReader(io.BytesIO(content)).pages) > 1
