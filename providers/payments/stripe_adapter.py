@@ -6,10 +6,11 @@ are in providers.md 2.1; what events mean is in `stripe_events.py`.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import aiohttp
 import stripe
@@ -44,7 +45,7 @@ from providers.payments.signature import (
     refuse_wrong_time,
 )
 from providers.payments.stripe_events import EVENT_TYPES, PROVIDER, interpret_stripe, order_to_fetch
-from providers.payments.stripe_objects import fee_of_charge, read_amount, read_subscription
+from providers.payments.stripe_objects import fee_of_charge, read_amount, read_subscription, refunded_of_charge
 from providers.payments.stripe_params import checkout_params, invoice_params, minor_units, reprice_params
 from providers.payments.stripe_payments import payment_of_session, read_session
 
@@ -67,6 +68,7 @@ _SAFE_TEXTS: Final = {
 }
 _OVER: Final = ("canceled", "incomplete_expired")
 _REFUNDS: Final = {"succeeded": RefundStatus.SUCCEEDED, "failed": RefundStatus.FAILED, "canceled": RefundStatus.FAILED}
+_Read = TypeVar("_Read")
 _log = logging.getLogger(__name__)
 
 
@@ -205,17 +207,27 @@ class StripeProvider:
 
     async def fetch_fee(self, payment_ref: str) -> Fee | None:
         """See `PaymentProvider.fetch_fee`: it stands in the account's own books."""
+        return await self._ask_charge("fetch_fee", payment_ref, fee_of_charge)
+
+    async def fetch_refunded(self, payment_ref: str) -> Decimal | None:
+        """See `PaymentProvider.fetch_refunded`: the charge holds the running total, less what has failed."""
+        return await self._ask_charge("fetch_refunded", payment_ref, refunded_of_charge)
+
+    async def _ask_charge(
+        self, operation: str, payment_ref: str, read: Callable[[Node | None], _Read | None]
+    ) -> _Read | None:
+        """Read the charge behind a payment; None when Stripe knows no such payment."""
         v1 = self._client.v1
         if not known_ref(payment_ref):
             return None
         try:
-            async with self._calling("fetch_fee"):
+            async with self._calling(operation):
                 if payment_ref.startswith("ch_"):
                     answer = await v1.charges.retrieve_async(payment_ref, {"expand": ["balance_transaction"]})
-                    return fee_of_charge(_node(answer, "charge"))
+                    return read(_node(answer, "charge"))
                 expand: PaymentIntentRetrieveParams = {"expand": ["latest_charge.balance_transaction"]}
                 payment = _node(await v1.payment_intents.retrieve_async(payment_ref, expand), "payment_intent")
-                return fee_of_charge(payment.node_or_none("latest_charge"))
+                return read(payment.node_or_none("latest_charge"))
         except ProviderRejected as refusal:
             if refusal.details.get("reason") == "resource_missing":
                 return None

@@ -9,9 +9,10 @@ from providers.payments import (
     InvoicePaid,
     PaymentLinked,
     PaymentRefunded,
+    RefundFailed,
 )
 from services.billing import journal, ledger
-from services.billing.announcer import Announcer
+from services.billing.announcer import Announcer, News
 from services.billing.errors import NotThereYet
 from services.billing.journal import MoneyFact
 from services.billing.lookup import locked_subscription
@@ -19,6 +20,12 @@ from services.billing.sales import sale_of
 from services.billing.trail import audit
 from services.documents import DocumentService
 from services.unit_of_work import UnitOfWork
+
+# By whether more has gone back than was known.
+_REFUND_NEWS: dict[bool, tuple[str, News]] = {
+    True: ("payment.refunded", "payment_refunded"),
+    False: ("payment.refund_failed", "refund_failed"),
+}
 
 
 class MoneyFacts:
@@ -34,14 +41,20 @@ class MoneyFacts:
         payment.provider_payment_id = payment.provider_payment_id or fact.payment_ref
         await _post_fee(uow, subscription, fact, payment.fact_key)
 
-    async def refund(self, uow: UnitOfWork, fact: PaymentRefunded) -> None:
-        """Book what has gone back of a payment."""
-        payment, subscription = await _paid(uow, fact.provider, fact.payment_ref, fact.charge_ref, fact.invoice_ref)
-        await journal.post(uow, _money(subscription, fact, EntryKind.REFUND, payment.fact_key), fact.refunded_total)
-        refund = await ledger.book_refund(uow, subscription, payment, fact)
-        if refund is not None:
-            audit(uow, "payment.refunded", subscription, amount=refund.amount, currency=refund.currency)
-            await self._announcer.money_moved(uow, "payment_refunded", subscription, refund)
+    async def refund(self, uow: UnitOfWork, fact: PaymentRefunded | RefundFailed) -> None:
+        """Book what has gone back of a payment, or what has not arrived of that."""
+        if isinstance(fact, RefundFailed) and fact.refunded_total is None:
+            raise NotThereYet("charge")
+        invoice_ref = fact.invoice_ref if isinstance(fact, PaymentRefunded) else None
+        payment, subscription = await _paid(uow, fact.provider, fact.payment_ref, fact.charge_ref, invoice_ref)
+        refunded = await ledger.book_refund(uow, subscription, payment, fact)
+        posted = _money(subscription, fact, EntryKind.REFUND, payment.fact_key)
+        await journal.post(uow, posted, refunded.total, may_fall=True)
+        if refunded.step:
+            action, news = _REFUND_NEWS[refunded.step > 0]
+            moved = {"amount": abs(refunded.step), "currency": payment.currency}
+            audit(uow, action, subscription, **moved)
+            await self._announcer.notify(uow, news, subscription, **moved)
             self._documents.settle(uow, payment.id)
 
     async def dispute(self, uow: UnitOfWork, fact: DisputeOpened | DisputeClosed) -> None:
@@ -118,7 +131,7 @@ async def _post_fee(
 
 def _money(
     subscription: Subscription,
-    fact: CheckoutPaid | InvoicePaid | PaymentRefunded | DisputeOpened | DisputeClosed,
+    fact: CheckoutPaid | InvoicePaid | PaymentRefunded | RefundFailed | DisputeOpened | DisputeClosed,
     kind: EntryKind,
     key: str,
 ) -> MoneyFact:
