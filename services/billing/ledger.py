@@ -34,10 +34,11 @@ _AGAIN = "told_again_at"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Booked:
-    """A movement of money in the book; `is_new` tells whether this fact brought it there."""
+    """A movement of money in the book; `is_new` tells whether this fact brought it there, `is_decided` its outcome."""
 
     movement: PaymentEvent
     is_new: bool
+    is_decided: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,12 +150,14 @@ async def book_dispute(
     if isinstance(fact, DisputeClosed) and fact.fee is not None:
         outcome["fee_decided"] = True
     known = await _known(uow, fact.provider, PaymentEventType.CHARGEBACK, fact.dispute_ref)
+    before = None if known is None else known.event_metadata.get("outcome")
+    is_decided = isinstance(fact, DisputeClosed) and fact.outcome != before
     if known is not None:
         known.event_metadata = {**known.event_metadata, **outcome}
         if (fact.occurred_at, fact.event_id) < (known.created_at, known.provider_event_id):
             known.amount, known.currency = fact.amount, fact.currency
         known.created_at, known.provider_event_id = _earlier(known, fact)
-        return Booked(movement=known, is_new=False)
+        return Booked(movement=known, is_new=False, is_decided=is_decided)
     chargeback = _movement(
         subscription,
         fact,
@@ -167,7 +170,7 @@ async def book_dispute(
     chargeback.payment_id = payment.id
     chargeback.event_metadata = dict(outcome)
     uow.session.add(chargeback)
-    return Booked(movement=chargeback, is_new=True)
+    return Booked(movement=chargeback, is_new=True, is_decided=is_decided)
 
 
 async def payment_of(uow: UnitOfWork, provider: str, *refs: str | None) -> PaymentEvent | None:

@@ -60,10 +60,9 @@ class MoneyFacts:
     async def dispute(self, uow: UnitOfWork, fact: DisputeOpened | DisputeClosed) -> None:
         """Book a disputed payment and how it was decided."""
         payment, subscription = await _paid(uow, fact.provider, fact.payment_ref, fact.charge_ref)
-        action = "payment.disputed" if isinstance(fact, DisputeOpened) else "payment.dispute_closed"
-        audit(uow, action, subscription, dispute=fact.dispute_ref, inquiry=fact.inquiry)
         if fact.inquiry:
             # It only asks; no money has moved.
+            _audit_dispute(uow, subscription, fact)
             return
         dispute = await ledger.book_dispute(uow, subscription, payment, fact)
         amount = dispute.movement.amount
@@ -76,10 +75,11 @@ class MoneyFacts:
             back = _money(subscription, fact, EntryKind.DISPUTE_WON, fact.dispute_ref)
             await journal.post(uow, back, amount, may_fall=True)
         self._documents.settle(uow, payment.id)
-        if isinstance(fact, DisputeClosed):
-            await self._announcer.money_moved(uow, "dispute_closed", subscription, dispute.movement)
-        elif dispute.is_new:
-            await self._announcer.money_moved(uow, "payment_disputed", subscription, dispute.movement)
+        # A provider may tell of one decision by several events.
+        if dispute.is_decided or (dispute.is_new and isinstance(fact, DisputeOpened)):
+            _audit_dispute(uow, subscription, fact)
+            news: News = "dispute_closed" if dispute.is_decided else "payment_disputed"
+            await self._announcer.money_moved(uow, news, subscription, dispute.movement)
 
     async def book(self, uow: UnitOfWork, subscription: Subscription, fact: CheckoutPaid | InvoicePaid) -> bool:
         """Book a payment; returns whether it is new."""
@@ -93,6 +93,11 @@ class MoneyFacts:
         await self._announcer.payment_received(uow, subscription, booked.movement)
         self._documents.settle(uow, booked.movement.id, sale=await sale_of(uow, subscription, fact))
         return True
+
+
+def _audit_dispute(uow: UnitOfWork, subscription: Subscription, fact: DisputeOpened | DisputeClosed) -> None:
+    action = "payment.disputed" if isinstance(fact, DisputeOpened) else "payment.dispute_closed"
+    audit(uow, action, subscription, dispute=fact.dispute_ref, inquiry=fact.inquiry)
 
 
 async def _paid(uow: UnitOfWork, provider: str, *refs: str | None) -> tuple[PaymentEvent, Subscription]:
