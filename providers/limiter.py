@@ -68,6 +68,20 @@ class WindowRateLimiter:
         async with self._turns:
             return await self._count_together(backstop, item, key)
 
+    async def wait_s(self, rule: str, *key: str) -> int | None:
+        """Return how many whole seconds the next hit would have to wait, None when not at all; counts nothing.
+
+        While Redis is away this instance's own count answers, so it is no guard of secrets.
+        """
+        item = parse(rule)
+        if self._shared is not None:
+            try:
+                async with asyncio.timeout(_REDIS_TIMEOUT_S):
+                    return await _look(self._shared, item, key)
+            except (StorageError, TimeoutError) as error:
+                logger.warning("rate limits without Redis", rule=key[0], error=repr(error))
+        return await _look(self._local, item, key)
+
     async def _count_together(self, backstop: Backstop, item: RateLimitItem, key: tuple[str, ...]) -> int | None:
         # What this instance alone has allowed is part of what all have: an attack costs the backstop no more than that.
         if not await self._local.test(item, *key):
@@ -95,6 +109,10 @@ def _storage(url: str, pool: ConnectionPool) -> Storage:
 
 async def _hit(limiter: MovingWindowRateLimiter, item: RateLimitItem, key: tuple[str, ...]) -> int | None:
     return None if await limiter.hit(item, *key) else await _wait_s(limiter, item, key)
+
+
+async def _look(limiter: MovingWindowRateLimiter, item: RateLimitItem, key: tuple[str, ...]) -> int | None:
+    return None if await limiter.test(item, *key) else await _wait_s(limiter, item, key)
 
 
 async def _wait_s(limiter: MovingWindowRateLimiter, item: RateLimitItem, key: tuple[str, ...]) -> int:
