@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import aiohttp
@@ -266,9 +266,7 @@ class StripeProvider:
         """See `PaymentProvider.withdraw`."""
         try:
             async with self._calling("withdraw"):
-                answer = await self._client.v1.checkout.sessions.expire_async(session_id)
-                if _node(answer, "session").ref("id") != session_id:
-                    raise BadPayload(PayloadFault.MALFORMED_OBJECT, "the answer is about another session")
+                _refuse_other(await self._client.v1.checkout.sessions.expire_async(session_id), session_id)
         except ProviderRejected:
             # Only an open session can be closed; one that has expired already is all that was asked for.
             state = await self.fetch_payment(session_id)
@@ -294,9 +292,10 @@ class StripeProvider:
                 # No idempotency key of ours: cancelling, taking it back and cancelling again within a day
                 # must not be answered from Stripe's memory of the first time.
                 if at_period_end:
-                    await subscriptions.update_async(subscription_ref, {"cancel_at_period_end": True})
+                    answer = await subscriptions.update_async(subscription_ref, {"cancel_at_period_end": True})
                 else:
-                    await subscriptions.cancel_async(subscription_ref)
+                    answer = await subscriptions.cancel_async(subscription_ref)
+                _refuse_other(answer, subscription_ref)
         except ProviderRejected:
             # Stripe refuses to cancel what is over already, which is all that was asked for.
             subscription = await self._retrieve(subscription_ref)
@@ -306,7 +305,8 @@ class StripeProvider:
     async def resume(self, subscription_ref: str) -> None:
         """See `PaymentProvider.resume`."""
         async with self._calling("resume"):
-            await self._client.v1.subscriptions.update_async(subscription_ref, {"cancel_at_period_end": False})
+            answer = await self._client.v1.subscriptions.update_async(subscription_ref, {"cancel_at_period_end": False})
+            _refuse_other(answer, subscription_ref)
 
     async def reprice(self, subscription_ref: str, terms: Terms) -> None:
         """See `PaymentProvider.reprice`."""
@@ -324,12 +324,12 @@ class StripeProvider:
                 product=price.ref("product"),
                 interval=price.node("recurring").text("interval"),
             )
-            await self._client.v1.subscriptions.update_async(subscription_ref, params)
+            _refuse_other(await self._client.v1.subscriptions.update_async(subscription_ref, params), subscription_ref)
 
     async def collect(self, invoice_ref: str) -> None:
         """See `PaymentProvider.collect`."""
         async with self._calling("collect"):
-            await self._client.v1.invoices.pay_async(invoice_ref)
+            _refuse_other(await self._client.v1.invoices.pay_async(invoice_ref), invoice_ref)
 
     async def fetch_subscription(self, subscription_ref: str) -> SubscriptionState | None:
         """See `PaymentProvider.fetch_subscription`."""
@@ -387,7 +387,15 @@ class StripeProvider:
                 yield
         # The SDK wraps only what fails before the answer's head: a connection that breaks inside the body
         # shows aiohttp's own error. It also trusts the shape of what it is told, and trips over any other.
-        except (TimeoutError, aiohttp.ClientError, BadPayload, AttributeError, TypeError, KeyError) as broken:
+        except (
+            TimeoutError,
+            aiohttp.ClientError,
+            BadPayload,
+            AttributeError,
+            TypeError,
+            KeyError,
+            InvalidOperation,
+        ) as broken:
             _log.warning("stripe %s failed: %s", operation, type(broken).__name__)
             raise ProviderUnavailable(retryable=True) from broken
         except stripe.StripeError as error:
@@ -424,6 +432,12 @@ def _node(answer: object, path: str) -> Node:
     if not isinstance(answer, stripe.StripeObject):
         raise BadPayload(PayloadFault.MALFORMED_OBJECT, f"{path} is not an object")
     return Node(answer.to_dict(), path)
+
+
+def _refuse_other(answer: object, ref: str) -> None:
+    """Refuse an answer that is not about what was asked for, which tells nothing of whether it was done."""
+    if _node(answer, "answer").ref("id") != ref:
+        raise BadPayload(PayloadFault.MALFORMED_OBJECT, "the answer is about another object")
 
 
 def _is_signed(body: bytes, signed: SignatureHeader, secret: str) -> bool:
