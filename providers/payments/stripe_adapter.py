@@ -224,9 +224,9 @@ class StripeProvider:
             async with self._calling(operation):
                 if payment_ref.startswith("ch_"):
                     answer = await v1.charges.retrieve_async(payment_ref, {"expand": ["balance_transaction"]})
-                    return read(_node(answer, "charge"))
+                    return read(_refuse_other(answer, payment_ref))
                 expand: PaymentIntentRetrieveParams = {"expand": ["latest_charge.balance_transaction"]}
-                payment = _node(await v1.payment_intents.retrieve_async(payment_ref, expand), "payment_intent")
+                payment = _refuse_other(await v1.payment_intents.retrieve_async(payment_ref, expand), payment_ref)
                 return read(payment.node_or_none("latest_charge"))
         except ProviderRejected as refusal:
             if refusal.details.get("reason") == "resource_missing":
@@ -434,10 +434,12 @@ def _node(answer: object, path: str) -> Node:
     return Node(answer.to_dict(), path)
 
 
-def _refuse_other(answer: object, ref: str) -> None:
-    """Refuse an answer that is not about what was asked for, which tells nothing of whether it was done."""
-    if _node(answer, "answer").ref("id") != ref:
+def _refuse_other(answer: object, ref: str) -> Node:
+    """Return an answer; one that is not about what was asked for tells nothing, and is refused."""
+    node = _node(answer, "answer")
+    if node.ref("id") != ref:
         raise BadPayload(PayloadFault.MALFORMED_OBJECT, "the answer is about another object")
+    return node
 
 
 def _is_signed(body: bytes, signed: SignatureHeader, secret: str) -> bool:

@@ -158,11 +158,11 @@ class Announcer:
         shown = {"provider": event.provider, "type": event.type, "id": event.event_id}
         # Notifications belong to tenants, and superusers may be members of none.
         people = await uow.session.execute(
-            select(User.email, User.locale)
-            .where(User.is_superuser, User.is_active, User.email.is_not(None))
-            .order_by(User.id)
+            select(User.email, User.locale).where(User.is_superuser, User.is_active).order_by(User.id)
         )
         for email, language in people:
+            if email is None:
+                continue
             self._mail.enqueue_letter(uow, "event_dead", recipient=email, locale=language, **shown)
         rows = await uow.session.execute(
             select(Membership.tenant_id, User.locale, User.id)

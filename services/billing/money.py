@@ -52,9 +52,9 @@ class MoneyFacts:
         await journal.post(uow, posted, refunded.total, may_fall=True)
         if refunded.step:
             action, news = _REFUND_NEWS[refunded.step > 0]
-            moved = {"amount": abs(refunded.step), "currency": payment.currency}
-            audit(uow, action, subscription, **moved)
-            await self._announcer.notify(uow, news, subscription, **moved)
+            amount, currency = abs(refunded.step), payment.currency
+            audit(uow, action, subscription, amount=amount, currency=currency)
+            await self._announcer.notify(uow, news, subscription, amount=amount, currency=currency)
             self._documents.settle(uow, payment.id)
 
     async def dispute(self, uow: UnitOfWork, fact: DisputeOpened | DisputeClosed) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -85,7 +86,7 @@ async def test_the_121st_that_is_refused_has_to_wait(door: Client, place: str) -
 async def test_every_refusal_counts_and_whoever_is_over_is_not_read(door: Client, market: Market) -> None:
     stripe = market.stripe
     place, unreadable = ADDRESSES[0], b"not json"
-    refused = {
+    refused: dict[int, Any] = {
         400: {"data": unreadable, "headers": {"Stripe-Signature": stripe.sign(unreadable)}},
         413: {"data": b" " * (512 * 1024 + 1)},
     }
