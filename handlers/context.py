@@ -30,6 +30,9 @@ class RateLimiter(Protocol):
     async def hit(self, rule: str, *key: str) -> int | None:
         """Count one hit; returns None when it is allowed, else the seconds to wait."""
 
+    async def wait_s(self, rule: str, *key: str) -> int | None:
+        """Return the seconds that the next hit would have to wait, None when not at all; counts nothing."""
+
 
 class Readiness(Protocol):
     """Looks at everything the process needs."""

@@ -11,10 +11,11 @@ from aiohttp import web
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
+from core.errors import RateLimited
 from handlers.envelope import MessageEnvelope
 from handlers.free_form import read_free_form
 from handlers.rest import Access, Call, PageQuery, PayloadTooLarge, Router, WireModel, raw
-from handlers.webhooks import raw_body
+from handlers.webhooks import raw_body, refusals_limited
 from models.orders import OrderStatus
 from providers.payments import BadPayload, BadSignature, ProviderRejected, ProviderUnavailable
 from services.billing import SubscribeInput
@@ -61,7 +62,7 @@ _PROVIDER = f"{_TENANT}/payments/provider"
 _WEBHOOK = f"{_TENANT}/payments/webhook"
 _ORDERS = f"{_TENANT}/orders"
 _LIMIT = "payments_per_tenant"
-_WEBHOOK_ERRORS = (BadSignature, BadPayload, WebhookUnknown, PayloadTooLarge, KeysUnreadable)
+_WEBHOOK_ERRORS = (BadSignature, BadPayload, WebhookUnknown, PayloadTooLarge, KeysUnreadable, RateLimited)
 
 
 def _none_if_blank(value: object) -> object:
@@ -336,7 +337,7 @@ async def list_commissions(call: Call, query: PageQuery) -> web.Response:
     return raw(view.plain())
 
 
-@router.post(_WEBHOOK, answer=MessageEnvelope, access=Access.PUBLIC, errors=_WEBHOOK_ERRORS, rule="webhooks_per_ip")
+@router.post(_WEBHOOK, answer=MessageEnvelope, access=Access.PUBLIC, errors=_WEBHOOK_ERRORS)
 async def receive_for_tenant(call: Call, query: WebhookQuery) -> web.Response:
     """Take an event from the payment provider of the tenant named by `tenant`."""
     return await _receive(call, integration_id=None, tenant=query.tenant)
@@ -347,7 +348,6 @@ async def receive_for_tenant(call: Call, query: WebhookQuery) -> web.Response:
     answer=MessageEnvelope,
     access=Access.PUBLIC,
     errors=_WEBHOOK_ERRORS,
-    rule="webhooks_per_ip",
 )
 async def receive(call: Call, integration_id: UUID) -> web.Response:
     """Take an event from a merchant's account at its payment provider."""
@@ -355,10 +355,11 @@ async def receive(call: Call, integration_id: UUID) -> web.Response:
 
 
 async def _receive(call: Call, *, integration_id: UUID | None, tenant: str | None) -> web.Response:
-    body = await raw_body(call.request)
-    await call.context.services.merchants.inbox.receive(
-        integration_id=integration_id, tenant=tenant, body=body, headers=call.request.headers, trace=call.trace
-    )
+    async with refusals_limited(call):
+        body = await raw_body(call.request)
+        await call.context.services.merchants.inbox.receive(
+            integration_id=integration_id, tenant=tenant, body=body, headers=call.request.headers, trace=call.trace
+        )
     return call.message("Webhook received")
 
 

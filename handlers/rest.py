@@ -246,6 +246,13 @@ class Call:
         """Count one hit of the rule that is named so in `RateRules`; raises RateLimited."""
         await _count(self.context, rule, key)
 
+    async def refuse_over(self, rule: str, key: str) -> None:
+        """Refuse, counting nothing, where the next hit of a rule would be too many; raises RateLimited."""
+        limit = getattr(self.context.rules, rule)
+        wait_s = await self.context.limiter.wait_s(limit, rule, key) if limit else None
+        if wait_s is not None:
+            raise RateLimited(retry_after_s=wait_s)
+
     def uow(self, scope: Scope) -> AbstractAsyncContextManager[UnitOfWork]:
         """Open a unit of work whose audit entries name this request."""
         return self.context.uow(scope, trace=self.trace)

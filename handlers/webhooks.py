@@ -1,9 +1,12 @@
 """Webhooks of payment providers (contract.md 4.3, 4.6): verify, store once, answer. The signature is the identity."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 from aiohttp import web
 
+from core.errors import RateLimited
 from handlers.envelope import Envelope, ListEnvelope, MessageEnvelope
 from handlers.rest import Access, Call, PageQuery, PayloadTooLarge, Router, read_bytes
 from models.inbox import InboxState
@@ -17,7 +20,9 @@ router = Router(tag="webhooks", prefix="/api/v1/billing")
 
 # Many times the largest event that a provider sends.
 _MAX_BYTES = 512 * 1024
-_ERRORS = (BadSignature, BadPayload, WebhookUnknown, PayloadTooLarge, ProviderUnavailable)
+_REFUSALS = (BadSignature, BadPayload, WebhookUnknown, PayloadTooLarge)
+_ERRORS = (*_REFUSALS, ProviderUnavailable, RateLimited)
+_RULE = "webhooks_per_ip"
 _SCOPE = PlatformScope("an event of a provider belongs to no tenant before it is applied")
 
 
@@ -33,16 +38,13 @@ class EventQuery(PageQuery):
     access=Access.PUBLIC,
     errors=_ERRORS,
     aliases=("/api/billing/webhook",),
-    rule="webhooks_per_ip",
 )
 async def receive_any(call: Call) -> web.Response:
     """Take an event from whichever payment provider has signed it."""
     return await _receive(call, call.context.services.billing.sender(call.request.headers))
 
 
-@router.post(
-    "/webhook/{provider}", answer=MessageEnvelope, access=Access.PUBLIC, errors=_ERRORS, rule="webhooks_per_ip"
-)
+@router.post("/webhook/{provider}", answer=MessageEnvelope, access=Access.PUBLIC, errors=_ERRORS)
 async def receive(call: Call, provider: str) -> web.Response:
     """Take an event from the payment provider named in the path."""
     return await _receive(call, provider)
@@ -75,9 +77,26 @@ async def resend_event(call: Call, event_id: UUID) -> web.Response:
 
 
 async def _receive(call: Call, provider: str) -> web.Response:
-    body = await raw_body(call.request)
-    await call.context.services.billing.receive(provider, body=body, headers=call.request.headers, trace=call.trace)
+    async with refusals_limited(call):
+        body = await raw_body(call.request)
+        await call.context.services.billing.receive(provider, body=body, headers=call.request.headers, trace=call.trace)
     return call.message("Webhook received")
+
+
+@asynccontextmanager
+async def refusals_limited(call: Call) -> AsyncIterator[None]:
+    """Count by the client's address what is refused inside; raises RateLimited for one that had too many refused.
+
+    What is taken does not count: a provider delivers everybody's events, and all of them again, from a few addresses.
+    """
+    address = call.trace.ip or ""
+    # Before the body is read, so that whoever guesses costs us little.
+    await call.refuse_over(_RULE, address)
+    try:
+        yield
+    except _REFUSALS:
+        await call.limit(_RULE, address)
+        raise
 
 
 async def raw_body(request: web.Request) -> bytes:

@@ -73,6 +73,20 @@ class WindowRateLimiter:
         async with self._turns:
             return await self._count_together(backstop, items, key)
 
+    async def wait_s(self, rule: str, *key: str) -> int | None:
+        """Return how many whole seconds the next hit would have to wait, None when not at all; counts nothing.
+
+        While Redis is away this instance's own count answers, so it is no guard of secrets.
+        """
+        items = _items(rule)
+        if self._shared is not None:
+            try:
+                async with asyncio.timeout(_REDIS_TIMEOUT_S):
+                    return await _refused_s(self._shared, items, key)
+            except (StorageError, TimeoutError) as error:
+                logger.warning("rate limits without Redis", rule=key[0], error=repr(error))
+        return await _refused_s(self._local, items, key)
+
     async def _count_together(
         self, backstop: Backstop, items: Sequence[RateLimitItem], key: tuple[str, ...]
     ) -> int | None:

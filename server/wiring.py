@@ -284,7 +284,7 @@ def _services(
     documents = _documents(settings, units, mail, notifications)
     merchants = open_merchants(settings, units, notifications, clock=clock, stack=stack)
     billing = _billing(
-        settings, units, notifications, documents=documents, merchants=merchants, clock=clock, stack=stack
+        settings, units, notifications, documents=documents, mail=mail, merchants=merchants, clock=clock, stack=stack
     )
     desk = EntitlementDesk(grace=_entitlement_grace(settings))
     provisioning = ProvisioningService(
@@ -384,6 +384,7 @@ def _billing(
     notifications: NotificationService,
     *,
     documents: DocumentService,
+    mail: MailService,
     clock: Clock,
     stack: AsyncExitStack,
     merchants: MerchantService,
@@ -403,6 +404,7 @@ def _billing(
         verification=Verification(required=settings.require_verified_email),
         reconcile_hour=settings.reconcile_hour,
         documents=documents,
+        mail=mail,
         grace=_entitlement_grace(settings),
         merchants=merchants.inbox,
         return_url=f"{settings.public_base}/dashboard",

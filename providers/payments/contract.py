@@ -260,6 +260,14 @@ class PaymentProvider(Protocol):
             ProviderRejected: the provider refused.
         """
 
+    async def fetch_refunded(self, payment_ref: str) -> Decimal | None:
+        """Ask how much of a payment that a `RefundFailed` names has gone back by now; None where nobody knows it.
+
+        Raises:
+            ProviderUnavailable: the provider cannot be reached or is broken.
+            ProviderRejected: the provider refused.
+        """
+
     async def capture(self, session_id: str) -> PaymentState:
         """Take the money of an `APPROVED` payment; idempotent, and for others the same as `fetch_payment`.
 

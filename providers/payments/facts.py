@@ -223,6 +223,19 @@ class PaymentRefunded(ProviderFact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefundFailed(ProviderFact):
+    """Money that was on its way back to the payer has not arrived, and is with the provider again.
+
+    `refunded_total` is what has gone back of the payment without it, None until the provider is asked.
+    """
+
+    payment_ref: str | None
+    charge_ref: str | None
+    currency: str
+    refunded_total: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DisputeOpened(ProviderFact):
     """The payer disputes a payment. An `inquiry` only asks: it takes no money (yet).
 
@@ -280,6 +293,7 @@ Fact = (
     | SubscriptionChanged
     | SubscriptionEnded
     | PaymentRefunded
+    | RefundFailed
     | DisputeOpened
     | DisputeClosed
 )

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from decimal import Decimal
 
 from providers.payments.api import MISSING
 from providers.payments.contract import (
@@ -41,6 +42,10 @@ class OneTimeProvider(ABC):
 
     async def fetch_fee(self, payment_ref: str) -> Fee | None:  # noqa: ARG002 - of the contract
         """See `PaymentProvider.fetch_fee`: where there is a fee, the payment itself tells it (`PaymentState.fee`)."""
+        return None
+
+    async def fetch_refunded(self, payment_ref: str) -> Decimal | None:  # noqa: ARG002 - of the contract
+        """See `PaymentProvider.fetch_refunded`: the payment itself tells it (`PaymentState.refunded`)."""
         return None
 
     async def capture(self, session_id: str) -> PaymentState:

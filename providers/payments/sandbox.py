@@ -241,6 +241,10 @@ class SandboxProvider:
         """See `PaymentProvider.fetch_fee`. Play money costs nothing."""
         return None
 
+    async def fetch_refunded(self, payment_ref: str) -> Decimal | None:  # noqa: ARG002 - of the contract
+        """See `PaymentProvider.fetch_refunded`. Play money always arrives."""
+        return None
+
     async def capture(self, session_id: str) -> PaymentState:  # noqa: ARG002 - of the contract
         """See `PaymentProvider.capture`: nothing is ever waiting to be captured."""
         raise ProviderRejected("The sandbox keeps no payments", details={"reason": "not_supported"})

@@ -6,7 +6,7 @@ Everything here calls the provider, so none of it belongs inside a unit of work.
 from dataclasses import dataclass, replace
 
 from providers.payments.contract import PaymentProvider, ProviderRejected, VerifiedEvent
-from providers.payments.facts import Fact, PaymentLinked, Source, SubscriptionChanged
+from providers.payments.facts import Fact, PaymentLinked, RefundFailed, Source, SubscriptionChanged
 from providers.payments.payment_state import PaymentState, PaymentStatus, facts_of_payment
 from providers.payments.sightings import PAYMENT_SEEN, SUBSCRIPTION_SEEN, seen_reference
 
@@ -74,6 +74,9 @@ async def _read_subscription(provider: PaymentProvider, event: VerifiedEvent) ->
 async def _as_it_is_now(provider: PaymentProvider, fact: Fact) -> Fact:
     if isinstance(fact, PaymentLinked) and fact.fee is None:
         return replace(fact, fee=await provider.fetch_fee(fact.payment_ref))
+    if isinstance(fact, RefundFailed) and fact.refunded_total is None:
+        reference = fact.charge_ref or fact.payment_ref
+        return fact if reference is None else replace(fact, refunded_total=await provider.fetch_refunded(reference))
     # Several changes of one second cannot be put in order by their times, and late ones are out of date.
     if not isinstance(fact, SubscriptionChanged) or not provider.capabilities.fetch_subscription:
         return fact

@@ -6,10 +6,11 @@ are in providers.md 2.1; what events mean is in `stripe_events.py`.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import aiohttp
 import stripe
@@ -44,7 +45,7 @@ from providers.payments.signature import (
     refuse_wrong_time,
 )
 from providers.payments.stripe_events import EVENT_TYPES, PROVIDER, interpret_stripe, order_to_fetch
-from providers.payments.stripe_objects import fee_of_charge, read_amount, read_subscription
+from providers.payments.stripe_objects import fee_of_charge, read_amount, read_subscription, refunded_of_charge
 from providers.payments.stripe_params import checkout_params, invoice_params, minor_units, reprice_params
 from providers.payments.stripe_payments import payment_of_session, read_session
 
@@ -67,6 +68,7 @@ _SAFE_TEXTS: Final = {
 }
 _OVER: Final = ("canceled", "incomplete_expired")
 _REFUNDS: Final = {"succeeded": RefundStatus.SUCCEEDED, "failed": RefundStatus.FAILED, "canceled": RefundStatus.FAILED}
+_Read = TypeVar("_Read")
 _log = logging.getLogger(__name__)
 
 
@@ -205,17 +207,27 @@ class StripeProvider:
 
     async def fetch_fee(self, payment_ref: str) -> Fee | None:
         """See `PaymentProvider.fetch_fee`: it stands in the account's own books."""
+        return await self._ask_charge("fetch_fee", payment_ref, fee_of_charge)
+
+    async def fetch_refunded(self, payment_ref: str) -> Decimal | None:
+        """See `PaymentProvider.fetch_refunded`: the charge holds the running total, less what has failed."""
+        return await self._ask_charge("fetch_refunded", payment_ref, refunded_of_charge)
+
+    async def _ask_charge(
+        self, operation: str, payment_ref: str, read: Callable[[Node | None], _Read | None]
+    ) -> _Read | None:
+        """Read the charge behind a payment; None when Stripe knows no such payment."""
         v1 = self._client.v1
         if not known_ref(payment_ref):
             return None
         try:
-            async with self._calling("fetch_fee"):
+            async with self._calling(operation):
                 if payment_ref.startswith("ch_"):
                     answer = await v1.charges.retrieve_async(payment_ref, {"expand": ["balance_transaction"]})
-                    return fee_of_charge(_node(answer, "charge"))
+                    return read(_refuse_other(answer, payment_ref))
                 expand: PaymentIntentRetrieveParams = {"expand": ["latest_charge.balance_transaction"]}
-                payment = _node(await v1.payment_intents.retrieve_async(payment_ref, expand), "payment_intent")
-                return fee_of_charge(payment.node_or_none("latest_charge"))
+                payment = _refuse_other(await v1.payment_intents.retrieve_async(payment_ref, expand), payment_ref)
+                return read(payment.node_or_none("latest_charge"))
         except ProviderRejected as refusal:
             if refusal.details.get("reason") == "resource_missing":
                 return None
@@ -254,9 +266,7 @@ class StripeProvider:
         """See `PaymentProvider.withdraw`."""
         try:
             async with self._calling("withdraw"):
-                answer = await self._client.v1.checkout.sessions.expire_async(session_id)
-                if _node(answer, "session").ref("id") != session_id:
-                    raise BadPayload(PayloadFault.MALFORMED_OBJECT, "the answer is about another session")
+                _refuse_other(await self._client.v1.checkout.sessions.expire_async(session_id), session_id)
         except ProviderRejected:
             # Only an open session can be closed; one that has expired already is all that was asked for.
             state = await self.fetch_payment(session_id)
@@ -282,9 +292,10 @@ class StripeProvider:
                 # No idempotency key of ours: cancelling, taking it back and cancelling again within a day
                 # must not be answered from Stripe's memory of the first time.
                 if at_period_end:
-                    await subscriptions.update_async(subscription_ref, {"cancel_at_period_end": True})
+                    answer = await subscriptions.update_async(subscription_ref, {"cancel_at_period_end": True})
                 else:
-                    await subscriptions.cancel_async(subscription_ref)
+                    answer = await subscriptions.cancel_async(subscription_ref)
+                _refuse_other(answer, subscription_ref)
         except ProviderRejected:
             # Stripe refuses to cancel what is over already, which is all that was asked for.
             subscription = await self._retrieve(subscription_ref)
@@ -294,7 +305,8 @@ class StripeProvider:
     async def resume(self, subscription_ref: str) -> None:
         """See `PaymentProvider.resume`."""
         async with self._calling("resume"):
-            await self._client.v1.subscriptions.update_async(subscription_ref, {"cancel_at_period_end": False})
+            answer = await self._client.v1.subscriptions.update_async(subscription_ref, {"cancel_at_period_end": False})
+            _refuse_other(answer, subscription_ref)
 
     async def reprice(self, subscription_ref: str, terms: Terms) -> None:
         """See `PaymentProvider.reprice`."""
@@ -312,12 +324,12 @@ class StripeProvider:
                 product=price.ref("product"),
                 interval=price.node("recurring").text("interval"),
             )
-            await self._client.v1.subscriptions.update_async(subscription_ref, params)
+            _refuse_other(await self._client.v1.subscriptions.update_async(subscription_ref, params), subscription_ref)
 
     async def collect(self, invoice_ref: str) -> None:
         """See `PaymentProvider.collect`."""
         async with self._calling("collect"):
-            await self._client.v1.invoices.pay_async(invoice_ref)
+            _refuse_other(await self._client.v1.invoices.pay_async(invoice_ref), invoice_ref)
 
     async def fetch_subscription(self, subscription_ref: str) -> SubscriptionState | None:
         """See `PaymentProvider.fetch_subscription`."""
@@ -375,7 +387,15 @@ class StripeProvider:
                 yield
         # The SDK wraps only what fails before the answer's head: a connection that breaks inside the body
         # shows aiohttp's own error. It also trusts the shape of what it is told, and trips over any other.
-        except (TimeoutError, aiohttp.ClientError, BadPayload, AttributeError, TypeError, KeyError) as broken:
+        except (
+            TimeoutError,
+            aiohttp.ClientError,
+            BadPayload,
+            AttributeError,
+            TypeError,
+            KeyError,
+            InvalidOperation,
+        ) as broken:
             _log.warning("stripe %s failed: %s", operation, type(broken).__name__)
             raise ProviderUnavailable(retryable=True) from broken
         except stripe.StripeError as error:
@@ -412,6 +432,14 @@ def _node(answer: object, path: str) -> Node:
     if not isinstance(answer, stripe.StripeObject):
         raise BadPayload(PayloadFault.MALFORMED_OBJECT, f"{path} is not an object")
     return Node(answer.to_dict(), path)
+
+
+def _refuse_other(answer: object, ref: str) -> Node:
+    """Return an answer; one that is not about what was asked for tells nothing, and is refused."""
+    node = _node(answer, "answer")
+    if node.ref("id") != ref:
+        raise BadPayload(PayloadFault.MALFORMED_OBJECT, "the answer is about another object")
+    return node
 
 
 def _is_signed(body: bytes, signed: SignatureHeader, secret: str) -> bool:

@@ -1,8 +1,9 @@
 """What Stripe's events mean: a pure reading of webhook payloads into facts.
 
 Events that tell what another one tells are left unread on purpose, so that nothing is counted twice:
-`invoice.payment_succeeded` (`invoice.paid` also covers invoices settled outside Stripe), `refund.*`
-(`charge.refunded` carries the running total) and `charge.dispute.funds_*` (`created` and `closed` decide).
+`invoice.payment_succeeded` (`invoice.paid` also covers invoices settled outside Stripe), `refund.created`
+(`charge.refunded` carries the running total) and `charge.dispute.funds_*` (`created` and `closed` decide). That a
+refund has failed, days later, is told by up to three events, none of which carries the running total.
 """
 
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from providers.payments.facts import (
     InvoiceVoided,
     PaymentLinked,
     PaymentRefunded,
+    RefundFailed,
     Source,
     SubscriptionChanged,
     SubscriptionEnded,
@@ -56,6 +58,7 @@ _OUTCOMES: Final[dict[str, DisputeOutcome]] = {
     "lost": "lost",
 }
 
+_FAILED_REFUNDS: Final = frozenset({"failed", "canceled"})
 _ORDER_EVENTS: Final = frozenset({"charge.refunded"})
 
 
@@ -236,6 +239,13 @@ def _payment_refunded(charge: Node, source: Source) -> Fact | None:
     )
 
 
+def _refund_failed(refund: Node, source: Source) -> Fact | None:
+    payment_ref, charge_ref = refund.ref_or_none("payment_intent"), refund.ref_or_none("charge")
+    if refund.text("status") not in _FAILED_REFUNDS or (payment_ref is None and charge_ref is None):
+        return None
+    return RefundFailed(**source, payment_ref=payment_ref, charge_ref=charge_ref, currency=read_currency(refund))
+
+
 def _dispute_opened(dispute: Node, source: Source) -> Fact:
     payment_ref, charge_ref = disputed_payment(dispute)
     return DisputeOpened(
@@ -285,6 +295,9 @@ _READERS: Final[dict[str, Callable[[Node, Source], Fact | None]]] = {
     "customer.subscription.resumed": _subscription_changed,
     "customer.subscription.deleted": _subscription_ended,
     "charge.refunded": _payment_refunded,
+    "charge.refund.updated": _refund_failed,
+    "refund.updated": _refund_failed,
+    "refund.failed": _refund_failed,
     "charge.dispute.created": _dispute_opened,
     "charge.dispute.closed": _dispute_closed,
 }

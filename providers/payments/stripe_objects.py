@@ -190,6 +190,11 @@ def fee_of_charge(charge: Node | None) -> Fee | None:
     return Fee(amount=read_amount(booked, "fee"), currency=read_currency(booked))
 
 
+def refunded_of_charge(charge: Node | None) -> Decimal | None:
+    """Read what has gone back of a charge; None where there is no charge (yet)."""
+    return None if charge is None else read_amount(charge, "amount_refunded")
+
+
 def fee_of_dispute(dispute: Node) -> Fee | None:
     """Add up what Stripe has taken for a dispute and given back of that; None where it has booked nothing yet."""
     booked = list(dispute.rows("balance_transactions"))

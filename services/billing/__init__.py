@@ -38,6 +38,7 @@ from services.billing.views import (
 from services.billing.winding_up import WindingUp
 from services.documents import DocumentService
 from services.identity import Principal, require_tenant
+from services.mail import MailService
 from services.notifications import NotificationService
 from services.unit_of_work import RequestTrace, UnitOfWork, UnitOfWorkFactory
 from services.verification import NOT_REQUIRED, Verification
@@ -59,6 +60,7 @@ class BillingService:
         reconcile_hour: from which hour of the day (UTC) on every provider is compared with what we hold.
         notifications: keeps what people are told.
         documents: issues our papers of the money that is booked.
+        mail: writes to the platform's people when an event is given up.
         grace: how long a subscription's entitlements outlive it.
         merchants: understands the events of merchants' own accounts.
         return_url: where payers return to who were sent by a client that names no place.
@@ -72,6 +74,7 @@ class BillingService:
         default_provider: str,
         notifications: NotificationService,
         documents: DocumentService,
+        mail: MailService,
         aliases: Mapping[str, str] | None = None,
         dunning: Sequence[timedelta] = DUNNING,
         verification: Verification = NOT_REQUIRED,
@@ -80,7 +83,7 @@ class BillingService:
         merchants: MerchantEvents | None = None,
         return_url: str = "",
     ) -> None:
-        announcer = self.announcer = Announcer(notifications, grace=grace)
+        announcer = self.announcer = Announcer(notifications, mail=mail, grace=grace)
         self._instructions = Instructions(units, providers)
         self._subscriptions = Subscriptions(units, announcer=announcer, instructions=self._instructions)
         self._checkouts = Checkouts(

@@ -20,6 +20,7 @@ from models.tenants import Membership, Role
 from models.users import User
 from services.billing.views import EntitlementsView, SubscriptionView
 from services.events import PaymentFailed, PaymentReceived, SubscriptionExpiring, SubscriptionUpdated
+from services.mail import MailService
 from services.notifications import NotificationService
 from services.unit_of_work import UnitOfWork
 
@@ -27,6 +28,7 @@ News = Literal[
     "payment_received",
     "payment_failed",
     "payment_refunded",
+    "refund_failed",
     "payment_underpaid",
     "payment_overpaid",
     "payment_disputed",
@@ -45,6 +47,7 @@ _TYPES: dict[News, NotificationType] = {
     "payment_received": NotificationType.SUCCESS,
     "payment_failed": NotificationType.ERROR,
     "payment_refunded": NotificationType.INFO,
+    "refund_failed": NotificationType.WARNING,
     "payment_underpaid": NotificationType.WARNING,
     "payment_overpaid": NotificationType.INFO,
     "payment_disputed": NotificationType.WARNING,
@@ -67,8 +70,9 @@ class Announcer:
     `grace` is how long a subscription's entitlements outlive it.
     """
 
-    def __init__(self, notifications: NotificationService, *, grace: timedelta) -> None:
+    def __init__(self, notifications: NotificationService, *, mail: MailService, grace: timedelta) -> None:
         self._notifications = notifications
+        self._mail = mail
         self._grace = grace
 
     def subscription_updated(self, uow: UnitOfWork, subscription: Subscription) -> None:
@@ -150,7 +154,16 @@ class Announcer:
         await self.notify(uow, "subscription_expiring", subscription, date=subscription.ends_at, days=days_left)
 
     async def alert_operators(self, uow: UnitOfWork, event: ProviderEvent) -> None:
-        """Tell every superuser, where they are members, that a provider's event was given up."""
+        """Tell every superuser that a provider's event was given up: by letter, and where they are members."""
+        shown = {"provider": event.provider, "type": event.type, "id": event.event_id}
+        # Notifications belong to tenants, and superusers may be members of none.
+        people = await uow.session.execute(
+            select(User.email, User.locale).where(User.is_superuser, User.is_active).order_by(User.id)
+        )
+        for email, language in people:
+            if email is None:
+                continue
+            self._mail.enqueue_letter(uow, "event_dead", recipient=email, locale=language, **shown)
         rows = await uow.session.execute(
             select(Membership.tenant_id, User.locale, User.id)
             .join(User, Membership.user_id == User.id)
@@ -164,9 +177,7 @@ class Announcer:
                 user_ids=[user_id],
                 type=NotificationType.ERROR,
                 title=TEXTS.text("billing.event_dead.title", locale),
-                message=TEXTS.text(
-                    "billing.event_dead.message", locale, provider=event.provider, type=event.type, id=event.event_id
-                ),
+                message=TEXTS.text("billing.event_dead.message", locale, **shown),
                 data={"provider_event_id": str(event.id), "news": "event_dead"},
             )
 

@@ -37,6 +37,7 @@ from providers.payments import (
     PaymentProvider,
     PaymentRefunded,
     PaymentState,
+    RefundFailed,
     SubscriptionChanged,
     SubscriptionEnded,
 )
@@ -125,7 +126,7 @@ class FactApplier:
                 await self._ended(uow, fact)
             case PaymentLinked():
                 await self._money.link(uow, fact)
-            case PaymentRefunded():
+            case PaymentRefunded() | RefundFailed():
                 await self._money.refund(uow, fact)
             case DisputeOpened() | DisputeClosed():
                 await self._money.dispute(uow, fact)

@@ -36,7 +36,12 @@ class PaymentExport:
     async def _pieces(self, tenant_id: UUID, trace: RequestTrace) -> AsyncIterator[bytes]:
         yield BOM.encode() + encode_rows([_HEAD])
         key = (PaymentEvent.created_at, PaymentEvent.id)
-        page = select(PaymentEvent).where(PaymentEvent.tenant_id == tenant_id).order_by(*key).limit(_PAGE)
+        page = (
+            select(PaymentEvent)
+            .where(PaymentEvent.tenant_id == tenant_id, PaymentEvent.amount != 0)
+            .order_by(*key)
+            .limit(_PAGE)
+        )
         payments: Sequence[PaymentEvent] = ()
         while True:
             last = payments[-1] if payments else None

@@ -4,7 +4,7 @@ import logging
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID
@@ -34,6 +34,10 @@ MAX_ATTEMPTS = 10
 PATIENCE = timedelta(hours=24)
 
 _STRIPE = "stripe"
+# The longest pause between two tries, in seconds, and how long the shorter one is kept to.
+_CAP_S = 900.0
+_EARLY_CAP_S = 60.0
+_EARLY = timedelta(hours=1)
 _SWEEP_LIMIT = 200
 # How many rings of a moment's outage are made up for at once, each of which was lost but once.
 _LOST_LIMIT = 5_000
@@ -230,9 +234,7 @@ class Inbox:
                 row.bury(reason)
                 await self._raise_alarm(uow, row, error)
             else:
-                asked_s = error.retry_after_s if isinstance(error, ProviderUnavailable) else None
-                wait_s = max(full_jitter_s(row.attempts + 1, base_s=4.0, cap_s=900.0), min(asked_s or 0, 900))
-                row.postpone(reason, now=uow.now, wait=timedelta(seconds=wait_s))
+                row.postpone(reason, now=uow.now, wait=_pause(row, error, uow))
         if is_hopeless:
             log_event(logging.ERROR, row, "dead")
         else:
@@ -265,8 +267,20 @@ def _is_hopeless(row: ProviderEvent, error: Exception, uow: UnitOfWork) -> bool:
     if isinstance(error, FactRefused | BadPayload):
         return True
     if _is_patient(error):
-        return uow.now - (row.resent_at or row.received_at) > PATIENCE
+        return uow.now - _waits_since(row) > PATIENCE
     return row.attempts + 1 >= MAX_ATTEMPTS
+
+
+def _pause(row: ProviderEvent, error: Exception, uow: UnitOfWork) -> timedelta:
+    """Return how long to wait; what only waits for others is tried every minute at first, as they are soon back."""
+    is_early = _is_patient(error) and uow.now - _waits_since(row) < _EARLY
+    asked_s = error.retry_after_s if isinstance(error, ProviderUnavailable) else None
+    wait_s = full_jitter_s(row.attempts + 1, base_s=4.0, cap_s=_EARLY_CAP_S if is_early else _CAP_S)
+    return timedelta(seconds=max(wait_s, min(asked_s or 0, _CAP_S)))
+
+
+def _waits_since(row: ProviderEvent) -> datetime:
+    return row.resent_at or row.received_at
 
 
 def _is_patient(error: Exception) -> bool:

@@ -4,6 +4,7 @@ Callers hold the subscription's lock (services/billing/lookup.py), so looking fi
 unique constraints of the tables are the second wall.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -22,16 +23,30 @@ from providers.payments import (
     InvoiceVoided,
     PaymentRefunded,
     ProviderFact,
+    RefundFailed,
 )
 from services.unit_of_work import UnitOfWork
+
+# In the metadata of a payment: the newest failure of a refund; in a refund's: when its total was told last.
+_FELL = "refund_failed"
+_AGAIN = "told_again_at"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Booked:
-    """A movement of money in the book; `is_new` tells whether this fact brought it there."""
+    """A movement of money in the book; `is_new` tells whether this fact brought it there, `is_decided` its outcome."""
 
     movement: PaymentEvent
     is_new: bool
+    is_decided: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refunded:
+    """What has gone back of a payment, and how much more that is than was known; less when a refund has failed."""
+
+    total: Decimal
+    step: Decimal
 
 
 async def book_payment(uow: UnitOfWork, subscription: Subscription, fact: CheckoutPaid | InvoicePaid) -> Booked | None:
@@ -87,12 +102,13 @@ async def book_failure(
 
 
 async def book_refund(
-    uow: UnitOfWork, subscription: Subscription, payment: PaymentEvent, fact: PaymentRefunded
-) -> PaymentEvent | None:
-    """Book one step of the running total of what was refunded of `payment`; None when the total was told before.
+    uow: UnitOfWork, subscription: Subscription, payment: PaymentEvent, fact: PaymentRefunded | RefundFailed
+) -> Refunded:
+    """Book what the running total of what was refunded of `payment` is by now; returns it.
 
-    Every total is a row of its own that holds what it adds to the one below it, so totals that come in the wrong
-    order end as the same rows as in the right one.
+    Every total is a row of its own that holds what it adds to the one below it. A refund that failed lowers the total
+    to what its fact tells, which stays until a newer fact, by the provider's clock, tells of more; rows beyond it
+    then hold nothing. So facts that come in the wrong order end as the same rows as in the right one.
     """
     rows = await uow.session.scalars(
         select(PaymentEvent).where(
@@ -100,29 +116,30 @@ async def book_refund(
         )
     )
     steps = {Decimal(row.event_metadata["refunded_total"]): row for row in rows}
-    total = fact.refunded_total
-    if total <= 0:
-        return None
-    if (known := steps.get(total)) is not None:
-        known.created_at, known.provider_event_id = _earlier(known, fact)
-        return None
-    below = max((told for told in steps if told < total), default=Decimal(0))
-    above = min((told for told in steps if told > total), default=None)
-    refund = _movement(
-        subscription,
-        fact,
-        PaymentEventType.REFUND,
-        key=f"{fact.charge_ref}:{total}",
-        amount=total - below,
-        currency=fact.currency,
-        payment_ref=fact.payment_ref,
-    )
-    refund.payment_id = payment.id
-    refund.event_metadata = {"refunded_total": str(total)}
-    uow.session.add(refund)
-    if above is not None:
-        steps[above].amount = above - total
-    return refund
+    before = _total_now(payment, steps)
+    if isinstance(fact, RefundFailed):
+        _note_failed_refund(payment, fact)
+    elif fact.refunded_total in steps:
+        _tell_again(steps[fact.refunded_total], fact)
+    elif fact.refunded_total > 0:
+        steps[fact.refunded_total] = refund = _movement(
+            subscription,
+            fact,
+            PaymentEventType.REFUND,
+            key=f"{fact.charge_ref}:{fact.refunded_total}",
+            amount=fact.refunded_total,
+            currency=fact.currency,
+            payment_ref=fact.payment_ref,
+        )
+        refund.payment_id = payment.id
+        refund.event_metadata = {"refunded_total": str(fact.refunded_total)}
+        uow.session.add(refund)
+    now = _total_now(payment, steps)
+    below = Decimal(0)
+    for total, row in sorted(steps.items()):
+        row.amount = max(min(total, now) - below, Decimal(0))
+        below = total
+    return Refunded(total=now, step=now - before)
 
 
 async def book_dispute(
@@ -133,12 +150,14 @@ async def book_dispute(
     if isinstance(fact, DisputeClosed) and fact.fee is not None:
         outcome["fee_decided"] = True
     known = await _known(uow, fact.provider, PaymentEventType.CHARGEBACK, fact.dispute_ref)
+    before = None if known is None else known.event_metadata.get("outcome")
+    is_decided = isinstance(fact, DisputeClosed) and fact.outcome != before
     if known is not None:
         known.event_metadata = {**known.event_metadata, **outcome}
         if (fact.occurred_at, fact.event_id) < (known.created_at, known.provider_event_id):
             known.amount, known.currency = fact.amount, fact.currency
         known.created_at, known.provider_event_id = _earlier(known, fact)
-        return Booked(movement=known, is_new=False)
+        return Booked(movement=known, is_new=False, is_decided=is_decided)
     chargeback = _movement(
         subscription,
         fact,
@@ -151,7 +170,7 @@ async def book_dispute(
     chargeback.payment_id = payment.id
     chargeback.event_metadata = dict(outcome)
     uow.session.add(chargeback)
-    return Booked(movement=chargeback, is_new=True)
+    return Booked(movement=chargeback, is_new=True, is_decided=is_decided)
 
 
 async def payment_of(uow: UnitOfWork, provider: str, *refs: str | None) -> PaymentEvent | None:
@@ -191,6 +210,38 @@ async def note_void_invoice(uow: UnitOfWork, subscription: Subscription, fact: I
     """Keep the bill as withdrawn, unless it was paid."""
     invoice = await _invoice(uow, subscription, fact, fact.invoice_ref)
     invoice.tell_void(at=fact.occurred_at, amount=fact.amount, currency=fact.currency)
+
+
+def _total_now(payment: PaymentEvent, steps: Mapping[Decimal, PaymentEvent]) -> Decimal:
+    """Return the highest total that was told, of those that are newer than the newest failure of a refund."""
+    fell = payment.event_metadata.get(_FELL)
+    if fell is None:
+        return max(steps, default=Decimal(0))
+    fell_at = datetime.fromisoformat(fell["at"])
+    since = [total for total, row in steps.items() if _told_at(row) > fell_at]
+    # What failed may be heard of before what it is a part of.
+    return min(max([Decimal(fell["total"]), *since]), max(steps, default=Decimal(0)))
+
+
+def _note_failed_refund(payment: PaymentEvent, fact: RefundFailed) -> None:
+    told = (fact.occurred_at, -(fact.refunded_total or Decimal(0)))
+    fell = payment.event_metadata.get(_FELL)
+    if fell is None or told > (datetime.fromisoformat(fell["at"]), -Decimal(fell["total"])):
+        noted = {"total": str(-told[1]), "at": fact.occurred_at.isoformat()}
+        payment.event_metadata = {**payment.event_metadata, _FELL: noted}
+
+
+def _told_at(refund: PaymentEvent) -> datetime:
+    """Return when a total was told last: the same one comes again when a refund failed and is repeated."""
+    again = refund.event_metadata.get(_AGAIN)
+    return refund.created_at if again is None else datetime.fromisoformat(again)
+
+
+def _tell_again(refund: PaymentEvent, fact: PaymentRefunded) -> None:
+    last = max(_told_at(refund), fact.occurred_at)
+    refund.created_at, refund.provider_event_id = _earlier(refund, fact)
+    if last > refund.created_at:
+        refund.event_metadata = {**refund.event_metadata, _AGAIN: last.isoformat()}
 
 
 def _earlier(known: PaymentEvent, fact: ProviderFact) -> tuple[datetime, str]:

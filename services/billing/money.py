@@ -9,9 +9,10 @@ from providers.payments import (
     InvoicePaid,
     PaymentLinked,
     PaymentRefunded,
+    RefundFailed,
 )
 from services.billing import journal, ledger
-from services.billing.announcer import Announcer
+from services.billing.announcer import Announcer, News
 from services.billing.errors import NotThereYet
 from services.billing.journal import MoneyFact
 from services.billing.lookup import locked_subscription
@@ -19,6 +20,12 @@ from services.billing.sales import Period, sale_of
 from services.billing.trail import audit
 from services.documents import DocumentService
 from services.unit_of_work import UnitOfWork
+
+# By whether more has gone back than was known.
+_REFUND_NEWS: dict[bool, tuple[str, News]] = {
+    True: ("payment.refunded", "payment_refunded"),
+    False: ("payment.refund_failed", "refund_failed"),
+}
 
 
 class MoneyFacts:
@@ -34,23 +41,28 @@ class MoneyFacts:
         payment.provider_payment_id = payment.provider_payment_id or fact.payment_ref
         await _post_fee(uow, subscription, fact, payment.fact_key)
 
-    async def refund(self, uow: UnitOfWork, fact: PaymentRefunded) -> None:
-        """Book what has gone back of a payment."""
-        payment, subscription = await _paid(uow, fact.provider, fact.payment_ref, fact.charge_ref, fact.invoice_ref)
-        await journal.post(uow, _money(subscription, fact, EntryKind.REFUND, payment.fact_key), fact.refunded_total)
-        refund = await ledger.book_refund(uow, subscription, payment, fact)
-        if refund is not None:
-            audit(uow, "payment.refunded", subscription, amount=refund.amount, currency=refund.currency)
-            await self._announcer.money_moved(uow, "payment_refunded", subscription, refund)
+    async def refund(self, uow: UnitOfWork, fact: PaymentRefunded | RefundFailed) -> None:
+        """Book what has gone back of a payment, or what has not arrived of that."""
+        if isinstance(fact, RefundFailed) and fact.refunded_total is None:
+            raise NotThereYet("charge")
+        invoice_ref = fact.invoice_ref if isinstance(fact, PaymentRefunded) else None
+        payment, subscription = await _paid(uow, fact.provider, fact.payment_ref, fact.charge_ref, invoice_ref)
+        refunded = await ledger.book_refund(uow, subscription, payment, fact)
+        posted = _money(subscription, fact, EntryKind.REFUND, payment.fact_key)
+        await journal.post(uow, posted, refunded.total, may_fall=True)
+        if refunded.step:
+            action, news = _REFUND_NEWS[refunded.step > 0]
+            amount, currency = abs(refunded.step), payment.currency
+            audit(uow, action, subscription, amount=amount, currency=currency)
+            await self._announcer.notify(uow, news, subscription, amount=amount, currency=currency)
             self._documents.settle(uow, payment.id)
 
     async def dispute(self, uow: UnitOfWork, fact: DisputeOpened | DisputeClosed) -> None:
         """Book a disputed payment and how it was decided."""
         payment, subscription = await _paid(uow, fact.provider, fact.payment_ref, fact.charge_ref)
-        action = "payment.disputed" if isinstance(fact, DisputeOpened) else "payment.dispute_closed"
-        audit(uow, action, subscription, dispute=fact.dispute_ref, inquiry=fact.inquiry)
         if fact.inquiry:
             # It only asks; no money has moved.
+            _audit_dispute(uow, subscription, fact)
             return
         dispute = await ledger.book_dispute(uow, subscription, payment, fact)
         amount = dispute.movement.amount
@@ -63,10 +75,11 @@ class MoneyFacts:
             back = _money(subscription, fact, EntryKind.DISPUTE_WON, fact.dispute_ref)
             await journal.post(uow, back, amount, may_fall=True)
         self._documents.settle(uow, payment.id)
-        if isinstance(fact, DisputeClosed):
-            await self._announcer.money_moved(uow, "dispute_closed", subscription, dispute.movement)
-        elif dispute.is_new:
-            await self._announcer.money_moved(uow, "payment_disputed", subscription, dispute.movement)
+        # A provider may tell of one decision by several events.
+        if dispute.is_decided or (dispute.is_new and isinstance(fact, DisputeOpened)):
+            _audit_dispute(uow, subscription, fact)
+            news: News = "dispute_closed" if dispute.is_decided else "payment_disputed"
+            await self._announcer.money_moved(uow, news, subscription, dispute.movement)
 
     async def book(
         self, uow: UnitOfWork, subscription: Subscription, fact: CheckoutPaid | InvoicePaid, *, added: Period = None
@@ -82,6 +95,11 @@ class MoneyFacts:
         await self._announcer.payment_received(uow, subscription, booked.movement)
         self._documents.settle(uow, booked.movement.id, sale=await sale_of(uow, subscription, fact, added=added))
         return True
+
+
+def _audit_dispute(uow: UnitOfWork, subscription: Subscription, fact: DisputeOpened | DisputeClosed) -> None:
+    action = "payment.disputed" if isinstance(fact, DisputeOpened) else "payment.dispute_closed"
+    audit(uow, action, subscription, dispute=fact.dispute_ref, inquiry=fact.inquiry)
 
 
 async def _paid(uow: UnitOfWork, provider: str, *refs: str | None) -> tuple[PaymentEvent, Subscription]:
@@ -120,7 +138,7 @@ async def _post_fee(
 
 def _money(
     subscription: Subscription,
-    fact: CheckoutPaid | InvoicePaid | PaymentRefunded | DisputeOpened | DisputeClosed,
+    fact: CheckoutPaid | InvoicePaid | PaymentRefunded | RefundFailed | DisputeOpened | DisputeClosed,
     kind: EntryKind,
     key: str,
 ) -> MoneyFact:

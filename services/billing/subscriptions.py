@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID, uuid4
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 
 from core.pagination import Page, PageRequest
 from models.billing import PaymentEvent, Plan, Subscription
@@ -62,7 +62,8 @@ class Subscriptions:
         """Show the tenant's movements of money, newest first; for owners and admins."""
         tenant_id = require_tenant(actor)
         require_may(actor, Permission.INVOICES_READ)
-        own = PaymentEvent.tenant_id == tenant_id
+        # A refund that failed stays as a row that holds nothing.
+        own = and_(PaymentEvent.tenant_id == tenant_id, PaymentEvent.amount != 0)
         total = await uow.session.scalar(select(func.count()).select_from(PaymentEvent).where(own))
         rows = await uow.session.scalars(
             select(PaymentEvent)

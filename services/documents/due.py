@@ -4,7 +4,7 @@ A paper cannot be taken back, and facts come in any order. So papers follow from
 that has just come: each movement is brought to its amount by what is issued for it, as the journal does it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -32,7 +32,8 @@ class Due:
 def due_papers(payment: PaymentEvent, movements: Sequence[PaymentEvent], issued: Sequence[Document]) -> list[Due]:
     """Return what is to be issued for a payment and the refunds and disputes of it, in the order of issue."""
     found = _towards(payment, DocumentReason.PAYMENT, payment.amount, issued)
-    found += _refunds([row for row in movements if row.event_type is PaymentEventType.REFUND], issued)
+    refunds = [row for row in movements if row.event_type is PaymentEventType.REFUND]
+    found += _refunds(refunds, issued) or _failed_refunds(refunds, issued)
     disputes = [row for row in movements if row.event_type is PaymentEventType.CHARGEBACK]
     for row in sorted(disputes, key=lambda row: (row.created_at, row.fact_key)):
         won = row.amount if row.event_metadata.get("outcome") == "won" else Decimal(0)
@@ -58,15 +59,41 @@ def _towards(movement: PaymentEvent, reason: DocumentReason, target: Decimal, is
 
 def _refunds(refunds: Sequence[PaymentEvent], issued: Sequence[Document]) -> list[Due]:
     """Follow the running total of what was refunded; a total below what papers tell already is old news."""
-    told = -sum((paper.total for paper in issued if paper.reason is DocumentReason.REFUND), Decimal(0))
+    told, now = _told(issued), _refunded(refunds)
     found = []
     for row in sorted(refunds, key=_running_total):
-        total = _running_total(row)
+        total = min(_running_total(row), now)
         if total > told:
             step = round_money(told - total, row.currency)
-            found.append(Due(reason=DocumentReason.REFUND, movement=row, total=step, part=1))
+            found.append(_due_refund(row, step, issued))
             told = total
     return found
+
+
+def _failed_refunds(refunds: Sequence[PaymentEvent], issued: Sequence[Document]) -> list[Due]:
+    """Cancel what papers tell beyond what has gone back in the end, of the highest totals first."""
+    over = _told(issued) - _refunded(refunds)
+    found = []
+    for row in sorted(refunds, key=_running_total, reverse=True):
+        step = round_money(min(over, _told(paper for paper in issued if paper.movement_id == row.id)), row.currency)
+        if step > 0:
+            found.append(_due_refund(row, step, issued))
+            over -= step
+    return found
+
+
+def _due_refund(row: PaymentEvent, step: Decimal, issued: Sequence[Document]) -> Due:
+    known = [paper for paper in issued if (paper.movement_id, paper.reason) == (row.id, DocumentReason.REFUND)]
+    return Due(reason=DocumentReason.REFUND, movement=row, total=step, part=len(known) + 1)
+
+
+def _told(papers: Iterable[Document]) -> Decimal:
+    return -sum((paper.total for paper in papers if paper.reason is DocumentReason.REFUND), Decimal(0))
+
+
+def _refunded(refunds: Sequence[PaymentEvent]) -> Decimal:
+    """Return what has gone back: rows of refunds that failed hold less than their totals say."""
+    return sum((round_money(row.amount, row.currency) for row in refunds), Decimal(0))
 
 
 def _running_total(refund: PaymentEvent) -> Decimal:

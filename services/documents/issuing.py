@@ -18,7 +18,7 @@ from core.i18n import TEXTS
 from core.money import round_money
 from models.base import JsonObject
 from models.billing import BillingPeriod, PaymentEvent
-from models.documents import Document, DocumentKind
+from models.documents import Document, DocumentKind, DocumentReason
 from models.notifications import NotificationType
 from services.documents.due import Due, due_papers, tax_of
 from services.documents.links import DocumentLinks
@@ -211,7 +211,9 @@ def _corrected(due: Due, issued: Sequence[Document]) -> Document | None:
 def _description(due: Due, sale: Sale | None, corrects: Document | None, locale: str) -> str:
     if corrects is not None or sale is None:
         number = "" if corrects is None else corrects.number
-        return TEXTS.text(f"documents.line.{due.reason.value}", locale, number=number)
+        is_failed = due.reason is DocumentReason.REFUND and due.kind is DocumentKind.CANCELLATION
+        line = "refund_failed" if is_failed else due.reason.value
+        return TEXTS.text(f"documents.line.{line}", locale, number=number)
     if sale.is_change:
         return TEXTS.text("documents.line.change", locale, plan=sale.plan)
     period = TEXTS.text(f"documents.period.{sale.billing_period.value}", locale)

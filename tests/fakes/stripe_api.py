@@ -163,6 +163,15 @@ class FakeStripe(FakeServer):
         charge["refunded"] = charge["amount_refunded"] == charge["amount"]
         return [self._event("charge.refunded", charge, previous={"amount_refunded": before})]
 
+    def fail_refund(self, charge_id: str, amount: int) -> list[Obj]:
+        """The bank sends a refund back: Stripe takes it off the charge, and tells so three times over."""
+        charge = self.charges[charge_id]
+        refund = stripe_objects.refund(charge, amount, {}, now=self.now())
+        refund["status"] = "failed"
+        charge.update(amount_refunded=charge["amount_refunded"] - amount, refunded=False)
+        kinds = ("charge.refund.updated", "refund.updated", "refund.failed")
+        return [self._event(kind, refund, previous={"status": "succeeded"}) for kind in kinds]
+
     def open_dispute(self, charge_id: str, *, inquiry: bool = False) -> list[Obj]:
         status = "warning_needs_response" if inquiry else "needs_response"
         charge = self.charges[charge_id]

@@ -434,7 +434,8 @@ def event(kind: str, subject: Obj, *, now: int, previous: Obj | None = None) -> 
         "api_version": API_VERSION,
         "created": now,
         "data": data,
-        "livemode": subject["livemode"],
+        # Refunds are the one kind of object that does not say.
+        "livemode": subject.get("livemode", False),
         "pending_webhooks": 1,
         "request": {"id": None, "idempotency_key": None},
         "type": kind,

@@ -58,6 +58,15 @@ async def test_each_key_and_each_rule_counts_for_itself(limiter: WindowRateLimit
     assert await limiter.hit("1/minute", "x", "yz") is not None
 
 
+async def test_looking_counts_nothing(limiter: WindowRateLimiter) -> None:
+    for _ in range(20):
+        assert await limiter.wait_s(RULE, "k") is None
+    assert await allowed(limiter, hits=10) == 10
+    wait_s = await limiter.wait_s(RULE, "k")
+    assert wait_s is not None
+    assert 50 <= wait_s <= 61
+
+
 async def test_the_wait_is_sane(limiter: WindowRateLimiter) -> None:
     await allowed(limiter, hits=10)
     wait_s = await limiter.hit(RULE, "k")

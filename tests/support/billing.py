@@ -332,11 +332,12 @@ def build_till(
     )
     providers: dict[str, PaymentProvider] = {"stripe": adapter, "sandbox": sandbox}
     notifications = NotificationService()
+    mail = MailService(units, Unsent())
     documents = DocumentService(
         units=units,
         issuer=issuer,
         links=LINKS,
-        mail=MailService(units, Unsent()),
+        mail=mail,
         notifications=notifications,
     )
     billing = BillingService(
@@ -345,6 +346,7 @@ def build_till(
         default_provider="stripe",
         notifications=notifications,
         documents=documents,
+        mail=mail,
     )
     return Till(
         units=units,

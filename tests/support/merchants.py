@@ -22,6 +22,7 @@ from server.settings import Settings
 from services.billing import BillingService
 from services.billing.inbox import Told
 from services.billing.journal import balances
+from services.mail import MailService
 from services.merchants import AccountInput, MerchantService, OrderInput, PayInput
 from services.merchants.views import IntegrationView, OrderInvoiceView, OrderView
 from services.notifications import NotificationService
@@ -32,7 +33,7 @@ from tests.fakes.coinbase_business_api import FakeBusiness
 from tests.fakes.coinbase_commerce_api import FakeCommerce
 from tests.fakes.server import FakeServer
 from tests.providers.payments.harness_one_time import quick_policy
-from tests.support.billing import PLATFORM, Shop, Till
+from tests.support.billing import PLATFORM, Shop, Till, Unsent
 
 FAKES: dict[str, type[Any]] = {
     "btcpay": FakeBtcPay,
@@ -234,6 +235,7 @@ async def open_bazaar(till: Till, *, percent: str = "5", ring: KeyRing | None = 
             default_provider="stripe",
             notifications=NotificationService(),
             documents=till.documents,
+            mail=MailService(till.units, Unsent()),
             merchants=merchants.inbox,
         )
         yield Bazaar(till=till, merchants=merchants, accounts=accounts, fakes=dict(fakes))

@@ -22,11 +22,12 @@ from providers.payments import (
     ProviderRejected,
     ProviderUnavailable,
     RefundRequest,
+    Terms,
 )
 from tests.fakes import btcpay_api, coinbase_commerce_api, liqpay_api, paypal_api, stripe_api
 from tests.fakes.paypal_api import FakePayPal
 from tests.fakes.server import Fault
-from tests.providers.payments.harness import NOW, NetworkHarness, invoice_request
+from tests.providers.payments.harness import NOW, NetworkHarness, invoice_request, request
 from tests.providers.payments.receiving import states
 
 SECRETS = (
@@ -91,7 +92,36 @@ async def calls(network: NetworkHarness) -> list[Call]:
     if isinstance(network.fake, FakePayPal):
         network.fake.approve(opened.session_id)
         found.append(Call("capture", lambda using: using.capture(opened.session_id)))
+    if provider.capabilities.recurring:
+        found += await calls_of_plans(network)
     return found
+
+
+async def calls_of_plans(network: NetworkHarness) -> list[Call]:
+    """Prepare every operation of a provider that charges by itself, of which Stripe is the one."""
+    provider, fake = network.provider, network.fake
+    assert isinstance(fake, stripe_api.FakeStripe)
+    begun = await provider.create_checkout(request())
+    fake.pay_checkout(begun.session_id)
+    (subscription_ref,) = fake.subscriptions
+    charge = fake.charge_of(subscription_ref)
+    # A bill that is open, so that there is something to collect.
+    fake.renew(subscription_ref, paid=False)
+    bill: str = fake.subscriptions[subscription_ref]["latest_invoice"]
+    terms = Terms(
+        amount=Decimal("99.00"), currency="USD", billing_period="yearly", charge_from=NOW + timedelta(days=365)
+    )
+    asked = request()
+    return [
+        Call("create_checkout", lambda using: using.create_checkout(asked)),
+        Call("cancel", lambda using: using.cancel(subscription_ref, at_period_end=True)),
+        Call("resume", lambda using: using.resume(subscription_ref)),
+        Call("reprice", lambda using: using.reprice(subscription_ref, terms)),
+        Call("collect", lambda using: using.collect(bill)),
+        Call("fetch_fee", lambda using: using.fetch_fee(charge["payment_intent"])),
+        Call("fetch_refunded", lambda using: using.fetch_refunded(charge["id"])),
+        Call("fetch_subscription", lambda using: using.fetch_subscription(subscription_ref)),
+    ]
 
 
 @pytest.mark.parametrize("fault", BREAKDOWNS, ids=lambda fault: f"{fault.status} {fault.cut} {fault.body[:20]}")

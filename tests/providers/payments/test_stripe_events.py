@@ -17,10 +17,12 @@ from providers.payments import (
     InvoicePaymentFailed,
     PaymentLinked,
     PaymentRefunded,
+    RefundFailed,
     SubscriptionChanged,
     SubscriptionEnded,
     SubscriptionStatus,
 )
+from tests.fakes import stripe_objects
 from tests.providers.payments.harness import NOW, PLAN, TENANT, StripeHarness, request
 from tests.providers.payments.stripe_story import event_of, moment, paid_checkout, read
 
@@ -126,6 +128,25 @@ class TestStory:
         assert last.charged == last.refunded_total
         assert (last.payment_ref, last.charge_ref) == (charge["payment_intent"], charge["id"])
         assert last.customer_ref == subscription["customer"]
+
+    @pytest.mark.parametrize("by", ["charge", "payment_intent"])
+    async def test_a_refund_that_failed_has_the_running_total_asked_for(self, stripe: StripeHarness, by: str) -> None:
+        _, subscription = await paid_checkout(stripe)
+        charge = stripe.fake.charge_of(subscription["id"])
+        stripe.fake.refund(charge["id"], 1000)
+        stripe.fake.refund(charge["id"], 500)
+
+        found = read(stripe, stripe.fake.fail_refund(charge["id"], 1000))
+
+        assert [type(fact) for fact in found] == [RefundFailed] * 3
+        assert await stripe.provider.fetch_refunded(charge[by] if by != "charge" else charge["id"]) == Decimal("5.00")
+        assert await stripe.provider.fetch_refunded("ch_nobody") is None
+
+    async def test_a_refund_that_arrives_is_no_news(self, stripe: StripeHarness) -> None:
+        _, subscription = await paid_checkout(stripe)
+        refund = stripe_objects.refund(stripe.fake.charge_of(subscription["id"]), 1000, {}, now=stripe.fake.now())
+
+        assert read(stripe, [stripe.fake._event("refund.updated", refund)]) == []
 
     @pytest.mark.parametrize(
         ("status", "outcome", "inquiry"),

@@ -14,12 +14,15 @@ from core.errors import ErrorKind
 from models.audit import AuditEntry
 from models.billing import CheckoutState, SubscriptionStatus
 from models.inbox import InboxState, ProviderEvent
+from models.mail import OutboundMail
+from models.users import User
 from providers.payments import BadPayload, BadSignature
 from realtime import log
 from realtime.log import NumberedEvent, PendingEvent
 from services.billing.errors import WebhookUnknown
 from services.billing.inbox import MAX_ATTEMPTS, PATIENCE
 from services.unit_of_work import RequestTrace
+from tests.fakes.server import Fault
 from tests.fakes.stripe_objects import Obj
 from tests.support.billing import PLATFORM, Shop, Till
 
@@ -173,6 +176,70 @@ async def test_what_is_not_there_yet_waits_and_then_dies(till: Till, shop: Shop)
     # Dead is dead: nothing is done for an event that an operator has to look at.
     await till.retry(event)
     assert (await till.event_row(event["id"])).attempts == row.attempts + MAX_ATTEMPTS + 2
+
+
+@pytest.mark.parametrize(("asked_s", "waited_s"), [(None, 60), (300, 300), (5000, 900)])
+async def test_what_waits_for_a_provider_is_tried_every_minute_for_an_hour(
+    till: Till, shop: Shop, monkeypatch: pytest.MonkeyPatch, asked_s: int | None, waited_s: int
+) -> None:
+    monkeypatch.setattr("core.backoff.random.uniform", lambda _, longest: longest)
+    event = await completed(till, shop)
+    await till.receive(event)
+    headers = {} if asked_s is None else {"Retry-After": str(asked_s)}
+    body = '{"error": {"type": "invalid_request_error", "code": "rate_limit"}}'
+    till.stripe.always = Fault(status=429, body=body, headers=headers)
+    # What a payment kept is asked for, so its link cannot be read while Stripe is away.
+    link = next(row for row in till.stripe.events if row["type"] == "invoice_payment.paid")
+    await till.receive(link)
+    for _ in range(10):
+        await till.retry(link)
+    row = await till.event_row(link["id"])
+    assert row.state is InboxState.RECEIVED
+    assert (row.next_attempt_at - till.now).total_seconds() == pytest.approx(waited_s, abs=10)
+    till.travel(hours=1)
+    await till.retry(link)
+    row = await till.event_row(link["id"])
+    assert (row.next_attempt_at - till.now).total_seconds() == pytest.approx(900, abs=10)
+
+
+async def test_superusers_without_a_tenant_hear_of_a_dead_event_by_letter(till: Till, shop: Shop) -> None:
+    people = {f"{name}-{uuid4().hex}@example.org": name for name in ("active", "inactive", "somebody")}
+    async with till.units(PLATFORM) as uow:
+        for email, name in people.items():
+            uow.session.add(
+                User(
+                    id=uuid4(),
+                    email=email,
+                    hashed_password="-",
+                    full_name="Operator",
+                    is_active=name != "inactive",
+                    is_superuser=name != "somebody",
+                    locale="ru",
+                )
+            )
+        uow.session.add(
+            User(
+                id=uuid4(),
+                email=None,
+                phone=f"+7{uuid4().int % 10**10:010}",
+                hashed_password="-",
+                full_name="Without an address",
+                is_active=True,
+                is_superuser=True,
+                locale="en",
+            )
+        )
+    event = await completed(till, shop)
+    del event["data"]["object"]["amount_total"]
+    await till.take(event)
+    assert (await till.event_row(event["id"])).state is InboxState.DEAD
+    async with till.units(PLATFORM) as uow:
+        written = await uow.session.scalars(select(OutboundMail).where(OutboundMail.recipient.in_(people)))
+        (mail,) = written.all()
+    assert people[mail.recipient] == "active"
+    assert mail.subject == "Событие платёжной системы не обработано"
+    assert event["id"] in mail.body
+    assert "4999" not in mail.body
 
 
 async def test_poison_is_tried_with_growing_pauses_and_then_buried(

@@ -1,6 +1,7 @@
 """Renewals, failures, refunds and disputes: the money book and what it does to the subscription."""
 
 import random
+from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -8,9 +9,12 @@ from typing import Any
 import pytest
 
 from models.billing import InvoiceStatus, PaymentEventType, Subscription, SubscriptionStatus
+from models.documents import Document
 from models.inbox import InboxState
+from models.journal import Account
+from services.billing.journal import balances
 from tests.fakes.stripe_objects import Obj
-from tests.support.billing import Shop, Till, moment
+from tests.support.billing import PLATFORM, Shop, Till, moment
 
 
 def of_kind(events: list[Obj], kind: str) -> Obj:
@@ -188,6 +192,59 @@ async def test_refund_totals_in_the_wrong_order_are_the_same_refunds(till: Till,
     assert sorted(refund.amount for refund in refunds) == [Decimal("5.00"), Decimal("10.00")]
 
 
+async def test_a_refund_that_fails_later_is_taken_back(till: Till, shop: Shop) -> None:
+    subscription_id = await till.buy(shop)
+    charge = till.stripe.charge_of(subscription_id)
+    await till.take(*till.stripe.refund(charge["id"], 1000))
+    till.travel(days=5)
+    failed = till.stripe.fail_refund(charge["id"], 1000)
+    await till.take(*failed, *failed)
+    assert await refunds_of(till, shop) == [Decimal(0)]
+    assert [invoice.status for invoice in await till.invoices(shop.owner)] == ["paid"]
+    assert (await balances_of(till, shop))[Account.REFUNDS, "USD"] == 0
+    assert shown_papers(await till.papers(shop)) == [
+        ("invoice", "49.99"),
+        ("credit_note", "-10.00"),
+        ("cancellation", "10.00"),
+    ]
+    told = [note.message for note in await till.notifications(shop) if note.data["news"] == "refund_failed"]
+    assert set(told) == {"A refund of 10.00 USD did not arrive and was taken back."}
+    assert (await till.audit(shop)).count("payment.refund_failed") == 1
+
+    # It is given back once more, to the same total as before.
+    till.travel(days=1)
+    await till.take(*till.stripe.refund(charge["id"], 1000))
+    assert await refunds_of(till, shop) == [Decimal("10.00")]
+    assert (await balances_of(till, shop))[Account.REFUNDS, "USD"] == Decimal("10.00")
+    assert shown_papers(await till.papers(shop))[3:] == [("credit_note", "-10.00")]
+
+
+async def test_one_of_two_refunds_fails(till: Till, shop: Shop) -> None:
+    subscription_id = await till.buy(shop)
+    charge = till.stripe.charge_of(subscription_id)
+    await till.take(*till.stripe.refund(charge["id"], 1000), *till.stripe.refund(charge["id"], 500))
+    till.travel(days=5)
+    await till.take(*till.stripe.fail_refund(charge["id"], 1000))
+    assert sum(await refunds_of(till, shop)) == Decimal("5.00")
+    assert (await balances_of(till, shop))[Account.REFUNDS, "USD"] == Decimal("5.00")
+    papers = shown_papers(await till.papers(shop))
+    assert papers[:3] == [("invoice", "49.99"), ("credit_note", "-10.00"), ("credit_note", "-5.00")]
+    assert sorted(papers[3:]) == [("cancellation", "5.00"), ("cancellation", "5.00")]
+
+
+async def refunds_of(till: Till, shop: Shop) -> list[Decimal]:
+    return [row.amount for row in await till.payments(shop) if row.event_type is PaymentEventType.REFUND]
+
+
+async def balances_of(till: Till, shop: Shop) -> dict[tuple[Account, str], Decimal]:
+    async with till.units(PLATFORM) as uow:
+        return await balances(uow, shop.tenant_id)
+
+
+def shown_papers(papers: Sequence[Document]) -> list[tuple[str, str]]:
+    return [(paper.kind.value, f"{paper.total:.2f}") for paper in papers]
+
+
 async def test_a_refund_that_overtakes_its_payment_waits(till: Till, shop: Shop) -> None:
     view = await till.checkout(shop.owner)
     paid = till.stripe.pay_checkout(view.session_id)
@@ -207,7 +264,10 @@ async def test_a_dispute_is_one_chargeback_however_often_it_is_told(till: Till, 
     opened = till.stripe.open_dispute(charge["id"])
     dispute_id = opened[0]["data"]["object"]["id"]
     closed = till.stripe.close_dispute(dispute_id, "lost")
-    await till.take(*opened, *closed)
+    again = till.stripe.close_dispute(dispute_id, "lost")
+    await till.take(*opened, *closed, *again)
+    told = [action for action in await till.audit(shop) if "disput" in action]
+    assert told == ["payment.disputed", "payment.dispute_closed"]
     (chargeback,) = [row for row in await till.payments(shop) if row.event_type is PaymentEventType.CHARGEBACK]
     assert (chargeback.amount, chargeback.event_metadata["outcome"]) == (Decimal("49.99"), "lost")
     assert [row.title for row in await till.notifications(shop)][-4:] == [

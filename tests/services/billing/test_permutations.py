@@ -192,6 +192,24 @@ async def test_every_order_of_a_first_payment_by_stripe(till: Till, shop: Shop, 
     assert_one(await end_states(till, shop, "stripe", readings), count=24)
 
 
+async def test_every_order_of_refunds_that_fail_and_are_repeated(till: Till, shop: Shop) -> None:
+    charge = till.stripe.charge_of(await till.buy(shop))["id"]
+    story: list[Callable[[], list[Obj]]] = [
+        lambda: till.stripe.refund(charge, 1000),
+        lambda: till.stripe.refund(charge, 500),
+        lambda: till.stripe.fail_refund(charge, 1000),
+        lambda: till.stripe.fail_refund(charge, 500),
+        lambda: till.stripe.refund(charge, 1000),
+    ]
+    readings = []
+    for happens in story:
+        till.travel(seconds=7)
+        readings.append(await told_by_stripe(till, happens()[-1]))
+    states = await end_states(till, shop, "stripe", readings)
+    assert_one(states, count=120)
+    assert ("balances", "refunds 10.0") in [(table, row[:12]) for table, row in states[0]]
+
+
 @pytest.mark.parametrize("apart_s", [0, 5], ids=["in one second", "one after the other"])
 async def test_every_order_of_the_end_of_a_subscription(till: Till, shop: Shop, apart_s: int) -> None:
     subscription_id = await till.buy(shop)
