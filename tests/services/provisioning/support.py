@@ -242,7 +242,8 @@ class Workshop:
 
     async def lose_lease(self, job_id: UUID) -> None:
         """Let the lease run out, as when the worker has not been heard of for long."""
-        await self.change_job(job_id, lease_until=self.clock.now() - timedelta(seconds=1))
+        # Not before now: a job that was rung for since its lease ran out is not rung for again.
+        await self.change_job(job_id, lease_until=self.clock.now())
 
     async def events(self, person: Person) -> list[NumberedEvent]:
         return list(await EventLog(self.engine).read_after(person.tenant.id, 0, limit=1000))
