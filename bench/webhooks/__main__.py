@@ -5,110 +5,20 @@
 bench/README.md tells what is measured and how.
 """
 
-import argparse
-import json
-import platform
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from bench.realtime.machine import describe
-from bench.realtime.parts import Part
-from bench.realtime.report import Result, machine_line, table
-from bench.realtime.talk import Broken
+from bench.command import Benchmark, run
 from bench.webhooks.parts import PARTS
-from bench.webhooks.stage import Stage, stage
+from bench.webhooks.stage import stage
 
-
-def main() -> int:
-    """Run the parts that were asked for; returns 1 when one of them failed, whatever the goals say."""
-    options = _options()
-    chosen = [part for part in PARTS if not options.only or part.name in options.only]
-    deadline = time.monotonic() + options.minutes * 60
-    # Also a run that is told to stop takes down what it has set up.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with stage(scale=options.scale) as ready:
-            about = _about(ready, options)
-            results = _run(chosen, ready, options.rounds, deadline)
-    except Broken as error:
-        print(f"bench.webhooks: {error}", file=sys.stderr)
-        return 1
-    judged = options.scale == 1
-    text = "\n\n".join((*_heading(about, judged=judged), table(results, judged=judged)))
-    print(f"\n{text}\n\n{machine_line(results, about, judged=judged)}")
-    if options.out:
-        options.out.write_text(f"{text}\n")
-    return int(any(result.failed for result in results))
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.webhooks", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", nargs="+", metavar="PART", choices=[part.name for part in PARTS], default=[])
-    parser.add_argument("--rounds", type=int, default=3, help="how often each part is measured, the servers by turns")
-    parser.add_argument("--out", type=Path, help="a file for the table")
-    parser.add_argument("--scale", type=float, default=1.0, help="below 1: smaller numbers, to see that it works")
-    parser.add_argument("--minutes", type=float, default=10.0, help="after so long no further round is begun")
-    return parser.parse_args()
-
-
-def _run(parts: Sequence[Part], ready: Stage, rounds: int, deadline: float) -> list[Result]:
-    """Measure every part once, and then again; what comes after the deadline falls away, and a part that failed."""
-    results = [Result(part) for part in parts]
-    for number in range(rounds):
-        for result in results:
-            if result.skipped or result.failed:
-                continue
-            if time.monotonic() > deadline:
-                result.skipped = "" if result.rounds else "the time was up"
-                continue
-            _measure(result, ready)
-            print(f"[{number + 1}/{rounds}] {result.told()}", flush=True)
-    return results
-
-
-def _measure(result: Result, ready: Stage) -> None:
-    try:
-        for kind in result.part.kinds:
-            result.rounds.setdefault(kind, []).append(result.part.measure(ready, kind))
-    except Broken as error:
-        result.failed = str(error)
-
-
-def _about(ready: Stage, options: argparse.Namespace) -> dict[str, Any]:
-    node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    packages = ("express", "pg")
-    versions = {
-        name: json.loads((ready.peer / "node_modules" / name / "package.json").read_text())["version"]
-        for name in packages
-    }
-    return {
-        "machine": describe(),
-        "python": platform.python_version(),
-        "node": node,
-        **versions,
-        "rounds": options.rounds,
-        "scale": options.scale,
-    }
-
-
-def _heading(about: dict[str, Any], *, judged: bool) -> Sequence[str]:
-    facts = (
-        f"{about['machine']}. Python {about['python']}; Node {about['node']} with express {about['express']} and "
-        f"pg {about['pg']}. Medians of {about['rounds']} rounds, the servers by turns, each on one core, the load on "
-        "another."
-    )
-    if judged:
-        return (facts,)
-    return (
-        facts,
-        f"A trial run at {about['scale']:g} of the size: it shows that everything works, and judges nothing.",
-    )
-
+BENCHMARK = Benchmark(
+    name="bench.webhooks",
+    doc=__doc__ or "",
+    parts=PARTS,
+    open_stage=lambda options: stage(scale=options.scale),
+    packages=("express", "pg"),
+    minutes=10.0,
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(BENCHMARK))
