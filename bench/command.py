@@ -23,8 +23,8 @@ from bench.realtime.talk import Broken
 class Benchmark:
     """What differs between benchmarks.
 
-    `name` is its package, `doc` begins with what it measures, `packages` are the npm packages of the peer whose versions
-    are told, and `minutes` is after how long no further round is begun by default. `options` adds options of its own.
+    `name` is its package, `doc` begins with what it measures, and `packages` are the npm packages of the peer whose
+    versions are told. After `minutes` no further round is begun by default. `options` adds options of its own.
     """
 
     name: str
