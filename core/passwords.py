@@ -1,34 +1,22 @@
-"""Password hashing off the event loop, with bounded concurrency.
+"""Password hashes: argon2id for new ones, bcrypt of the earlier systems verified and due for an upgrade.
 
-New hashes are argon2id; bcrypt hashes of the earlier systems verify and are reported as due for an upgrade.
+It takes a good tenth of a second of a core, so a server has others do it: `providers.passwords`.
 """
 
-import asyncio
-import os
 import secrets
-import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
 
 from passlib.context import CryptContext
+from passlib.hash import bcrypt
 
-from core.errors import Unavailable
-
-R = TypeVar("R")
-
+_ARGON2, _BCRYPT = "argon2", "bcrypt"
 # bcrypt looks at no more than 72 bytes and today's library refuses longer input; the earlier systems cut it there.
 _BCRYPT_BYTES = 72
 # Longer input is a denial of service and not a password; the library refuses it above 4096.
-_LONGEST = 1024
-# What two threads work off in a few seconds.
-_WAITING = 200
-_RETRY_AFTER_S = 5
+LONGEST = 1024
 # One thread for each hash. RFC 9106 computes in four, which made a login storm eight threads against the event loop.
 _LANES = 1
-# A tenth of what the event loop gets while both want to run: sockets hardly notice, and logins go on.
-_NICENESS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +27,14 @@ class Verdict:
     upgraded_hash: str | None = None
 
 
-def _give_way() -> None:
-    """Let every other thread of the process go first, the event loop above all."""
-    # On Linux this is the calling thread's niceness; elsewhere it would be the whole process's.
-    if sys.platform == "linux":
-        os.nice(_NICENESS)
+class Hashes:
+    """Makes and checks hashes. One that cost less than `memory_kib` of memory and `rounds` is due for an upgrade.
 
-
-class PasswordHasher:
-    """Hashes and verifies passwords in a small thread pool, so that a login storm cannot stall the sockets.
-
-    At most `waiting` wait for one of the `workers`; whoever comes then is refused with Unavailable. A hash that cost
-    less than `memory_kib` and `rounds` is due for an upgrade. The defaults: RFC 9106, section 4, second choice,
-    but in one lane.
+    `earlier_bcrypt_rounds` is what the bcrypt hashes of earlier systems cost (log2), where there are any: then
+    whatever is refused was compared by both algorithms, so that its time does not tell whose hash is of which.
     """
 
-    def __init__(
-        self, *, workers: int = 2, waiting: int = _WAITING, memory_kib: int = 64 * 1024, rounds: int = 3
-    ) -> None:
-        self._room = workers + waiting
-        self._inside = 0
+    def __init__(self, *, memory_kib: int, rounds: int, earlier_bcrypt_rounds: int | None = None) -> None:
         self._context = CryptContext(
             schemes=["argon2", "bcrypt"],
             deprecated="auto",
@@ -66,51 +42,46 @@ class PasswordHasher:
             argon2__rounds=rounds,
             argon2__parallelism=_LANES,
         )
-        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="passwords", initializer=_give_way)
-        # Hashed once at start, so that checking an unknown account costs exactly one verification too.
-        self._decoy: str = self._context.hash(secrets.token_urlsafe(16))
+        nobodys = secrets.token_urlsafe(16)
+        # Hashed once at start, so that checking an unknown account costs exactly as much too.
+        self._decoys: dict[str, str] = {_ARGON2: self._context.hash(nobodys)}
+        if earlier_bcrypt_rounds is not None:
+            self._decoys[_BCRYPT] = bcrypt.using(rounds=earlier_bcrypt_rounds).hash(nobodys)
 
-    async def hash(self, password: str) -> str:
+    def hash(self, password: str) -> str:
         """Return an argon2id hash in the modular crypt format."""
-        return await self._run(lambda: str(self._context.hash(password)))
+        return str(self._context.hash(_bytes(password)))
 
-    async def verify(self, password: str, stored: str | None) -> Verdict:
-        """Check `password` against a stored hash.
+    def check(self, password: str, stored: str | None) -> Verdict:
+        """Check `password` against a stored hash; for None, an unknown account, the same work is done in vain."""
+        secret, compared = _bytes(password[:LONGEST]), ""
+        if stored is not None and len(password) <= LONGEST:
+            # What is stored may be no hash that we know. Nothing matches that, and it takes as long as for any other.
+            with suppress(ValueError, TypeError):
+                verdict = self._compare(secret, stored)
+                if verdict.matches:
+                    return verdict
+                compared = _algorithm(stored)
+        for algorithm, decoy in self._decoys.items():
+            if algorithm != compared:
+                self._verify(secret, decoy)
+        return Verdict(matches=False)
 
-        With `stored=None` (an unknown account) the same work is done in vain, so that the answer's time tells nothing.
-        """
-        return await self._run(lambda: self._check(password, stored))
-
-    def close(self) -> None:
-        """Stop the worker threads."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _check(self, password: str, stored: str | None) -> Verdict:
-        if stored is None or len(password) > _LONGEST:
-            self._context.verify(password[:_LONGEST], self._decoy)
-            return Verdict(matches=False)
-        try:
-            return self._compare(password, stored)
-        except (ValueError, TypeError):
-            # What is stored is no hash that we know, so nothing matches it; and that takes as long as for any other.
-            self._context.verify(password, self._decoy)
-            return Verdict(matches=False)
-
-    def _compare(self, password: str, stored: str) -> Verdict:
-        if not stored.startswith("$2"):
-            matches, upgraded = self._context.verify_and_update(password, stored)
+    def _compare(self, secret: bytes, stored: str) -> Verdict:
+        if _algorithm(stored) == _ARGON2:
+            matches, upgraded = self._context.verify_and_update(secret, stored)
             return Verdict(matches=matches, upgraded_hash=upgraded)
-        cut = password.encode()[:_BCRYPT_BYTES]
-        if not self._context.verify(cut, stored):
-            return Verdict(matches=False)
-        return Verdict(matches=True, upgraded_hash=self._context.hash(password))
+        matches = self._verify(secret, stored)
+        return Verdict(matches=matches, upgraded_hash=self._context.hash(secret) if matches else None)
 
-    async def _run(self, work: Callable[[], R]) -> R:
-        # Whoever came later would have gone away before their turn, and the work would be done for nobody.
-        if self._inside >= self._room:
-            raise Unavailable(retry_after_s=_RETRY_AFTER_S)
-        self._inside += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        finally:
-            self._inside -= 1
+    def _verify(self, secret: bytes, stored: str) -> bool:
+        return bool(self._context.verify(secret[:_BCRYPT_BYTES] if _algorithm(stored) == _BCRYPT else secret, stored))
+
+
+def _algorithm(stored: str) -> str:
+    return _BCRYPT if stored.startswith("$2") else _ARGON2
+
+
+def _bytes(password: str) -> bytes:
+    # JSON can spell half a surrogate pair, which strict UTF-8 refuses; it is as good a password as any.
+    return password.encode(errors="surrogatepass")

@@ -1,1 +1,1 @@
-"""Floor 2: the outside world behind Protocols; adapters are named only in `server/wiring.py`."""
+"""Floor 2: the outside world behind Protocols; adapters are named only in `server`."""

@@ -55,7 +55,12 @@ class RangeRegister:
             raise_for_status=True,
             allow_redirects=False,
         ) as response:
-            body = await response.content.read(_LARGEST_ANSWER)
+            # A read returns what has arrived by then, so that one alone may see the first piece only.
+            body = bytearray()
+            async for piece in response.content.iter_chunked(_LARGEST_ANSWER):
+                body += piece
+                if len(body) > _LARGEST_ANSWER:
+                    break
         return body.decode("ascii")
 
 

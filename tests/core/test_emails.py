@@ -52,6 +52,7 @@ def test_what_people_really_have_is_taken(text: str) -> None:
         "ivan@ex\u0430mple.com",
         "\u0456van@пример.рф",
         "\u0131van@example.com",  # a dotless i
+        "\u0130van@example.com",  # and an I with a dot
         "iv\u0251n@example.com",  # the phonetic a
         "ivan\u2010x@example.com",  # a hyphen that is not ASCII's
         "ivan\u0660@example.com",  # an Arabic zero

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.money import exponent
+from core.money import exponent, is_currency
 
 
 @pytest.mark.parametrize(
@@ -11,3 +11,8 @@ from core.money import exponent
 )
 def test_currencies_have_their_decimals(currency: str, decimals: int) -> None:
     assert exponent(currency) == decimals
+
+
+def test_codes_that_are_no_currency() -> None:
+    assert all(map(is_currency, ("USD", "EUR", "RUB", "UAH", "JPY", "KWD", "BTC", "USDT")))
+    assert not any(map(is_currency, ("ZZZ", "usd", "XXX", "", "US")))
