@@ -1,28 +1,29 @@
-"""Payment providers behind one contract: `contract.py` and `facts.py` are what the services see.
+"""Payment providers behind one contract: `contract.py`, `facts.py` and `errors.py` are what the services see.
 
-Adapters are imported from their own modules by `server/wiring.py` alone, so that asking for the contract
-never loads a vendor's SDK.
+Adapters are imported from their own modules, and by `server` alone, so that asking for the contract never loads a
+vendor's SDK.
 """
 
 from providers.payments.contract import (
-    BadPayload,
-    BadSignature,
     Capabilities,
     CheckoutCreated,
     CheckoutRequest,
     EventPage,
     InvoiceRequest,
-    PayloadFault,
     PaymentProvider,
-    ProviderRejected,
-    ProviderUnavailable,
     RefundCreated,
     RefundRequest,
     RefundStatus,
-    SignatureFault,
     Terms,
     VerifiedEvent,
-    split_secrets,
+)
+from providers.payments.errors import (
+    BadPayload,
+    BadSignature,
+    PayloadFault,
+    ProviderRejected,
+    ProviderUnavailable,
+    SignatureFault,
 )
 from providers.payments.facts import (
     BillingPeriod,
@@ -52,6 +53,7 @@ from providers.payments.facts import (
 from providers.payments.payment_state import OrderTags, PaymentState, PaymentStatus, facts_of_payment
 from providers.payments.settling import Reading, facts_of_fetched, read_event, settle_payment
 from providers.payments.sightings import saw_state, saw_subscription
+from providers.payments.signature import split_secrets
 
 __all__ = [
     "BadPayload",

@@ -2,13 +2,14 @@
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Final
 
 from core import json
 from providers.http import HttpAnswer, HttpClient, HttpFailure
-from providers.payments.contract import BadPayload, ProviderRejected, ProviderUnavailable
+from providers.payments.errors import BadPayload, ProviderRejected, ProviderUnavailable
 from providers.payments.reading import Node
 
 _log = logging.getLogger(__name__)
@@ -103,6 +104,19 @@ def _decode(answer: HttpAnswer) -> dict[str, object] | None:
     if isinstance(value, list):
         return {"items": value}
     return value if isinstance(value, dict) else None
+
+
+@contextmanager
+def reading_answer() -> Iterator[None]:
+    """Have what is read inside be whole: an answer that lacks what it must have is as good as none.
+
+    Raises:
+        ProviderUnavailable: it cannot be read; asking again may help.
+    """
+    try:
+        yield
+    except BadPayload as nonsense:
+        raise ProviderUnavailable(retryable=True) from nonsense
 
 
 def known_ref(ref: str) -> bool:

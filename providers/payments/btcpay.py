@@ -11,20 +11,18 @@ from typing import Final
 from urllib.parse import urlencode
 
 from providers.http import HttpClient
-from providers.payments.api import MISSING, ProviderApi, is_missing, known_ref, require_ref
+from providers.payments.api import MISSING, ProviderApi, is_missing, known_ref, reading_answer, require_ref
 from providers.payments.btcpay_states import paid_by, read_invoice
 from providers.payments.contract import (
-    BadPayload,
     Capabilities,
     CheckoutCreated,
     EventPage,
-    ProviderRejected,
-    ProviderUnavailable,
     RefundCreated,
     RefundRequest,
     RefundStatus,
     VerifiedEvent,
 )
+from providers.payments.errors import ProviderRejected
 from providers.payments.one_time import OneTimeProvider
 from providers.payments.orders import Order, amount_text, refuse_refund_beyond, tags_as_metadata, tags_of_metadata
 from providers.payments.payment_state import PaymentState, PaymentStatus
@@ -85,6 +83,7 @@ class BtcPayProvider(OneTimeProvider):
             list_events=True,
             capture=False,
             refund=True,
+            tells_refunds=False,
             withdraw=True,
             tells_expiry=True,
             may_differ=True,
@@ -134,11 +133,9 @@ class BtcPayProvider(OneTimeProvider):
             repeatable=True,
             headers=self._headers,
         )
-        try:
+        with reading_answer():
             invoices = list(answer.required_rows("items"))
             events = tuple(_saw(invoice) for invoice in invoices if _has_moved(invoice))
-        except BadPayload as nonsense:
-            raise ProviderUnavailable(retryable=True) from nonsense
         return EventPage(events=events, next_cursor=str(skip + _PAGE) if len(invoices) == _PAGE else None)
 
     async def refund(self, request: RefundRequest) -> RefundCreated:
@@ -166,15 +163,13 @@ class BtcPayProvider(OneTimeProvider):
                     **({"payoutMethodId": method, "payoutMethods": [method]} if method else {}),
                 },
             )
-        try:
+        with reading_answer():
             return RefundCreated(
                 refund_ref=made.ref("id"),
                 status=RefundStatus.PENDING,
                 amount=made.amount("amount"),
                 claim_url=made.text_or_none("viewLink"),
             )
-        except BadPayload as nonsense:
-            raise ProviderUnavailable(retryable=True) from nonsense
 
     async def withdraw(self, session_id: str) -> None:
         """See `PaymentProvider.withdraw`. Money that comes in spite of it is still told of, as an invalid invoice's."""
@@ -214,15 +209,13 @@ class BtcPayProvider(OneTimeProvider):
                     },
                 },
             )
-        try:
+        with reading_answer():
             return CheckoutCreated(
                 session_id=invoice.ref("id"),
                 url=invoice.text("checkoutLink"),
                 customer_ref=None,
                 expires_at=invoice.moment("expirationTime"),
             )
-        except BadPayload as nonsense:
-            raise ProviderUnavailable(retryable=True) from nonsense
 
     async def _opened_before(self, order: Order) -> Node | None:
         """Find the invoice of an order, in case the answer to a first request was lost."""
@@ -233,15 +226,13 @@ class BtcPayProvider(OneTimeProvider):
             repeatable=True,
             headers=self._headers,
         )
-        try:
+        with reading_answer():
             found = (
                 invoice
                 for invoice in answer.rows("items")
                 if tags_of_metadata(invoice.node_or_none("metadata")) == order.tags
             )
             return next(found, None)
-        except BadPayload as nonsense:
-            raise ProviderUnavailable(retryable=True) from nonsense
 
     async def _refunded_before(self, name: str) -> Node | None:
         answer = await self._api.call(
@@ -251,10 +242,8 @@ class BtcPayProvider(OneTimeProvider):
             repeatable=True,
             headers=self._headers,
         )
-        try:
+        with reading_answer():
             return next((made for made in answer.rows("items") if made.text_or_none("name") == name), None)
-        except BadPayload as nonsense:
-            raise ProviderUnavailable(retryable=True) from nonsense
 
     async def _fetched(self, session_id: str) -> tuple[PaymentState, list[Node]]:
         found = await self._fetch(require_ref(session_id))
@@ -274,13 +263,11 @@ class BtcPayProvider(OneTimeProvider):
             if is_missing(refusal):
                 return None
             raise
-        try:
+        with reading_answer():
             methods = list(answer.rows("items"))
             if invoice.ref_or_none("storeId") not in (None, self._store_id):
                 return None
             return read_invoice(invoice, methods), methods
-        except BadPayload as nonsense:
-            raise ProviderUnavailable(retryable=True) from nonsense
 
     async def _call_invoice(
         self,

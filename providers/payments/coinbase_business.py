@@ -24,21 +24,17 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from core.clock import Clock
 from core.money import round_money
 from providers.http import HttpClient
-from providers.payments.api import ProviderApi, is_missing, known_ref, require_ref
+from providers.payments.api import ProviderApi, is_missing, known_ref, reading_answer, require_ref
 from providers.payments.contract import (
-    BadPayload,
-    BadSignature,
     Capabilities,
     CheckoutCreated,
     EventPage,
-    ProviderRejected,
-    ProviderUnavailable,
     RefundCreated,
     RefundRequest,
     RefundStatus,
-    SignatureFault,
     VerifiedEvent,
 )
+from providers.payments.errors import BadSignature, ProviderRejected, SignatureFault
 from providers.payments.facts import Fee
 from providers.payments.one_time import OneTimeProvider
 from providers.payments.orders import (
@@ -87,7 +83,7 @@ class CoinbaseBusinessProvider(OneTimeProvider):
         key_id: the id of the CDP API key.
         key_secret: its secret: base64 of an Ed25519 key, or a PEM with an EC key.
         webhook_secrets: the subscription's secret, several while one is rolled; empty refuses every webhook.
-        clock: tells when tokens and checkouts run out.
+        clock: tells when tokens run out.
         api_base: where the API is.
 
     Raises:
@@ -124,6 +120,7 @@ class CoinbaseBusinessProvider(OneTimeProvider):
             list_events=True,
             capture=False,
             refund=True,
+            tells_refunds=True,
             withdraw=True,
             tells_expiry=True,
             may_differ=False,
@@ -172,10 +169,8 @@ class CoinbaseBusinessProvider(OneTimeProvider):
             if is_missing(refusal):
                 return None
             raise
-        try:
+        with reading_answer():
             return _read_state(answer)
-        except BadPayload as nonsense:
-            raise ProviderUnavailable(retryable=True) from nonsense
 
     async def list_events(self, *, since: datetime, until: datetime, cursor: str | None = None) -> EventPage:
         """See `PaymentProvider.list_events`: checkouts as they stand, listed by when they were made."""
@@ -183,11 +178,9 @@ class CoinbaseBusinessProvider(OneTimeProvider):
         if cursor is not None:
             query["pageToken"] = cursor
         answer = await self._call("list_checkouts", "GET", f"{_ROOT}?{urlencode(query)}")
-        try:
+        with reading_answer():
             states = [_read_state(row) for row in answer.required_rows("checkouts")]
             token = answer.text_or_none("nextPageToken")
-        except BadPayload as nonsense:
-            raise ProviderUnavailable(retryable=True) from nonsense
         # A refund that fails moves nothing but the amount, so each change counts, whenever it was.
         events = tuple(saw_state(state) for state in states if state.tags and state.status is not PaymentStatus.PENDING)
         return EventPage(events=events, next_cursor=token or None)
@@ -206,7 +199,7 @@ class CoinbaseBusinessProvider(OneTimeProvider):
                 "reason": "Refund",
             },
         )
-        try:
+        with reading_answer():
             made = answer.node("refund")
             return RefundCreated(
                 refund_ref=made.ref("id"),
@@ -214,8 +207,6 @@ class CoinbaseBusinessProvider(OneTimeProvider):
                 amount=request.amount,
                 claim_url=None,
             )
-        except BadPayload as nonsense:
-            raise ProviderUnavailable(retryable=True) from nonsense
 
     async def withdraw(self, session_id: str) -> None:
         """See `PaymentProvider.withdraw`."""
@@ -228,7 +219,8 @@ class CoinbaseBusinessProvider(OneTimeProvider):
                 raise
 
     async def _open(self, order: Order) -> CheckoutCreated:
-        expires_at = self._clock.now() + SESSION_LIFETIME
+        # Under one key Coinbase wants one body, whenever it is asked.
+        expires_at = order.begun_at + SESSION_LIFETIME
         answer = await self._call(
             "create_checkout",
             "POST",
@@ -245,15 +237,13 @@ class CoinbaseBusinessProvider(OneTimeProvider):
                 "metadata": tags_as_metadata(order.tags),
             },
         )
-        try:
+        with reading_answer():
             return CheckoutCreated(
                 session_id=answer.ref("id"),
                 url=answer.text("url"),
                 customer_ref=None,
                 expires_at=answer.instant_or_none("expiresAt") or expires_at,
             )
-        except BadPayload as nonsense:
-            raise ProviderUnavailable(retryable=True) from nonsense
 
     async def _call(
         self,

@@ -9,18 +9,16 @@ from decimal import Decimal
 from typing import Final
 
 from providers.http import HttpClient
-from providers.payments.api import ProviderApi, is_missing, known_ref, require_ref
+from providers.payments.api import ProviderApi, is_missing, known_ref, reading_answer, require_ref
 from providers.payments.contract import (
-    BadPayload,
     Capabilities,
     CheckoutCreated,
     EventPage,
-    ProviderRejected,
-    ProviderUnavailable,
     RefundCreated,
     RefundRequest,
     VerifiedEvent,
 )
+from providers.payments.errors import ProviderRejected
 from providers.payments.one_time import OneTimeProvider, not_supported
 from providers.payments.orders import (
     Order,
@@ -80,6 +78,7 @@ class CoinbaseCommerceProvider(OneTimeProvider):
             list_events=True,
             capture=False,
             refund=False,
+            tells_refunds=False,
             withdraw=True,
             tells_expiry=True,
             may_differ=True,
@@ -115,21 +114,17 @@ class CoinbaseCommerceProvider(OneTimeProvider):
             if is_missing(refusal):
                 return None
             raise
-        try:
+        with reading_answer():
             return _read_state(answer.node("data"))
-        except BadPayload as nonsense:
-            raise ProviderUnavailable(retryable=True) from nonsense
 
     async def list_events(self, *, since: datetime, until: datetime, cursor: str | None = None) -> EventPage:
         """See `PaymentProvider.list_events`: the newest first, since no times can be asked for."""
         after = "" if cursor is None else f"&starting_after={require_ref(cursor)}"
         answer = await self._call("list_events", "GET", f"/events?limit={_SEARCHED}&order=desc{after}", repeatable=True)
-        try:
+        with reading_answer():
             # As a webhook brings it, the event stands within a delivery.
             listed = [_envelope({"event": row.data}, at=until) for row in answer.required_rows("data")]
             is_more = "next_uri" in answer.node("pagination")
-        except BadPayload as nonsense:
-            raise ProviderUnavailable(retryable=True) from nonsense
         events = tuple(event for event in listed if since <= event.occurred_at <= until)
         is_over = not listed or listed[-1].occurred_at < since or not is_more
         return EventPage(events=events, next_cursor=None if is_over else listed[-1].event_id)
@@ -169,7 +164,7 @@ class CoinbaseCommerceProvider(OneTimeProvider):
                 },
             )
             charge = answer
-        try:
+        with reading_answer():
             data = charge.node("data") if "data" in charge else charge
             return CheckoutCreated(
                 session_id=data.ref("id"),
@@ -177,21 +172,17 @@ class CoinbaseCommerceProvider(OneTimeProvider):
                 customer_ref=None,
                 expires_at=data.instant("expires_at"),
             )
-        except BadPayload as nonsense:
-            raise ProviderUnavailable(retryable=True) from nonsense
 
     async def _opened_before(self, order: Order) -> Node | None:
         """Find the charge of an order among the newest, in case the answer to a first request was lost."""
         answer = await self._call("find_charge", "GET", f"/charges?limit={_SEARCHED}&order=desc", repeatable=True)
-        try:
+        with reading_answer():
             found = (
                 charge
                 for charge in answer.rows("data")
                 if tags_of_metadata(charge.node_or_none("metadata")) == order.tags
             )
             return next(found, None)
-        except BadPayload as nonsense:
-            raise ProviderUnavailable(retryable=True) from nonsense
 
     async def _call(
         self,

@@ -11,8 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
 
-from core.errors import DomainError, ErrorKind
-from providers.payments.facts import BillingPeriod, Fact, Fee, SubscriptionState
+from providers.payments.facts import BillingPeriod, Fact, Fee, GoneBack, SubscriptionState
 from providers.payments.payment_state import PaymentState
 
 TOLERANCE = timedelta(seconds=300)
@@ -23,12 +22,14 @@ TOLERANCE = timedelta(seconds=300)
 class CheckoutRequest:
     """One attempt to sell a plan.
 
-    `checkout_id` is ours: asking twice with the same id yields the same session. `amount` is for one billing
-    period and must fit the currency's minor unit. `customer_ref` is the provider's customer from an earlier
-    purchase. With `renews` a provider that charges by itself goes on charging; without it this is one payment.
+    `checkout_id` is ours: asking twice with the same id yields the same session. `begun_at` is when it was first to be
+    asked for, the same each time. `amount` is for one billing period and must fit the currency's minor unit.
+    `customer_ref` is the provider's customer from an earlier purchase. With `renews` a provider that charges by itself
+    goes on charging; without it this is one payment.
     """
 
     checkout_id: UUID
+    begun_at: datetime
     tenant_id: UUID
     plan_id: UUID
     plan_name: str
@@ -59,11 +60,12 @@ class Terms:
 class InvoiceRequest:
     """One payment to ask for, of nobody's subscription: an order of a merchant's customer, a correction.
 
-    `invoice_id` is ours: asking twice with the same id yields the same session. `amount` must fit the currency's
-    minor unit.
+    `invoice_id` is ours: asking twice with the same id yields the same session. `begun_at` is when it was first to be
+    asked for, the same each time. `amount` must fit the currency's minor unit.
     """
 
     invoice_id: UUID
+    begun_at: datetime
     tenant_id: UUID
     description: str
     amount: Decimal
@@ -120,6 +122,7 @@ class Capabilities:
     * `list_events`: the provider can be asked what has happened of late.
     * `capture`: the payer only approves; `capture` takes the money.
     * `refund`: money can be given back through the provider, all of it or a part.
+    * `tells_refunds`: it tells what has gone back of a payment, whoever gave it back; otherwise only we know.
     * `withdraw`: a session that nobody has paid can be closed before its time.
     * `tells_expiry`: the provider says when a session has run out; otherwise our own clock must.
     * `may_differ`: what arrives may be less or more than what was asked, or late (crypto).
@@ -134,6 +137,7 @@ class Capabilities:
     list_events: bool
     capture: bool
     refund: bool
+    tells_refunds: bool
     withdraw: bool
     tells_expiry: bool
     may_differ: bool
@@ -194,8 +198,8 @@ class PaymentProvider(Protocol):
     async def prepare(self, headers: Mapping[str, str]) -> None:
         """Fetch what `verify` will need for these headers (a certificate), if it is not known yet.
 
-        Called before `verify`, outside any unit of work; does nothing for most providers. Strangers' headers fetch
-        nothing and raise nothing: to refuse them is `verify`'s part.
+        Called before `verify`, outside any unit of work; does nothing for most providers. Whatever strangers' headers
+        say, nothing is fetched but from the provider's own addresses. To refuse them is `verify`'s part.
 
         Raises:
             ProviderUnavailable: what is needed cannot be had now; the provider will deliver again.
@@ -253,15 +257,15 @@ class PaymentProvider(Protocol):
         """
 
     async def fetch_fee(self, payment_ref: str) -> Fee | None:
-        """Ask what the provider kept of a payment that a `PaymentLinked` names; None where it does not say (yet).
+        """Ask what the provider kept of a payment that a fact names; None where it does not say (yet).
 
         Raises:
             ProviderUnavailable: the provider cannot be reached or is broken.
             ProviderRejected: the provider refused.
         """
 
-    async def fetch_refunded(self, payment_ref: str) -> Decimal | None:
-        """Ask how much of a payment that a `RefundFailed` names has gone back by now; None where nobody knows it.
+    async def fetch_refunded(self, payment_ref: str) -> GoneBack | None:
+        """Ask how much has gone back by now of a payment that a fact names; None where nobody knows it.
 
         Raises:
             ProviderUnavailable: the provider cannot be reached or is broken.
@@ -347,78 +351,3 @@ class PaymentProvider(Protocol):
 
     async def aclose(self) -> None:
         """Close connections; may be called more than once."""
-
-
-class SignatureFault(StrEnum):
-    """Why a signature is refused."""
-
-    NOT_CONFIGURED = "not_configured"
-    INVALID_HEADER = "invalid_header"
-    INVALID_SIGNATURE = "invalid_signature"
-    STALE = "stale"
-    FUTURE = "future"
-
-
-class BadSignature(DomainError):
-    """A webhook is not proven to be the provider's; `fault` says how, the text is contract.md 1.5's."""
-
-    kind = ErrorKind.BAD_REQUEST
-    code = "INVALID_SIGNATURE"
-    message = "Invalid webhook signature"
-
-    def __init__(self, fault: SignatureFault, text: str) -> None:
-        self.fault = fault
-        super().__init__(text)
-
-
-class PayloadFault(StrEnum):
-    """Why a signed body is refused."""
-
-    NOT_AN_EVENT = "not_an_event"
-    MISSING_FIELDS = "missing_fields"
-    MALFORMED_OBJECT = "malformed_object"
-
-
-class BadPayload(DomainError):
-    """A webhook is the provider's but cannot be read; the text names the place, never the content."""
-
-    kind = ErrorKind.BAD_REQUEST
-    code = "INVALID_PAYLOAD"
-    message = "Invalid webhook payload"
-
-    def __init__(self, fault: PayloadFault, text: str) -> None:
-        self.fault = fault
-        super().__init__(text)
-
-
-class ProviderUnavailable(DomainError):
-    """The provider did not answer as it should; nothing is known of the outcome.
-
-    `retryable` is False when repeating cannot help before an operator acts (refused credentials). `retry_after_s`
-    is when it asked to be called again, in seconds, where it did.
-    """
-
-    kind = ErrorKind.UNAVAILABLE
-    code = "PAYMENT_ERROR"
-    message = "The payment provider is temporarily unavailable"
-
-    def __init__(self, *, retryable: bool, retry_after_s: int | None = None) -> None:
-        self.retryable = retryable
-        super().__init__(retry_after_s=retry_after_s)
-
-
-class ProviderRejected(DomainError):
-    """The provider understood and refused; the text is safe to show to the user."""
-
-    kind = ErrorKind.BAD_REQUEST
-    code = "PAYMENT_ERROR"
-    message = "The payment provider refused the request"
-
-
-def split_secrets(setting: str | None) -> tuple[str, ...]:
-    """Read a setting that holds webhook secrets separated by commas, as during a roll of the secret.
-
-    >>> split_secrets("whsec_new, whsec_old")
-    ('whsec_new', 'whsec_old')
-    """
-    return tuple(secret for part in (setting or "").split(",") if (secret := part.strip()))

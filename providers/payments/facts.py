@@ -73,6 +73,14 @@ class Fee:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GoneBack:
+    """How much of a payment has gone back by now, without the refunds that have `failed`, which are named."""
+
+    total: Decimal
+    failed: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderFact:
     """What every fact carries: who told it, in which event, and when it happened by the provider's clock."""
 
@@ -211,7 +219,11 @@ class SubscriptionEnded(ProviderFact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentRefunded(ProviderFact):
-    """Of the amount `charged`, `refunded_total` has gone back so far, all refunds of it together."""
+    """Of the amount `charged`, `refunded_total` has gone back so far, all refunds of it together.
+
+    `refunds_failed` names refunds that had failed when the total was read: it counts without them. `is_reversal` tells
+    that the provider took it back: where a dispute names the payment, it is that one's money.
+    """
 
     payment_ref: str | None
     charge_ref: str
@@ -220,6 +232,8 @@ class PaymentRefunded(ProviderFact):
     charged: Decimal
     refunded_total: Decimal
     currency: str
+    refunds_failed: frozenset[str] = frozenset()
+    is_reversal: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +243,7 @@ class RefundFailed(ProviderFact):
     `refunded_total` is what has gone back of the payment without it, None until the provider is asked.
     """
 
+    refund_ref: str
     payment_ref: str | None
     charge_ref: str | None
     currency: str

@@ -18,21 +18,17 @@ from urllib.parse import parse_qsl, urlencode
 from core import json
 from core.clock import Clock
 from providers.http import HttpClient
-from providers.payments.api import ProviderApi, is_missing
+from providers.payments.api import ProviderApi, is_missing, reading_answer
 from providers.payments.contract import (
-    BadPayload,
-    BadSignature,
     Capabilities,
     CheckoutCreated,
     EventPage,
-    ProviderRejected,
-    ProviderUnavailable,
     RefundCreated,
     RefundRequest,
     RefundStatus,
-    SignatureFault,
     VerifiedEvent,
 )
+from providers.payments.errors import BadSignature, ProviderRejected, ProviderUnavailable, SignatureFault
 from providers.payments.facts import Fee
 from providers.payments.one_time import OneTimeProvider
 from providers.payments.orders import (
@@ -121,6 +117,7 @@ class LiqPayProvider(OneTimeProvider):
             list_events=True,
             capture=False,
             refund=True,
+            tells_refunds=True,
             withdraw=False,
             tells_expiry=False,
             may_differ=False,
@@ -172,14 +169,12 @@ class LiqPayProvider(OneTimeProvider):
         end = min(begin + _WINDOW, until)
         dates = {"date_from": int(begin.timestamp() * 1000), "date_to": int(end.timestamp() * 1000)}
         answer = await self._ask("list_payments", {"action": "reports", **dates}, repeatable=True)
-        try:
+        with reading_answer():
             events = tuple(
                 _saw(row, at=until)
                 for row in answer.required_rows("data")
                 if _is_ours(row) and self._status(row.ref("status")) is not PaymentStatus.PENDING
             )
-        except BadPayload as nonsense:
-            raise ProviderUnavailable(retryable=True) from nonsense
         return EventPage(events=events, next_cursor=end.isoformat() if end < until else None)
 
     async def refund(self, request: RefundRequest) -> RefundCreated:
@@ -250,7 +245,7 @@ class LiqPayProvider(OneTimeProvider):
         raise ProviderRejected(details={"reason": code})
 
     def _read_state(self, answer: Node) -> PaymentState:
-        try:
+        with reading_answer():
             word = answer.ref("status")
             order_id = answer.ref("order_id")
             asked = answer.amount("amount")
@@ -277,8 +272,6 @@ class LiqPayProvider(OneTimeProvider):
                 paid_at=_moment(answer, "end_date") if status is PaymentStatus.PAID else None,
                 fee=_fee(answer),
             )
-        except BadPayload as nonsense:
-            raise ProviderUnavailable(retryable=True) from nonsense
 
     def _status(self, word: str) -> PaymentStatus:
         if word == "sandbox":
@@ -368,14 +361,12 @@ def _reason(answer: Node) -> str:
 
 
 def _refund_status(answer: Node) -> RefundStatus:
-    try:
+    with reading_answer():
         word = answer.text("status")
         if word in ("error", "failure"):
             raise ProviderRejected("The refund is not possible", details={"reason": _reason(answer)})
         if word in ("reversed", "success") and not answer.flag("wait_amount"):
             return RefundStatus.SUCCEEDED
-    except BadPayload as nonsense:
-        raise ProviderUnavailable(retryable=True) from nonsense
     return RefundStatus.PENDING
 
 

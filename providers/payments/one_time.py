@@ -2,18 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from decimal import Decimal
 
 from providers.payments.api import MISSING
-from providers.payments.contract import (
-    CheckoutCreated,
-    CheckoutRequest,
-    InvoiceRequest,
-    ProviderRejected,
-    Terms,
-    VerifiedEvent,
-)
-from providers.payments.facts import Fact, Fee, SubscriptionState
+from providers.payments.contract import CheckoutCreated, CheckoutRequest, InvoiceRequest, Terms, VerifiedEvent
+from providers.payments.errors import ProviderRejected
+from providers.payments.facts import Fact, Fee, GoneBack, SubscriptionState
 from providers.payments.orders import Order, order_of_checkout, order_of_invoice
 from providers.payments.payment_state import PaymentState
 
@@ -44,7 +37,7 @@ class OneTimeProvider(ABC):
         """See `PaymentProvider.fetch_fee`: where there is a fee, the payment itself tells it (`PaymentState.fee`)."""
         return None
 
-    async def fetch_refunded(self, payment_ref: str) -> Decimal | None:  # noqa: ARG002 - of the contract
+    async def fetch_refunded(self, payment_ref: str) -> GoneBack | None:  # noqa: ARG002 - of the contract
         """See `PaymentProvider.fetch_refunded`: the payment itself tells it (`PaymentState.refunded`)."""
         return None
 

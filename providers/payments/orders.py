@@ -1,12 +1,14 @@
 """What the providers without subscriptions are asked for: one payment, whether it buys a plan or anything else."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
 from core.money import exponent
-from providers.payments.contract import BadPayload, CheckoutRequest, InvoiceRequest, ProviderRejected
+from providers.payments.contract import CheckoutRequest, InvoiceRequest
+from providers.payments.errors import BadPayload, ProviderRejected
 from providers.payments.facts import BillingPeriod, Purchase
 from providers.payments.payment_state import OrderTags
 from providers.payments.reading import Node
@@ -18,9 +20,10 @@ _SHORT_PERIODS: Final[dict[str, BillingPeriod]] = {"m": "monthly", "y": "yearly"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One payment to open. `title` is what the payer reads, `currency` is upper case."""
+    """One payment to open, first asked for at `begun_at`. `title` is what the payer reads, `currency` is upper case."""
 
     tags: OrderTags
+    begun_at: datetime
     title: str
     amount: Decimal
     currency: str
@@ -38,6 +41,7 @@ def order_of_checkout(request: CheckoutRequest) -> Order:
     )
     return Order(
         tags=OrderTags(order_id=request.checkout_id, tenant_id=request.tenant_id, purchase=purchase),
+        begun_at=request.begun_at,
         title=request.plan_name,
         amount=request.amount,
         currency=request.currency.upper(),
@@ -50,6 +54,7 @@ def order_of_checkout(request: CheckoutRequest) -> Order:
 def order_of_invoice(request: InvoiceRequest) -> Order:
     return Order(
         tags=OrderTags(order_id=request.invoice_id, tenant_id=request.tenant_id, purchase=None),
+        begun_at=request.begun_at,
         title=request.description,
         amount=request.amount,
         currency=request.currency.upper(),

@@ -19,6 +19,7 @@ from providers.payments.facts import (
     Fee,
     PaymentRefunded,
     Purchase,
+    RefundFailed,
     Source,
 )
 
@@ -67,11 +68,14 @@ class PaymentState:
     Amounts are in the major unit of `currency`, the one that was asked for: `asked`; `received` so far, certain or
     not; `refunded` of it, all refunds together, those under way included. `payment_key` is what the money is booked
     under, once; `payment_ref` what refunds and disputes will name. `provider_status` is the provider's own word.
-    `tags` are None for a payment that is not ours. `is_test` marks play money, which must never buy anything.
+    `tags` are None for a payment that is not ours. `is_test` marks play money, which buys nothing from a merchant. At
+    the platform's own account it is for the adapter to tell it as failed, or to leave it out, unless all of it is play
+    (a test key, `LIQPAY_SANDBOX`, the sandbox).
     `changed_at` is the provider's time of the newest change; `paid_at` when the money came, None before that. It stays
     the same whatever happens later, so that a service counts from it whenever it is told. `fee` is what the provider
     keeps of the payment, None where it does not say. `refunds_made` and `refunds_failed` are the references of refunds
-    that have come to their end, as far as the provider tells.
+    that have come to their end, as far as the provider tells. `is_reversed` tells that `refunded` was taken back by the
+    provider, perhaps for a dispute.
     """
 
     session_id: str
@@ -94,6 +98,7 @@ class PaymentState:
     fee: Fee | None = None
     refunds_made: frozenset[str] = frozenset()
     refunds_failed: frozenset[str] = frozenset()
+    is_reversed: bool = False
 
     @property
     def overpaid(self) -> Decimal:
@@ -125,7 +130,8 @@ def facts_of_payment(state: PaymentState, source: Source) -> tuple[Fact, ...]:
                 currency=state.currency,
                 fee=state.fee,
             )
-            return (paid, _refunded(state, source)) if state.refunded else (paid,)
+            failed = tuple(_refund_failed(state, source, ref) for ref in sorted(state.refunds_failed))
+            return (paid, *failed, _refunded(state, source)) if state.refunded else (paid, *failed)
         case PaymentStatus.PROCESSING:
             return (
                 CheckoutPending(
@@ -156,6 +162,17 @@ def _at(source: Source, moment: datetime) -> Source:
     return Source(provider=source["provider"], event_id=source["event_id"], occurred_at=moment)
 
 
+def _refund_failed(state: PaymentState, source: Source, refund_ref: str) -> RefundFailed:
+    return RefundFailed(
+        **source,
+        refund_ref=refund_ref,
+        payment_ref=state.payment_ref,
+        charge_ref=state.payment_ref or state.payment_key,
+        currency=state.currency,
+        refunded_total=min(state.refunded, state.received),
+    )
+
+
 def _refunded(state: PaymentState, source: Source) -> PaymentRefunded:
     return PaymentRefunded(
         **source,
@@ -166,4 +183,6 @@ def _refunded(state: PaymentState, source: Source) -> PaymentRefunded:
         charged=state.received,
         refunded_total=min(state.refunded, state.received),
         currency=state.currency,
+        refunds_failed=state.refunds_failed,
+        is_reversal=state.is_reversed,
     )

@@ -16,21 +16,17 @@ import certifi
 
 from core.clock import Clock
 from providers.http import HttpClient
-from providers.payments.api import ProviderApi, is_missing, known_ref, require_ref
+from providers.payments.api import ProviderApi, is_missing, known_ref, reading_answer, require_ref
 from providers.payments.contract import (
-    BadPayload,
-    BadSignature,
     Capabilities,
     CheckoutCreated,
     EventPage,
-    ProviderRejected,
-    ProviderUnavailable,
     RefundCreated,
     RefundRequest,
     RefundStatus,
-    SignatureFault,
     VerifiedEvent,
 )
+from providers.payments.errors import BadPayload, BadSignature, ProviderRejected, ProviderUnavailable, SignatureFault
 from providers.payments.facts import Fact, Source
 from providers.payments.one_time import OneTimeProvider
 from providers.payments.orders import Order, amount_text, compact_tags, refuse_refund_beyond
@@ -105,6 +101,7 @@ class PayPalProvider(OneTimeProvider):
             list_events=True,
             capture=True,
             refund=True,
+            tells_refunds=True,
             withdraw=False,
             tells_expiry=False,
             may_differ=False,
@@ -172,11 +169,9 @@ class PayPalProvider(OneTimeProvider):
         times = {"start_time": f"{since:%Y-%m-%dT%H:%M:%SZ}", "end_time": f"{until:%Y-%m-%dT%H:%M:%SZ}"}
         query = cursor or urlencode({"page_size": _PAGE, **times})
         answer = await self._call("list_events", "GET", f"/v1/notifications/webhooks-events?{query}")
-        try:
+        with reading_answer():
             events = tuple(_envelope(row.data, at=until) for row in answer.required_rows("events"))
             pages = [link.text("href") for link in answer.rows("links") if link.text_or_none("rel") == "next"]
-        except BadPayload as nonsense:
-            raise ProviderUnavailable(retryable=True) from nonsense
         # Only what is asked of the address is the answer's to say, not where the token is sent to.
         return EventPage(events=events, next_cursor=urlsplit(pages[0]).query if pages and events else None)
 
@@ -215,15 +210,13 @@ class PayPalProvider(OneTimeProvider):
             key=f"refund-{request.refund_id}",
             json_body={"amount": {"value": value, "currency_code": state.currency}},
         )
-        try:
+        with reading_answer():
             return RefundCreated(
                 refund_ref=answer.ref("id"),
                 status=_REFUNDS.get(answer.text("status"), RefundStatus.FAILED),
                 amount=amount,
                 claim_url=None,
             )
-        except BadPayload as nonsense:
-            raise ProviderUnavailable(retryable=True) from nonsense
 
     async def _open(self, order: Order) -> CheckoutCreated:
         expires_at = self._clock.now() + SESSION_LIFETIME
@@ -258,7 +251,7 @@ class PayPalProvider(OneTimeProvider):
                 },
             },
         )
-        try:
+        with reading_answer():
             links = {link.text("rel"): link for link in answer.rows("links")}
             page = links.get("payer-action") or links.get("approve")
             if page is None:
@@ -266,8 +259,6 @@ class PayPalProvider(OneTimeProvider):
             return CheckoutCreated(
                 session_id=answer.ref("id"), url=page.text("href"), customer_ref=None, expires_at=expires_at
             )
-        except BadPayload as nonsense:
-            raise ProviderUnavailable(retryable=True) from nonsense
 
     async def _call(
         self,
@@ -317,12 +308,10 @@ class PayPalProvider(OneTimeProvider):
                     },
                     body=b"grant_type=client_credentials",
                 )
-                try:
+                with reading_answer():
                     # A minute early, so that it does not run out on the way.
                     lifetime = timedelta(seconds=min(max(answer.integer("expires_in") - 60, 0), 86_400))
                     self._token = answer.text("access_token"), self._clock.now() + lifetime
-                except BadPayload as nonsense:
-                    raise ProviderUnavailable(retryable=True) from nonsense
             return self._token[0]
 
 

@@ -81,6 +81,8 @@ def read_order(order: Node) -> PaymentState:
         # A refund changes the capture, but not when it was made.
         paid_at=capture.instant_or_none("create_time") if capture is not None and has_money else None,
         fee=None if capture is None else _fee(capture),
+        refunds_failed=frozenset(refund.ref("id") for refund in _refunds(unit) if _is_lost(refund)),
+        is_reversed=capture is not None and capture.text("status") == "REVERSED",
     )
 
 
@@ -135,10 +137,17 @@ def _newest_capture(unit: Node) -> Node | None:
 def _refunded(unit: Node, capture: Node | None, *, received: Decimal, currency: str) -> Decimal:
     if capture is not None and capture.text("status") in _GONE_BACK:
         return received
-    payments = unit.node_or_none("payments")
-    refunds = [] if payments is None else list(payments.rows("refunds"))
-    good = (refund for refund in refunds if refund.text("status") not in _LOST_REFUNDS)
+    good = (refund for refund in _refunds(unit) if not _is_lost(refund))
     return sum((_money(refund, currency) for refund in good), Decimal(0))
+
+
+def _refunds(unit: Node) -> list[Node]:
+    payments = unit.node_or_none("payments")
+    return [] if payments is None else list(payments.rows("refunds"))
+
+
+def _is_lost(refund: Node) -> bool:
+    return refund.text("status") in _LOST_REFUNDS
 
 
 def _fee(capture: Node) -> Fee | None:

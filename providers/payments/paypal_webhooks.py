@@ -2,7 +2,8 @@
 
 PayPal signs `transmission id|time|webhook id|crc32 of the body` and names the address of its certificate. That address
 comes from whoever sent the request, so only PayPal's own is followed, and what is found there is believed only as far
-as a trusted root vouches for it, for one of PayPal's two names.
+as a trusted root vouches for it, for one of PayPal's two names. Strangers may name addresses that lead nowhere: nobody
+waits for those but themselves, and they push out none that is good.
 """
 
 import asyncio
@@ -29,20 +30,22 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 
 from core.clock import Clock
 from providers.http import HttpClient, HttpFailure
-from providers.payments.contract import TOLERANCE, BadSignature, ProviderUnavailable, SignatureFault
+from providers.payments.contract import TOLERANCE
+from providers.payments.errors import BadSignature, ProviderUnavailable, SignatureFault
 from providers.payments.signature import find_header
 
 _SIGNERS: Final = ("messageverificationcerts.paypal.com", "messageverificationcerts.sandbox.paypal.com")
-_DOMAIN: Final = ".paypal.com"
+_HOSTS: Final = frozenset({"api.paypal.com", "api-m.paypal.com", "api.sandbox.paypal.com", "api-m.sandbox.paypal.com"})
 _PATH: Final = re.compile(r"/v1/notifications/certs/CERT-[0-9A-Za-z-]{1,80}")
 _BLOCK: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _ALGORITHM: Final = "SHA256withRSA"
 # Deliveries are repeated for three days, and nothing says that a repetition is dated anew.
 _OLDEST: Final = timedelta(days=3) + TOLERANCE
-# PayPal uses one at a time; a bound keeps strangers from filling the memory.
+# PayPal uses one at a time.
 _KEPT: Final = 16
-# How long a certificate that was refused is not asked for again.
+# How long an address without a good certificate is not asked again, and how many of these are remembered.
 _REFUSED_FOR: Final = timedelta(minutes=5)
+_REFUSED_KEPT: Final = 1000
 _log = logging.getLogger(__name__)
 
 
@@ -108,7 +111,7 @@ class Certificates:
 
     Args:
         roots: PEM certificates of the authorities that are trusted.
-        api_base: where the API is; a certificate at the same origin is PayPal's, as is one below paypal.com.
+        api_base: where the API is; a certificate at the same origin is PayPal's, as is one at PayPal's own API.
     """
 
     def __init__(self, http: HttpClient, *, roots: bytes, api_base: str, clock: Clock) -> None:
@@ -116,14 +119,15 @@ class Certificates:
         self._store = Store(_read_roots(roots))
         self._origin = _origin(api_base)
         self._clock = clock
-        self._known: OrderedDict[str, Certificate | datetime] = OrderedDict()
-        self._lock = asyncio.Lock()
+        self._known: OrderedDict[str, Certificate] = OrderedDict()
+        self._refused_until: OrderedDict[str, datetime] = OrderedDict()
+        self._fetching: dict[str, asyncio.Lock] = {}
 
     def find(self, url: str) -> Certificate | None:
         """Return a certificate that was fetched and is still good."""
         known = self._known.get(url)
         now = self._clock.now()
-        if not isinstance(known, Certificate) or not known.not_valid_before_utc <= now <= known.not_valid_after_utc:
+        if known is None or not known.not_valid_before_utc <= now <= known.not_valid_after_utc:
             return None
         return known
 
@@ -133,25 +137,40 @@ class Certificates:
         Raises:
             ProviderUnavailable: it cannot be had now.
         """
-        if not self._may_be_paypals(url):
+        if not self._may_be_paypals(url) or self._is_settled(url):
             return
-        async with self._lock:
-            refused_until = self._known.get(url)
-            if isinstance(refused_until, datetime) and self._clock.now() < refused_until:
-                return
-            if self.find(url) is not None:
-                return
-            try:
-                answer = await self._http.request("paypal", "GET", url, repeatable=True)
-            except HttpFailure as failure:
-                _log.warning("paypal certificate failed: %s", failure.reason)
-                raise ProviderUnavailable(retryable=True, retry_after_s=failure.retry_after_s) from failure
-            if answer.status != 200:
-                _log.warning("paypal certificate refused: status=%s", answer.status)
-            trusted = self._trusted(answer.body) if answer.status == 200 else None
-            self._known[url] = trusted or self._clock.now() + _REFUSED_FOR
-            while len(self._known) > _KEPT:
-                self._known.popitem(last=False)
+        lock = self._fetching.setdefault(url, asyncio.Lock())
+        try:
+            async with lock:
+                if not self._is_settled(url):
+                    self._keep(url, await self._ask(url))
+        finally:
+            self._fetching.pop(url, None)
+
+    def _is_settled(self, url: str) -> bool:
+        """Tell whether there is nothing to ask: the certificate is there, or was refused a moment ago."""
+        refused_until = self._refused_until.get(url)
+        return self.find(url) is not None or (refused_until is not None and self._clock.now() < refused_until)
+
+    async def _ask(self, url: str) -> Certificate | None:
+        try:
+            answer = await self._http.request("paypal", "GET", url, repeatable=True)
+        except HttpFailure as failure:
+            _log.warning("paypal certificate failed: %s", failure.reason)
+            raise ProviderUnavailable(retryable=True, retry_after_s=failure.retry_after_s) from failure
+        if answer.status != 200:
+            _log.warning("paypal certificate refused: status=%s", answer.status)
+            return None
+        return self._trusted(answer.body)
+
+    def _keep(self, url: str, trusted: Certificate | None) -> None:
+        if trusted is None:
+            self._refused_until[url] = self._clock.now() + _REFUSED_FOR
+        else:
+            self._known[url] = trusted
+        for kept, limit in ((self._known, _KEPT), (self._refused_until, _REFUSED_KEPT)):
+            while len(kept) > limit:
+                kept.popitem(last=False)
 
     def _trusted(self, pem: bytes) -> Certificate | None:
         try:
@@ -172,7 +191,7 @@ class Certificates:
         try:
             parts = urlsplit(url)
             host = parts.hostname or ""
-            is_paypals = parts.scheme == "https" and host.endswith(_DOMAIN) and parts.port in (None, 443)
+            is_paypals = parts.scheme == "https" and host in _HOSTS and parts.port in (None, 443)
         except ValueError:
             return False
         is_plain = parts.username is None and not parts.query and not parts.fragment

@@ -9,7 +9,8 @@ from typing import NoReturn
 from uuid import UUID
 
 from core import json
-from providers.payments.contract import BadPayload, PayloadFault, VerifiedEvent
+from providers.payments.contract import VerifiedEvent
+from providers.payments.errors import BadPayload, PayloadFault
 
 _LONGEST_REF = 255
 _LONGEST_TEXT = 4096

@@ -1,20 +1,20 @@
 """The sandbox: the payment provider of development, with a hosted page on our own server and real signatures.
 
 It walks the true path. `create_checkout` answers with the address of a page; the page shows the purchase and,
-on pay, decline or expire, POSTs an event of this module over HTTP to our own webhook route, signed like a
-stranger's. What the page (an aiohttp handler that lives elsewhere) needs is exactly:
+on pay, decline or expire, POSTs an event over HTTP to our own webhook route, signed like a stranger's. What the page
+(an aiohttp handler that lives elsewhere) needs is exactly:
 
 * `SandboxProvider.open_session(session_id, token)`, where both come from the address,
   `/sandbox/pay/{session_id}` and its query parameter `TOKEN_PARAMETER`: all there is to show, and where to
   send the payer afterwards.
-* `paid_event`, `declined_event` and `expired_event`, which build the body to POST.
+* `paid_event`, `declined_event` and `expired_event` (sandbox_events.py), which build the body to POST.
 * `SandboxProvider.sign`, whose value goes into the header `SIGNATURE_HEADER`.
 
 No store is needed and restarts lose nothing: the session travels in the address, sealed with our secret. The
 session id is short (it fits any column) and cannot be guessed, for half of it is a keyed hash. Like a real
 provider's page, the address is all that a payer needs, so it must be shown to nobody else.
 
-Nothing of this may run in production: `capabilities.development_only` says so, and `server/wiring.py` obeys.
+Nothing of this may run in production: `capabilities.development_only` says so, and `server/payments.py` obeys.
 """
 
 import base64
@@ -22,90 +22,38 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal, InvalidOperation
 from typing import Final
 from urllib.parse import urlencode
 from uuid import UUID
 
 from core import json
 from core.clock import Clock
-from core.errors import NotFound
 from core.money import exponent
 from providers.payments.contract import (
-    BadSignature,
     Capabilities,
     CheckoutCreated,
     CheckoutRequest,
     EventPage,
     InvoiceRequest,
-    ProviderRejected,
     RefundCreated,
     RefundRequest,
     RefundStatus,
-    SignatureFault,
     Terms,
     VerifiedEvent,
 )
-from providers.payments.facts import (
-    CheckoutExpired,
-    CheckoutFailed,
-    CheckoutPaid,
-    Fact,
-    Fee,
-    Purchase,
-    Source,
-    SubscriptionState,
-)
-from providers.payments.orders import Order, order_of_checkout, order_of_invoice, read_tags, tags_as_metadata
-from providers.payments.payment_state import OrderTags, PaymentState, PaymentStatus
+from providers.payments.errors import BadSignature, ProviderRejected, SignatureFault
+from providers.payments.facts import Fact, Fee, GoneBack, SubscriptionState
+from providers.payments.orders import Order, order_of_checkout, order_of_invoice
+from providers.payments.payment_state import PaymentState
 from providers.payments.reading import Node, read_envelope
+from providers.payments.sandbox_events import PROVIDER, STATUSES, fact_of_event, state_of_session
+from providers.payments.sandbox_session import SandboxSession, SandboxSessionUnknown, read_session, session_fields
 from providers.payments.signature import find_header, parse_signature_header, refuse_wrong_time
 
-PROVIDER: Final = "sandbox"
 SIGNATURE_HEADER: Final = "Sandbox-Signature"
 TOKEN_PARAMETER: Final = "token"  # noqa: S105 - the name of a query parameter, not a token
 SESSION_LIFETIME: Final = timedelta(hours=24)
-
-_PAID: Final = "checkout.paid"
-_DECLINED: Final = "checkout.declined"
-_EXPIRED: Final = "checkout.expired"
-_STATUSES: Final = {
-    _PAID: PaymentStatus.PAID,
-    _DECLINED: PaymentStatus.FAILED,
-    _EXPIRED: PaymentStatus.EXPIRED,
-}
-
-
-class SandboxSessionUnknown(NotFound):
-    """The address of a sandbox page is not one that we made."""
-
-    message = "This payment page does not exist"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SandboxSession:
-    """All that the hosted page shows, and all that its events tell."""
-
-    session_id: str
-    tags: OrderTags
-    plan_name: str
-    amount: Decimal
-    currency: str
-    customer_email: str | None
-    customer_ref: str
-    subscription_ref: str
-    success_url: str
-    cancel_url: str
-    expires_at: datetime
-
-    @property
-    def purchase(self) -> Purchase:
-        """What is bought; the page shows plans only, so it does not exist for an invoice."""
-        if self.tags.purchase is None:
-            raise SandboxSessionUnknown
-        return self.tags.purchase
 
 
 class SandboxProvider:
@@ -137,6 +85,7 @@ class SandboxProvider:
             list_events=False,
             capture=False,
             refund=True,
+            tells_refunds=True,
             withdraw=False,
             tells_expiry=True,
             may_differ=False,
@@ -176,7 +125,7 @@ class SandboxProvider:
             cancel_url=order.cancel_url,
             expires_at=self._clock.now() + SESSION_LIFETIME,
         )
-        query = urlencode({TOKEN_PARAMETER: self._seal(json.dumps(_session_fields(session)))})
+        query = urlencode({TOKEN_PARAMETER: self._seal(json.dumps(session_fields(session)))})
         return CheckoutCreated(
             session_id=session.session_id,
             url=f"{self._base_url}/sandbox/pay/{session.session_id}?{query}",
@@ -193,7 +142,7 @@ class SandboxProvider:
         fields = self._unseal(token)
         if fields is None:
             raise SandboxSessionUnknown
-        session = _read_session(Node(fields, "session"))
+        session = read_session(Node(fields, "session"))
         if session.session_id != session_id:
             raise SandboxSessionUnknown
         return session
@@ -214,19 +163,19 @@ class SandboxProvider:
 
     def interpret(self, event: VerifiedEvent) -> tuple[Fact, ...]:
         """See `PaymentProvider.interpret`."""
-        if event.type not in _STATUSES:
+        if event.type not in STATUSES:
             return ()
-        session = _read_session(Node(event.payload, "event").node("session"))
-        return () if session.tags.purchase is None else (_fact(event, session),)
+        session = read_session(Node(event.payload, "event").node("session"))
+        return () if session.tags.purchase is None else (fact_of_event(event, session),)
 
     def to_fetch(self, event: VerifiedEvent) -> str | None:
         """See `PaymentProvider.to_fetch`. Of an invoice the event is all that there is, so it is named by itself."""
-        if event.type not in _STATUSES:
+        if event.type not in STATUSES:
             return None
-        session = _read_session(Node(event.payload, "event").node("session"))
+        session = read_session(Node(event.payload, "event").node("session"))
         if session.tags.purchase is not None:
             return None
-        told = {"type": event.type, "at": event.occurred_at, "session": _session_fields(session)}
+        told = {"type": event.type, "at": event.occurred_at, "session": session_fields(session)}
         return self._seal(json.dumps(told))
 
     async def fetch_payment(self, reference: str) -> PaymentState | None:
@@ -235,13 +184,13 @@ class SandboxProvider:
         if fields is None or "type" not in fields:
             return None
         told = Node(fields, "reference")
-        return _state(_read_session(told.node("session")), kind=told.text("type"), at=told.instant("at"))
+        return state_of_session(read_session(told.node("session")), kind=told.text("type"), at=told.instant("at"))
 
     async def fetch_fee(self, payment_ref: str) -> Fee | None:  # noqa: ARG002 - of the contract
         """See `PaymentProvider.fetch_fee`. Play money costs nothing."""
         return None
 
-    async def fetch_refunded(self, payment_ref: str) -> Decimal | None:  # noqa: ARG002 - of the contract
+    async def fetch_refunded(self, payment_ref: str) -> GoneBack | None:  # noqa: ARG002 - of the contract
         """See `PaymentProvider.fetch_refunded`. Play money always arrives."""
         return None
 
@@ -329,119 +278,6 @@ class SandboxProvider:
 
     def _signature(self, timestamp: int, body: bytes) -> str:
         return _digest(self._webhook_key, str(timestamp).encode() + b"." + body).hex()
-
-
-def paid_event(session: SandboxSession, *, at: datetime) -> bytes:
-    """Build the body that says the session is paid.
-
-    Its event id depends on the session alone, so paying twice (a double click) is one event delivered twice.
-    """
-    return _event(_PAID, f"sbx_evt_paid_{session.session_id}", session, at=at)
-
-
-def declined_event(session: SandboxSession, *, at: datetime) -> bytes:
-    """Build the body that says a payment was declined at `at`; a second try that fails is another event."""
-    return _event(_DECLINED, f"sbx_evt_declined_{int(at.timestamp())}_{session.session_id}", session, at=at)
-
-
-def expired_event(session: SandboxSession, *, at: datetime) -> bytes:
-    """Build the body that says nobody paid in time; like `paid_event`, one event per session."""
-    return _event(_EXPIRED, f"sbx_evt_expired_{session.session_id}", session, at=at)
-
-
-def _event(kind: str, event_id: str, session: SandboxSession, *, at: datetime) -> bytes:
-    return json.dumps(
-        {"id": event_id, "type": kind, "created": int(at.timestamp()), "session": _session_fields(session)}
-    )
-
-
-def _fact(event: VerifiedEvent, session: SandboxSession) -> Fact:
-    source = Source(provider=PROVIDER, event_id=event.event_id, occurred_at=event.occurred_at)
-    if event.type == _EXPIRED:
-        return CheckoutExpired(**source, session_id=session.session_id, purchase=session.purchase)
-    if event.type == _DECLINED:
-        return CheckoutFailed(
-            **source,
-            session_id=session.session_id,
-            purchase=session.purchase,
-            amount=session.amount,
-            currency=session.currency,
-        )
-    return CheckoutPaid(
-        **source,
-        session_id=session.session_id,
-        purchase=session.purchase,
-        customer_ref=session.customer_ref,
-        subscription_ref=session.subscription_ref,
-        invoice_ref=None,
-        payment_ref=session.session_id,
-        payment_key=session.session_id,
-        amount=session.amount,
-        currency=session.currency,
-    )
-
-
-def _state(session: SandboxSession, *, kind: str, at: datetime) -> PaymentState:
-    return PaymentState(
-        session_id=session.session_id,
-        tags=session.tags,
-        status=_STATUSES[kind],
-        provider_status=kind,
-        asked=session.amount,
-        received=session.amount if kind == _PAID else Decimal(0),
-        refunded=Decimal(0),
-        currency=session.currency,
-        payment_key=session.session_id,
-        payment_ref=session.session_id,
-        invoice_ref=None,
-        subscription_ref=None,
-        customer_ref=session.customer_ref,
-        is_late=False,
-        is_test=True,
-        changed_at=at,
-        paid_at=at if kind == _PAID else None,
-    )
-
-
-def _session_fields(session: SandboxSession) -> dict[str, object]:
-    return {
-        "id": session.session_id,
-        **tags_as_metadata(session.tags),
-        "plan_name": session.plan_name,
-        # As text: JSON numbers turn into floats on the way back.
-        "amount": str(session.amount),
-        "currency": session.currency,
-        "customer_email": session.customer_email,
-        "customer": session.customer_ref,
-        "subscription": session.subscription_ref,
-        "success_url": session.success_url,
-        "cancel_url": session.cancel_url,
-        "expires_at": int(session.expires_at.timestamp()),
-    }
-
-
-def _read_session(fields: Node) -> SandboxSession:
-    return SandboxSession(
-        session_id=fields.ref("id"),
-        tags=read_tags(fields),
-        plan_name=fields.text("plan_name"),
-        amount=_read_amount(fields),
-        currency=fields.text("currency"),
-        customer_email=fields.text_or_none("customer_email"),
-        customer_ref=fields.ref("customer"),
-        subscription_ref=fields.ref("subscription"),
-        success_url=fields.text("success_url"),
-        cancel_url=fields.text("cancel_url"),
-        expires_at=fields.moment("expires_at"),
-    )
-
-
-def _read_amount(fields: Node) -> Decimal:
-    try:
-        amount = Decimal(fields.text("amount"))
-    except InvalidOperation:
-        return fields.refuse("amount", "is not an amount")
-    return amount if amount.is_finite() and amount >= 0 else fields.refuse("amount", "is not an amount")
 
 
 def _digest(key: bytes, content: bytes) -> bytes:

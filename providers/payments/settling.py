@@ -5,8 +5,17 @@ Everything here calls the provider, so none of it belongs inside a unit of work.
 
 from dataclasses import dataclass, replace
 
-from providers.payments.contract import PaymentProvider, ProviderRejected, VerifiedEvent
-from providers.payments.facts import Fact, PaymentLinked, RefundFailed, Source, SubscriptionChanged
+from providers.payments.contract import PaymentProvider, VerifiedEvent
+from providers.payments.errors import ProviderRejected, ProviderUnavailable
+from providers.payments.facts import (
+    CheckoutPaid,
+    Fact,
+    PaymentLinked,
+    PaymentRefunded,
+    RefundFailed,
+    Source,
+    SubscriptionChanged,
+)
 from providers.payments.payment_state import PaymentState, PaymentStatus, facts_of_payment
 from providers.payments.sightings import PAYMENT_SEEN, SUBSCRIPTION_SEEN, seen_reference
 
@@ -72,16 +81,35 @@ async def _read_subscription(provider: PaymentProvider, event: VerifiedEvent) ->
 
 
 async def _as_it_is_now(provider: PaymentProvider, fact: Fact) -> Fact:
-    if isinstance(fact, PaymentLinked) and fact.fee is None:
-        return replace(fact, fee=await provider.fetch_fee(fact.payment_ref))
+    if isinstance(fact, CheckoutPaid | PaymentLinked) and fact.payment_ref is not None and fact.fee is None:
+        return await _with_fee(provider, fact, fact.payment_ref)
     if isinstance(fact, RefundFailed) and fact.refunded_total is None:
         reference = fact.charge_ref or fact.payment_ref
-        return fact if reference is None else replace(fact, refunded_total=await provider.fetch_refunded(reference))
+        left = None if reference is None else await provider.fetch_refunded(reference)
+        return fact if left is None else replace(fact, refunded_total=left.total)
+    if isinstance(fact, PaymentRefunded):
+        # Beside a failure of its own second only who knows of that can tell which of both is the newer.
+        now = await provider.fetch_refunded(fact.charge_ref)
+        if now is not None and now.failed:
+            return replace(fact, refunded_total=now.total, refunds_failed=now.failed)
+        return fact
     # Several changes of one second cannot be put in order by their times, and late ones are out of date.
     if not isinstance(fact, SubscriptionChanged) or not provider.capabilities.fetch_subscription:
         return fact
     state = await provider.fetch_subscription(fact.state.subscription_ref)
     return fact if state is None else replace(fact, state=state)
+
+
+async def _with_fee(
+    provider: PaymentProvider, fact: CheckoutPaid | PaymentLinked, payment_ref: str
+) -> CheckoutPaid | PaymentLinked:
+    try:
+        return replace(fact, fee=await provider.fetch_fee(payment_ref))
+    except ProviderUnavailable:
+        if isinstance(fact, PaymentLinked):
+            raise
+        # Whoever has paid is served at once; a sweep finds later that the fee is not known.
+        return fact
 
 
 def facts_of_fetched(provider: PaymentProvider, state: PaymentState) -> tuple[Fact, ...]:

@@ -30,7 +30,10 @@ def saw_payment(reference: str, *words: object, at: datetime) -> VerifiedEvent:
 def saw_state(state: PaymentState) -> VerifiedEvent:
     """Tell that a payment was fetched."""
     words = (state.status, state.received, state.refunded, state.changed_at.isoformat())
-    return saw_payment(state.session_id, *words, at=state.changed_at)
+    # How a refund has ended, and what was kept, need move nothing else.
+    ended = (*sorted(state.refunds_made), *(f"{ref} failed" for ref in sorted(state.refunds_failed)))
+    kept = () if state.fee is None else (f"{state.fee.amount} {state.fee.currency} kept",)
+    return saw_payment(state.session_id, *words, *ended, *kept, at=state.changed_at)
 
 
 def saw_subscription(state: SubscriptionState, *, by: object, at: datetime) -> VerifiedEvent:

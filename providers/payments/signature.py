@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from providers.payments.contract import TOLERANCE, BadSignature, SignatureFault
+from providers.payments.contract import TOLERANCE
+from providers.payments.errors import BadSignature, SignatureFault
 
 _HEX_DIGITS = frozenset("0123456789abcdef")
 
@@ -75,3 +76,12 @@ def refuse_wrong_digest(
     digests = [hmac.new(secret.encode(), body, hashlib.sha256).hexdigest() for secret in secrets]
     if not any(hmac.compare_digest(given, digest) for digest in digests):
         raise BadSignature(SignatureFault.INVALID_SIGNATURE, f"Invalid {provider} webhook signature")
+
+
+def split_secrets(setting: str | None) -> tuple[str, ...]:
+    """Read a setting that holds webhook secrets separated by commas, as during a roll of the secret.
+
+    >>> split_secrets("whsec_new, whsec_old")
+    ('whsec_new', 'whsec_old')
+    """
+    return tuple(secret for part in (setting or "").split(",") if (secret := part.strip()))

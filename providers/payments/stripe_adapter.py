@@ -4,38 +4,35 @@ The SDK's `async` extra would bring httpx, which is not needed: its aiohttp clie
 are in providers.md 2.1; what events mean is in `stripe_events.py`.
 """
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import aiohttp
 import stripe
 
-from providers.circuit import Circuit, CircuitOpen
-from providers.payments.api import known_ref
+from providers.circuit import Circuit
+from providers.payments.api import known_ref, reading_answer
 from providers.payments.contract import (
-    BadPayload,
-    BadSignature,
     Capabilities,
     CheckoutCreated,
     CheckoutRequest,
     EventPage,
     InvoiceRequest,
-    PayloadFault,
-    ProviderRejected,
-    ProviderUnavailable,
     RefundCreated,
     RefundRequest,
     RefundStatus,
-    SignatureFault,
     Terms,
     VerifiedEvent,
 )
-from providers.payments.facts import Fact, Fee, SubscriptionState
+from providers.payments.errors import (
+    BadPayload,
+    BadSignature,
+    PayloadFault,
+    ProviderRejected,
+    SignatureFault,
+)
+from providers.payments.facts import Fact, Fee, GoneBack, SubscriptionState
 from providers.payments.payment_state import PaymentState, PaymentStatus
 from providers.payments.reading import Node, envelope_of, read_envelope
 from providers.payments.signature import (
@@ -44,6 +41,7 @@ from providers.payments.signature import (
     parse_signature_header,
     refuse_wrong_time,
 )
+from providers.payments.stripe_calls import StripeCalls
 from providers.payments.stripe_events import EVENT_TYPES, PROVIDER, interpret_stripe, order_to_fetch
 from providers.payments.stripe_objects import fee_of_charge, read_amount, read_subscription, refunded_of_charge
 from providers.payments.stripe_params import checkout_params, invoice_params, minor_units, reprice_params
@@ -59,17 +57,12 @@ API_VERSION: Final = "2026-10-28.endive"
 
 DEFAULT_API_BASE: Final = "https://api.stripe.com"
 
-# Of Stripe's error codes, those that the person who pays can do something about.
-_SAFE_TEXTS: Final = {
-    "amount_too_large": "The amount is above what the payment provider can charge",
-    "amount_too_small": "The amount is below what the payment provider can charge",
-    "email_invalid": "The payment provider does not accept this e-mail address",
-    "url_invalid": "The payment provider does not accept the return address",
-}
 _OVER: Final = ("canceled", "incomplete_expired")
 _REFUNDS: Final = {"succeeded": RefundStatus.SUCCEEDED, "failed": RefundStatus.FAILED, "canceled": RefundStatus.FAILED}
 _Read = TypeVar("_Read")
-_log = logging.getLogger(__name__)
+_CHARGE: Final["PaymentIntentRetrieveParams"] = {
+    "expand": ["latest_charge.balance_transaction", "latest_charge.refunds"]
+}
 
 
 class StripeProvider:
@@ -101,8 +94,7 @@ class StripeProvider:
         stripe.enable_telemetry = False
         self._webhook_secrets = tuple(webhook_secrets)
         self._is_live = secret_key.startswith(("sk_live_", "rk_live_"))
-        self._timeout_s = timeout_s
-        self._circuit = circuit
+        self._calling = StripeCalls(timeout_s=timeout_s, circuit=circuit)
         # Longer than the bound on the whole call: two limits that end in the same turn of the loop cancel each other,
         # and the SDK would try again beyond the time.
         self._http = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=timeout_s * 2))
@@ -127,6 +119,7 @@ class StripeProvider:
             list_events=True,
             capture=False,
             refund=True,
+            tells_refunds=True,
             withdraw=True,
             tells_expiry=True,
             may_differ=False,
@@ -199,17 +192,14 @@ class StripeProvider:
             invoice = _node(await v1.invoices.retrieve_async(invoice_ref, {"expand": ["payments"]}), "invoice")
         payment_ref = payment_of_session(session, invoice)
         if payment_ref is not None and payment_ref.startswith("pi_"):
-            answer = await v1.payment_intents.retrieve_async(
-                payment_ref, {"expand": ["latest_charge.balance_transaction"]}
-            )
-            payment = _node(answer, "payment_intent")
+            payment = _node(await v1.payment_intents.retrieve_async(payment_ref, _CHARGE), "payment_intent")
         return read_session(session, payment_ref=payment_ref, payment=payment)
 
     async def fetch_fee(self, payment_ref: str) -> Fee | None:
         """See `PaymentProvider.fetch_fee`: it stands in the account's own books."""
         return await self._ask_charge("fetch_fee", payment_ref, fee_of_charge)
 
-    async def fetch_refunded(self, payment_ref: str) -> Decimal | None:
+    async def fetch_refunded(self, payment_ref: str) -> GoneBack | None:
         """See `PaymentProvider.fetch_refunded`: the charge holds the running total, less what has failed."""
         return await self._ask_charge("fetch_refunded", payment_ref, refunded_of_charge)
 
@@ -223,10 +213,11 @@ class StripeProvider:
         try:
             async with self._calling(operation):
                 if payment_ref.startswith("ch_"):
-                    answer = await v1.charges.retrieve_async(payment_ref, {"expand": ["balance_transaction"]})
+                    answer = await v1.charges.retrieve_async(
+                        payment_ref, {"expand": ["balance_transaction", "refunds"]}
+                    )
                     return read(_refuse_other(answer, payment_ref))
-                expand: PaymentIntentRetrieveParams = {"expand": ["latest_charge.balance_transaction"]}
-                payment = _refuse_other(await v1.payment_intents.retrieve_async(payment_ref, expand), payment_ref)
+                payment = _refuse_other(await v1.payment_intents.retrieve_async(payment_ref, _CHARGE), payment_ref)
                 return read(payment.node_or_none("latest_charge"))
         except ProviderRejected as refusal:
             if refusal.details.get("reason") == "resource_missing":
@@ -334,10 +325,8 @@ class StripeProvider:
     async def fetch_subscription(self, subscription_ref: str) -> SubscriptionState | None:
         """See `PaymentProvider.fetch_subscription`."""
         subscription = await self._retrieve(subscription_ref)
-        try:
+        with reading_answer():
             return None if subscription is None else read_subscription(subscription)
-        except BadPayload as nonsense:
-            raise ProviderUnavailable(retryable=True) from nonsense
 
     async def list_events(self, *, since: datetime, until: datetime, cursor: str | None = None) -> EventPage:
         """See `PaymentProvider.list_events`: Stripe keeps its events for 30 days, each as its webhook had it."""
@@ -368,64 +357,6 @@ class StripeProvider:
             if refusal.details.get("reason") == "resource_missing":
                 return None
             raise
-
-    @asynccontextmanager
-    async def _calling(self, operation: str) -> AsyncIterator[None]:
-        """Bound one call in time, and turn whatever goes wrong into the contract's errors."""
-        try:
-            with nullcontext() if self._circuit is None else self._circuit.call():
-                async with self._translating(operation):
-                    yield
-        except CircuitOpen as left_alone:
-            _log.warning("stripe %s failed: left alone", operation)
-            raise ProviderUnavailable(retryable=True, retry_after_s=left_alone.retry_after_s) from left_alone
-
-    @asynccontextmanager
-    async def _translating(self, operation: str) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                yield
-        # The SDK wraps only what fails before the answer's head: a connection that breaks inside the body
-        # shows aiohttp's own error. It also trusts the shape of what it is told, and trips over any other.
-        except (
-            TimeoutError,
-            aiohttp.ClientError,
-            BadPayload,
-            AttributeError,
-            TypeError,
-            KeyError,
-            InvalidOperation,
-        ) as broken:
-            _log.warning("stripe %s failed: %s", operation, type(broken).__name__)
-            raise ProviderUnavailable(retryable=True) from broken
-        except stripe.StripeError as error:
-            _log.warning(
-                "stripe %s failed: %s status=%s code=%s request=%s",
-                operation,
-                type(error).__name__,
-                error.http_status,
-                error.code,
-                error.request_id,
-            )
-            raise _translate(error) from error
-
-
-def counts_against_stripe(error: BaseException) -> bool:
-    """Tell whether a failure speaks against Stripe itself: for its circuit."""
-    is_throttled = isinstance(error.__cause__, stripe.RateLimitError)
-    return isinstance(error, ProviderUnavailable) and error.retryable and not is_throttled
-
-
-def _translate(error: stripe.StripeError) -> ProviderRejected | ProviderUnavailable:
-    if isinstance(error, stripe.AuthenticationError | stripe.PermissionError):
-        return ProviderUnavailable(retryable=False)
-    if isinstance(error, stripe.CardError):
-        # Stripe words these for the cardholder.
-        return ProviderRejected(error.user_message, details={"reason": error.code})
-    if isinstance(error, stripe.InvalidRequestError | stripe.IdempotencyError):
-        return ProviderRejected(_SAFE_TEXTS.get(error.code or ""), details={"reason": error.code})
-    wait = find_header(error.headers or {}, "Retry-After") or ""
-    return ProviderUnavailable(retryable=True, retry_after_s=int(wait[:6]) if wait.isdecimal() else None)
 
 
 def _node(answer: object, path: str) -> Node:

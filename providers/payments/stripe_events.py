@@ -2,8 +2,9 @@
 
 Events that tell what another one tells are left unread on purpose, so that nothing is counted twice:
 `invoice.payment_succeeded` (`invoice.paid` also covers invoices settled outside Stripe), `refund.created`
-(`charge.refunded` carries the running total) and `charge.dispute.funds_*` (`created` and `closed` decide). That a
-refund has failed, days later, is told by up to three events, none of which carries the running total.
+(`charge.refunded` carries the running total) and `charge.dispute.funds_reinstated` (`closed` decides). That a refund
+has failed, days later, is told by up to three events, none of which carries the running total. A dispute is `created`
+once, perhaps as an inquiry: that its money was taken after all is told by `funds_withdrawn`.
 """
 
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from providers.payments.facts import (
 )
 from providers.payments.reading import Node
 from providers.payments.stripe_objects import (
+    FAILED_REFUNDS,
     NEVER_BEGAN,
     billing_reason,
     disputed_payment,
@@ -58,7 +60,6 @@ _OUTCOMES: Final[dict[str, DisputeOutcome]] = {
     "lost": "lost",
 }
 
-_FAILED_REFUNDS: Final = frozenset({"failed", "canceled"})
 _ORDER_EVENTS: Final = frozenset({"charge.refunded"})
 
 
@@ -241,9 +242,15 @@ def _payment_refunded(charge: Node, source: Source) -> Fact | None:
 
 def _refund_failed(refund: Node, source: Source) -> Fact | None:
     payment_ref, charge_ref = refund.ref_or_none("payment_intent"), refund.ref_or_none("charge")
-    if refund.text("status") not in _FAILED_REFUNDS or (payment_ref is None and charge_ref is None):
+    if refund.text("status") not in FAILED_REFUNDS or (payment_ref is None and charge_ref is None):
         return None
-    return RefundFailed(**source, payment_ref=payment_ref, charge_ref=charge_ref, currency=read_currency(refund))
+    return RefundFailed(
+        **source,
+        refund_ref=refund.ref("id"),
+        payment_ref=payment_ref,
+        charge_ref=charge_ref,
+        currency=read_currency(refund),
+    )
 
 
 def _dispute_opened(dispute: Node, source: Source) -> Fact:
@@ -299,8 +306,12 @@ _READERS: Final[dict[str, Callable[[Node, Source], Fact | None]]] = {
     "refund.updated": _refund_failed,
     "refund.failed": _refund_failed,
     "charge.dispute.created": _dispute_opened,
+    "charge.dispute.funds_withdrawn": _dispute_opened,
     "charge.dispute.closed": _dispute_closed,
 }
 
 EVENT_TYPES: Final = tuple(_READERS)
-"""The events that mean something to us: also what a webhook endpoint must be subscribed to."""
+"""The events that mean something to us: also what a webhook endpoint must be subscribed to.
+
+Stripe lists no more than 20 types of events at once.
+"""

@@ -9,11 +9,12 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
-from providers.payments.contract import BadPayload
+from providers.payments.errors import BadPayload
 from providers.payments.facts import (
     BillingPeriod,
     BillingReason,
     Fee,
+    GoneBack,
     Purchase,
     SubscriptionState,
     SubscriptionStatus,
@@ -32,6 +33,7 @@ _STATUSES: Final[dict[str, SubscriptionStatus]] = {
     "paused": "expired",
     "canceled": "cancelled",
 }
+FAILED_REFUNDS: Final = frozenset({"failed", "canceled"})
 NEVER_BEGAN: Final = frozenset({"incomplete", "incomplete_expired"})
 # What a session that asks for one payment carries and one that sells a plan does not.
 ORDER_KEY: Final = "order_id"
@@ -190,9 +192,16 @@ def fee_of_charge(charge: Node | None) -> Fee | None:
     return Fee(amount=read_amount(booked, "fee"), currency=read_currency(booked))
 
 
-def refunded_of_charge(charge: Node | None) -> Decimal | None:
-    """Read what has gone back of a charge; None where there is no charge (yet)."""
-    return None if charge is None else read_amount(charge, "amount_refunded")
+def refunded_of_charge(charge: Node | None) -> GoneBack | None:
+    """Read what has gone back of a charge whose refunds are expanded; None where there is no charge (yet)."""
+    if charge is None:
+        return None
+    return GoneBack(total=read_amount(charge, "amount_refunded"), failed=failed_refunds(charge))
+
+
+def failed_refunds(charge: Node) -> frozenset[str]:
+    """Name the refunds of a charge that have failed, of the newest ten, which Stripe expands."""
+    return frozenset(row.ref("id") for row in charge.listed("refunds") if row.text("status") in FAILED_REFUNDS)
 
 
 def fee_of_dispute(dispute: Node) -> Fee | None:

@@ -3,7 +3,8 @@
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal
 
-from providers.payments.contract import CheckoutRequest, InvoiceRequest, ProviderRejected, Terms
+from providers.payments.contract import CheckoutRequest, InvoiceRequest, Terms
+from providers.payments.errors import ProviderRejected
 from providers.payments.facts import BillingPeriod
 from providers.payments.orders import order_of_invoice, tags_as_metadata
 from providers.payments.stripe_money import AmountNotPayable, to_stripe

@@ -7,6 +7,8 @@ from providers.payments.orders import tags_of_metadata
 from providers.payments.payment_state import OrderTags, PaymentState, PaymentStatus
 from providers.payments.reading import Node
 from providers.payments.stripe_objects import (
+    FAILED_REFUNDS,
+    failed_refunds,
     fee_of_charge,
     is_of_order,
     payment_of_invoice,
@@ -31,7 +33,8 @@ def read_session(session: Node, *, payment_ref: str | None, payment: Node | None
     Args:
         session: the checkout session.
         payment_ref: the payment intent behind it, where there is one.
-        payment: that payment intent, with its latest charge and that one's entry in the books expanded.
+        payment: that payment intent, with its latest charge, and of that its entry in the books and its refunds
+            expanded.
 
     Raises:
         BadPayload: something is missing or garbled.
@@ -45,6 +48,9 @@ def read_session(session: Node, *, payment_ref: str | None, payment: Node | None
     created_at = session.moment("created")
     # Stripe does not say when a session expired; that it was created is the last thing known.
     changed_at = created_at if charge is None else max(created_at, charge.moment("created"))
+    # What has gone back is as old as the newest refund that holds, not as the charge.
+    refunds = () if charge is None else charge.listed("refunds")
+    refunded_at = [refund.moment("created") for refund in refunds if refund.text("status") not in FAILED_REFUNDS]
     return PaymentState(
         session_id=session_id,
         tags=_tags(session),
@@ -61,9 +67,10 @@ def read_session(session: Node, *, payment_ref: str | None, payment: Node | None
         customer_ref=session.ref_or_none("customer"),
         is_late=False,
         is_test=not session.flag("livemode"),
-        changed_at=changed_at,
+        changed_at=max([changed_at, *refunded_at]),
         paid_at=changed_at if status is PaymentStatus.PAID else None,
         fee=fee_of_charge(charge),
+        refunds_failed=frozenset() if charge is None else failed_refunds(charge),
     )
 
 

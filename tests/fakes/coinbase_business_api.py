@@ -117,8 +117,11 @@ class FakeBusiness(FakeServer):
         fingerprint = f"{request.method} {request.path} {seen.body}"
         if key is not None and key in self._replays:
             before, reply = self._replays[key]
-            same = before.split(" ")[:2] == fingerprint.split(" ")[:2]
-            return reply if same else _error(422, "idempotency_error", "The key was used for another request")
+            return (
+                reply
+                if before == fingerprint
+                else _error(422, "idempotency_error", "The key was used for another request")
+            )
         reply = self._route(request, seen)
         if key is not None and reply.status < 300:
             self._replays[key] = (fingerprint, Reply(reply.status, json.loads(json.dumps(reply.content))))

@@ -72,6 +72,17 @@ class FakePayPal(FakeServer):
         self._touch(capture)
         return [self._event("PAYMENT.CAPTURE.REVERSED", "capture", capture)]
 
+    def fail_refund(self, refund_id: str) -> None:
+        """The bank sends a refund back; no notification tells of it."""
+        for order in self.orders.values():
+            payments = _payments(order)
+            for refund in payments["refunds"]:
+                if refund["id"] == refund_id:
+                    refund["status"] = "FAILED"
+                    self._touch(refund)
+                    (capture,) = payments["captures"]
+                    capture["status"] = "PARTIALLY_REFUNDED" if _given(payments) else "COMPLETED"
+
     def dispute(self, order_id: str, *, outcome: str | None = None, stage: str = "CHARGEBACK") -> list[Obj]:
         """The payer disputes a capture; with an `outcome` the dispute is decided."""
         (capture,) = _payments(self.orders[order_id])["captures"]
@@ -286,7 +297,7 @@ class FakePayPal(FakeServer):
     def _refund(self, order: Obj, capture: Obj, params: Obj) -> Reply:
         refunds = _payments(order)["refunds"]
         total = Decimal(capture["amount"]["value"])
-        given = sum((Decimal(refund["amount"]["value"]) for refund in refunds), Decimal(0))
+        given = _given(_payments(order))
         amount = params.get("amount") or {**capture["amount"], "value": str(total - given)}
         if capture["status"] not in {"COMPLETED", "PARTIALLY_REFUNDED"}:
             return _error(422, "UNPROCESSABLE_ENTITY", "CAPTURE_FULLY_REFUNDED")
@@ -338,6 +349,11 @@ def _breakdown(amount: Obj) -> Obj:
 def _payments(order: Obj) -> Obj:
     payments: Obj = order["purchase_units"][0].get("payments", {"captures": [], "refunds": []})
     return payments
+
+
+def _given(payments: Obj) -> Decimal:
+    good = (refund for refund in payments["refunds"] if refund["status"] != "FAILED")
+    return sum((Decimal(refund["amount"]["value"]) for refund in good), Decimal(0))
 
 
 def _new_id() -> str:

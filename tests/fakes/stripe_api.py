@@ -2,8 +2,8 @@
 
 It shares no code with the product. Requests are forms, answers and errors have Stripe's shapes and headers,
 an `Idempotency-Key` replays the first answer, and only the pinned API version is served. What happens on
-Stripe's side (somebody pays, a renewal is due, a bank disputes) is told by the story methods of `FakeStripe`,
-which change the stored objects and return the events of that moment; `deliver` signs one and POSTs it.
+Stripe's side (somebody pays, a renewal is due, a bank disputes) is told by the story of its account
+(stripe_account.py), which returns the events of that moment; `deliver` signs one and POSTs it.
 """
 
 import copy
@@ -16,7 +16,8 @@ from collections.abc import Callable
 from aiohttp import web
 
 from tests.fakes import stripe_form, stripe_objects
-from tests.fakes.server import FakeServer, Fault, Reply, Seen
+from tests.fakes.server import Fault, Reply, Seen
+from tests.fakes.stripe_account import StripeAccount
 from tests.fakes.stripe_objects import API_VERSION, Obj
 
 __all__ = ["FakeStripe", "Fault", "Seen"]
@@ -25,8 +26,8 @@ SECRET_KEY = "sk_test_fake"
 WEBHOOK_SECRET = "whsec_test_secret"
 
 
-class FakeStripe(FakeServer):
-    """One Stripe account."""
+class FakeStripe(StripeAccount):
+    """One Stripe account and its API."""
 
     indent = 2
 
@@ -37,25 +38,9 @@ class FakeStripe(FakeServer):
         webhook_secret: str = WEBHOOK_SECRET,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(clock=clock)
+        super().__init__(clock=clock, live=secret_key.startswith("sk_live_"))
         self.secret_key = secret_key
         self.webhook_secret = webhook_secret
-        self.live = secret_key.startswith("sk_live_")
-        self.customers: dict[str, Obj] = {}
-        self.sessions: dict[str, Obj] = {}
-        self.subscriptions: dict[str, Obj] = {}
-        self.invoices: dict[str, Obj] = {}
-        self.charges: dict[str, Obj] = {}
-        self.disputes: dict[str, Obj] = {}
-        self.payments: dict[str, Obj] = {}
-        self.refunds: dict[str, Obj] = {}
-        # Bills that we asked to collect once more; the story tells what comes of it.
-        self.collected: list[str] = []
-        self.events: list[Obj] = []
-        self.books: dict[str, Obj] = {}
-        self._links: list[Obj] = []
-        self._lines: dict[str, Obj] = {}
-        self._metadata: dict[str, Obj] = {}
         self._replays: dict[str, tuple[str, int, Obj]] = {}
 
     # ------------------------------------------------------------------------------------------ webhooks
@@ -80,174 +65,6 @@ class FakeStripe(FakeServer):
             "User-Agent": "Stripe/1.0 (+https://stripe.com/docs/webhooks)",
         }
         return await self.post(url, body, headers)
-
-    # --------------------------------------------------------------------------------------- the story
-
-    def pay_checkout(self, session_id: str, *, delayed: bool = False) -> list[Obj]:
-        """Somebody completes a checkout: paid at once, or by a slow method whose money is on its way."""
-        session = self.sessions[session_id]
-        assert session["status"] == "open"
-        if session["mode"] == "payment":
-            return self._pay_once(session, delayed=delayed)
-        if session["customer"] is None:
-            email = session["customer_email"] or "payer@example.com"
-            created = stripe_objects.customer(email, now=self.now(), live=self.live)
-            self.customers[created["id"]] = created
-            session["customer"] = created["id"]
-        price = stripe_objects.price(self._lines[session_id], now=self.now(), live=self.live)
-        subscription = stripe_objects.subscription(
-            price, session["customer"], self._metadata[session_id], now=self.now(), status="active"
-        )
-        self.subscriptions[subscription["id"]] = subscription
-        invoice = self._bill(subscription, "subscription_create")
-        session.update(status="complete", subscription=subscription["id"], invoice=invoice["id"])
-        events = [self._event("customer.subscription.created", subscription)]
-        if not delayed:
-            events += self._settle(invoice)
-            session["payment_status"] = "paid"
-        return [*events, self._event("checkout.session.completed", session)]
-
-    def _pay_once(self, session: Obj, *, delayed: bool) -> list[Obj]:
-        metadata = self._metadata[session["id"]]
-        session["status"] = "complete"
-        if delayed:
-            payment = stripe_objects.payment_intent(session["amount_total"], session, metadata, now=self.now())
-            self.payments[payment["id"]] = payment
-            session["payment_intent"] = payment["id"]
-            return [self._event("checkout.session.completed", session)]
-        charge = self._charge(session["amount_total"], session, metadata=metadata)
-        session.update(payment_status="paid", payment_intent=charge["payment_intent"])
-        return [self._event("charge.succeeded", charge), self._event("checkout.session.completed", session)]
-
-    def settle_checkout(self, session_id: str, *, arrives: bool) -> list[Obj]:
-        """The slow money of a delayed checkout arrives, or never will."""
-        session = self.sessions[session_id]
-        if session["mode"] == "payment":
-            assert not arrives
-            self.payments[session["payment_intent"]]["status"] = "requires_payment_method"
-            return [self._event("checkout.session.async_payment_failed", session)]
-        invoice = self.invoices[session["invoice"]]
-        if not arrives:
-            return [self._fail(invoice), self._event("checkout.session.async_payment_failed", session)]
-        session["payment_status"] = "paid"
-        return [*self._settle(invoice), self._event("checkout.session.async_payment_succeeded", session)]
-
-    def expire_checkout(self, session_id: str) -> list[Obj]:
-        session = self.sessions[session_id]
-        session.update(status="expired", url=None)
-        return [self._event("checkout.session.expired", session)]
-
-    def renew(self, subscription_id: str, *, paid: bool = True) -> list[Obj]:
-        """A period is over: the next one begins and is charged, with or without success."""
-        subscription = self.subscriptions[subscription_id]
-        item = subscription["items"]["data"][0]
-        item["current_period_start"] = item["current_period_end"]
-        interval = item["price"]["recurring"]["interval"]
-        item["current_period_end"] = stripe_objects.add_interval(item["current_period_start"], interval)
-        subscription["status"] = "active" if paid else "past_due"
-        invoice = self._bill(subscription, "subscription_cycle")
-        money = self._settle(invoice) if paid else [self._fail(invoice)]
-        return [*money, self._event("customer.subscription.updated", subscription)]
-
-    def end_subscription(self, subscription_id: str) -> list[Obj]:
-        """The subscription is cancelled for good, at its period's end or after the last failed attempt."""
-        subscription = self.subscriptions[subscription_id]
-        self._cancel(subscription)
-        return [self._event("customer.subscription.deleted", subscription)]
-
-    def refund(self, charge_id: str, amount: int) -> list[Obj]:
-        """Give back `amount` minor units of a charge."""
-        charge = self.charges[charge_id]
-        before = charge["amount_refunded"]
-        charge["amount_refunded"] = before + amount
-        charge["refunded"] = charge["amount_refunded"] == charge["amount"]
-        return [self._event("charge.refunded", charge, previous={"amount_refunded": before})]
-
-    def fail_refund(self, charge_id: str, amount: int) -> list[Obj]:
-        """The bank sends a refund back: Stripe takes it off the charge, and tells so three times over."""
-        charge = self.charges[charge_id]
-        refund = stripe_objects.refund(charge, amount, {}, now=self.now())
-        refund["status"] = "failed"
-        charge.update(amount_refunded=charge["amount_refunded"] - amount, refunded=False)
-        kinds = ("charge.refund.updated", "refund.updated", "refund.failed")
-        return [self._event(kind, refund, previous={"status": "succeeded"}) for kind in kinds]
-
-    def open_dispute(self, charge_id: str, *, inquiry: bool = False) -> list[Obj]:
-        status = "warning_needs_response" if inquiry else "needs_response"
-        charge = self.charges[charge_id]
-        charge["disputed"] = True
-        dispute = stripe_objects.dispute(charge, now=self.now(), status=status, reason="fraudulent")
-        if not inquiry:
-            taken = stripe_objects.balance_transaction(
-                {**charge, "amount": -charge["amount"]}, fee=1500, now=self.now()
-            )
-            dispute["balance_transactions"].append({**taken, "source": dispute["id"], "type": "adjustment"})
-        self.disputes[dispute["id"]] = dispute
-        return [self._event("charge.dispute.created", dispute)]
-
-    def close_dispute(self, dispute_id: str, status: str) -> list[Obj]:
-        """Close a dispute as `won`, `lost`, `warning_closed` or `prevented`."""
-        dispute = self.disputes[dispute_id]
-        dispute["status"] = status
-        if status == "won" and dispute["balance_transactions"]:
-            (taken,) = dispute["balance_transactions"]
-            back = {**taken, "id": stripe_objects.new_id("txn"), "amount": -taken["amount"], "fee": -taken["fee"]}
-            dispute["balance_transactions"].append({**back, "net": -taken["net"], "fee_details": []})
-        return [self._event("charge.dispute.closed", dispute)]
-
-    def charge_of(self, subscription_id: str) -> Obj:
-        """The newest charge of a subscription's customer."""
-        customer = self.subscriptions[subscription_id]["customer"]
-        return [charge for charge in self.charges.values() if charge["customer"] == customer][-1]
-
-    def _event(self, kind: str, subject: Obj, *, previous: Obj | None = None) -> Obj:
-        # What an event shows never changes afterwards.
-        event = stripe_objects.event(kind, copy.deepcopy(subject), now=self.now(), previous=previous)
-        self.events.append(event)
-        return event
-
-    def _bill(self, subscription: Obj, reason: str) -> Obj:
-        number = f"F4K3-{len(self.invoices) + 1:04}"
-        invoice = stripe_objects.invoice(subscription, now=self.now(), reason=reason, number=number)
-        self.invoices[invoice["id"]] = invoice
-        subscription["latest_invoice"] = invoice["id"]
-        return invoice
-
-    def _settle(self, invoice: Obj) -> list[Obj]:
-        charge = self._charge(invoice["amount_due"], invoice, metadata={})
-        payment_intent = charge["payment_intent"]
-        invoice.update(status="paid", amount_paid=invoice["amount_due"], amount_remaining=0, attempted=True)
-        invoice["attempt_count"] += 1
-        invoice["status_transitions"]["paid_at"] = self.now()
-        link = stripe_objects.invoice_payment(invoice, payment_intent, now=self.now())
-        self._links.append(link)
-        return [
-            self._event("charge.succeeded", charge),
-            self._event("invoice.paid", invoice),
-            self._event("invoice.payment_succeeded", invoice),
-            self._event("invoice_payment.paid", link),
-        ]
-
-    def _charge(self, amount: int, of: Obj, *, metadata: Obj) -> Obj:
-        """Take money for an invoice or a session; return the charge, which its payment names."""
-        payment = stripe_objects.payment_intent(amount, of, metadata, now=self.now())
-        charge = stripe_objects.charge(payment, now=self.now())
-        payment.update(status="succeeded", amount_received=amount, latest_charge=charge["id"])
-        self.payments[payment["id"]] = payment
-        self.charges[charge["id"]] = charge
-        # What Stripe keeps: 2.9 % and 30 cents.
-        booked = stripe_objects.balance_transaction(charge, fee=round(amount * 0.029) + 30, now=self.now())
-        charge["balance_transaction"] = booked["id"]
-        self.books[booked["id"]] = booked
-        return charge
-
-    def _fail(self, invoice: Obj) -> Obj:
-        invoice.update(attempted=True, next_payment_attempt=self.now() + 259_200)
-        invoice["attempt_count"] += 1
-        return self._event("invoice.payment_failed", invoice)
-
-    def _cancel(self, subscription: Obj) -> None:
-        subscription.update(status="canceled", canceled_at=self.now(), ended_at=self.now())
 
     # -------------------------------------------------------------------------------------------- HTTP
 
@@ -301,7 +118,7 @@ class FakeStripe(FakeServer):
             case ["v1", "checkout", "sessions", session_id]:
                 return _found(self.sessions, session_id, "checkout.session")
             case ["v1", "charges", charge_id]:
-                return self._show_charge(charge_id, is_booked="balance_transaction" in params.get("expand", []))
+                return self._show_charge(charge_id, params.get("expand", []))
             case ["v1", "events"]:
                 return self._list_events(params)
             case ["v1", "invoices", invoice_id]:
@@ -378,14 +195,19 @@ class FakeStripe(FakeServer):
     def _show_payment(self, payment_id: str, params: Obj) -> Obj:
         payment = _found(self.payments, payment_id, "payment_intent")
         charge, expand = payment["latest_charge"], params.get("expand", [])
-        if charge is None or not {"latest_charge", "latest_charge.balance_transaction"} & set(expand):
-            return payment
-        is_deep = "latest_charge.balance_transaction" in expand
-        return {**payment, "latest_charge": self._show_charge(charge, is_booked=is_deep)}
+        within = [path.removeprefix("latest_charge.") for path in expand if path.startswith("latest_charge")]
+        return {**payment, "latest_charge": self._show_charge(charge, within)} if charge and within else payment
 
-    def _show_charge(self, charge_id: str, *, is_booked: bool) -> Obj:
-        charge = _found(self.charges, charge_id, "charge")
-        return {**charge, "balance_transaction": self.books[charge["balance_transaction"]]} if is_booked else charge
+    def _show_charge(self, charge_id: str, expand: list[str]) -> Obj:
+        shown = {**_found(self.charges, charge_id, "charge")}
+        if "balance_transaction" in expand:
+            # Until the money has settled there is none.
+            shown["balance_transaction"] = self.books.get(shown["balance_transaction"])
+        if "refunds" in expand:
+            # Newest first, ten of them.
+            made = [refund for refund in self.refunds.values() if refund["charge"] == charge_id]
+            shown["refunds"] = stripe_objects.listing(made[::-1][:10], f"/v1/charges/{charge_id}/refunds")
+        return shown
 
     def _create_refund(self, params: Obj) -> Obj:
         payment = _found(self.payments, params.get("payment_intent", ""), "payment_intent", param="payment_intent")
@@ -396,10 +218,8 @@ class FakeStripe(FakeServer):
             raise stripe_form.BadParameter(message, param="charge", code="charge_already_refunded")
         if not 0 < amount <= charge["amount"] - charge["amount_refunded"]:
             raise stripe_form.BadParameter("Refund amount is greater than unrefunded amount", param="amount")
-        self.refund(charge["id"], amount)
-        refund = stripe_objects.refund(charge, amount, params.get("metadata", {}), now=self.now())
-        self.refunds[refund["id"]] = refund
-        return refund
+        self.refund(charge["id"], amount, params.get("metadata"))
+        return list(self.refunds.values())[-1]
 
     def _update_subscription(self, subscription_id: str, params: Obj) -> Obj:
         subscription = _found(self.subscriptions, subscription_id, "subscription")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
 
 from providers.breaches import RangeRegister
 from tests.fakes.breach_register import FakeBreachRegister
@@ -40,6 +41,25 @@ async def test_is_told_five_digits_of_the_hash(register: RangeRegister, fake: Fa
     [path] = fake.asked
     assert re.fullmatch("/range/[0-9A-F]{5}", path)
     assert path[-5:] == hashlib.sha1(KNOWN.encode(), usedforsecurity=False).hexdigest()[:5].upper()
+
+
+async def test_an_answer_without_an_end_is_cut_off(http: ClientSession) -> None:
+    sent = 0
+
+    async def pour(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        while sent < 64 * 1024 * 1024:
+            await answer.write(b"0" * 65536)
+            sent += 65536
+        return answer
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", pour)
+    async with TestServer(app) as server:
+        assert not await RangeRegister(http, base_url=str(server.make_url("")).rstrip("/")).knows(KNOWN)
+    assert sent < 16 * 1024 * 1024
 
 
 async def test_padding_is_no_find(http: ClientSession, fake: FakeBreachRegister) -> None:

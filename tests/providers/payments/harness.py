@@ -11,16 +11,11 @@ from uuid import UUID, uuid4
 from core import json
 from providers.circuit import Circuit
 from providers.payments import CheckoutCreated, CheckoutRequest, InvoiceRequest, PaymentProvider
-from providers.payments.sandbox import (
-    SIGNATURE_HEADER,
-    TOKEN_PARAMETER,
-    SandboxProvider,
-    SandboxSession,
-    declined_event,
-    expired_event,
-    paid_event,
-)
-from providers.payments.stripe_adapter import StripeProvider, counts_against_stripe
+from providers.payments.sandbox import SIGNATURE_HEADER, TOKEN_PARAMETER, SandboxProvider
+from providers.payments.sandbox_events import declined_event, expired_event, paid_event
+from providers.payments.sandbox_session import SandboxSession
+from providers.payments.stripe_adapter import StripeProvider
+from providers.payments.stripe_calls import counts_against_stripe
 from tests.fakes.server import FakeServer
 from tests.fakes.stripe_api import FakeStripe
 
@@ -52,6 +47,7 @@ def request(
 ) -> CheckoutRequest:
     return CheckoutRequest(
         checkout_id=checkout_id or uuid4(),
+        begun_at=NOW,
         tenant_id=TENANT,
         plan_id=PLAN,
         plan_name="Professional «Про» & more",
@@ -68,6 +64,7 @@ def request(
 def invoice_request(*, amount: str = "49.99", currency: str = "USD", invoice_id: UUID | None = None) -> InvoiceRequest:
     return InvoiceRequest(
         invoice_id=invoice_id or uuid4(),
+        begun_at=NOW,
         tenant_id=TENANT,
         description="Order 17: «Чай» & more",
         amount=Decimal(amount),

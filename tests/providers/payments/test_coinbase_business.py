@@ -233,3 +233,11 @@ async def test_deliveries_of_one_event_have_one_id(coinbase_business: BusinessHa
     other = await receive(coinbase_business, json.dumps({**event, "eventType": "checkout.refund.success"}))
 
     assert first.event_id == second.event_id != other.event_id
+
+
+async def test_asking_again_later_asks_for_the_same(coinbase_business: BusinessHarness) -> None:
+    wanted = request()
+    first = await coinbase_business.provider.create_checkout(wanted)
+    coinbase_business.clock.at += timedelta(seconds=90)
+
+    assert await coinbase_business.provider.create_checkout(wanted) == first

@@ -18,15 +18,9 @@ from providers.payments import (
     ProviderRejected,
     VerifiedEvent,
 )
-from providers.payments.sandbox import (
-    SIGNATURE_HEADER,
-    TOKEN_PARAMETER,
-    SandboxProvider,
-    SandboxSessionUnknown,
-    declined_event,
-    expired_event,
-    paid_event,
-)
+from providers.payments.sandbox import SIGNATURE_HEADER, TOKEN_PARAMETER, SandboxProvider
+from providers.payments.sandbox_events import declined_event, expired_event, paid_event
+from providers.payments.sandbox_session import SandboxSessionUnknown
 from tests.providers.payments.harness import NOW, FixedClock, SandboxHarness, invoice_request, request
 
 
