@@ -64,3 +64,12 @@ class TenantOwned:
     """
 
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"))
+
+
+class OutlivesTenant(TenantOwned):
+    """A tenant's row that books are kept by, and that stays when the tenant is gone (docs/adr/0022).
+
+    It points nowhere, so nothing takes it away. The platform alone can read it then, for nobody else has its scope.
+    """
+
+    tenant_id: Mapped[UUID] = mapped_column()

@@ -41,7 +41,7 @@ class CheckoutSession(PaymentProgress, Identified, TenantOwned, Base):
     `amount` is to be paid now, `price` is what each period costs from then on. A change also tells on what it builds:
     `root_id` is the period's purchase, `base_id` the purchase that was in force, `price_before` what a period cost,
     `valid_until` the end of the period that is changed, and `restarts` whether a new one begins instead. A period's
-    purchase has a `base_id` when it was begun to continue another one.
+    purchase has a `base_id` when it was begun to continue another one, and a `valid_until` once it has been ended.
     """
 
     __tablename__ = "checkout_sessions"
@@ -78,6 +78,8 @@ class CheckoutSession(PaymentProgress, Identified, TenantOwned, Base):
     created_by: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime | None]
+    # Until when whoever asks the provider for the page has it to themselves.
+    opening_until: Mapped[datetime | None]
     # What has come for certain or not, and how much of it nobody asked for; in `currency`.
     received: Mapped[Decimal] = mapped_column(Numeric(12, 2), default=Decimal(0), server_default=text("0"))
     overpaid: Mapped[Decimal] = mapped_column(Numeric(12, 2), default=Decimal(0), server_default=text("0"))
@@ -106,6 +108,13 @@ class CheckoutSession(PaymentProgress, Identified, TenantOwned, Base):
         """Whether a change was paid within the period that it changes."""
         return self.completed_at is not None and self.valid_until is not None and self.completed_at < self.valid_until
 
+    @property
+    def bought_until(self) -> datetime | None:
+        """Up to when a paid change has bought its terms: the end of the period that it begins, or that it changes."""
+        if not self.restarts or self.completed_at is None:
+            return self.valid_until
+        return _begun(self, self.completed_at).end
+
     def renews(self, offer: tuple[object, ...], current: UUID | None) -> bool:
         """Tell whether it continues what is in force: the same offer, or what it was begun to continue."""
         return self.offer == offer or (current is not None and self.base_id == current)
@@ -119,6 +128,13 @@ class CheckoutSession(PaymentProgress, Identified, TenantOwned, Base):
     def watched_until(self) -> datetime:
         """Until when the provider is asked about it: money may still come for a while after its time."""
         return (self.expires_at or self.created_at + _LIFETIME) + _WATCHED
+
+    def lease(self, *, now: datetime, until: datetime) -> bool:
+        """Take it on to ask the provider for the page; returns False where it is there, or somebody else asks now."""
+        if self.session_id is not None or (self.opening_until is not None and self.opening_until > now):
+            return False
+        self.opening_until = until
+        return True
 
     def polled(self, now: datetime) -> None:
         """Note that the provider has been asked, and decide when it is asked again."""

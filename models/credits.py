@@ -17,7 +17,8 @@ class CreditReason(StrEnum):
     * `overpaid`: more came than was asked.
     * `underpaid`: time ran out before all of it had come.
     * `duplicate`: the purchase had been paid by another payment.
-    * `superseded`: the change of plan that it was for was overtaken by another, or by the period's end.
+    * `superseded`: the change of plan that it was for was overtaken by another, or by the period's end; or the period
+      that it was for was replaced by another purchase, for what was left of it; or it was charged for what was over.
     """
 
     OVERPAID = "overpaid"

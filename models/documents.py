@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Identified, JsonObject, TenantOwned, enum_column
+from models.base import Base, Identified, JsonObject, OutlivesTenant, TenantOwned, enum_column
 
 
 class DocumentKind(StrEnum):
@@ -44,7 +44,7 @@ class DocumentReason(StrEnum):
     DISPUTE_WON = "dispute_won"
 
 
-class Document(Identified, TenantOwned, Base):
+class Document(Identified, OutlivesTenant, Base):
     """One paper, as it was issued; amounts of credit notes are below zero.
 
     `place` counts from 1 within its series and year. `payment_id` and `movement_id` name rows of the money book, which
@@ -64,8 +64,6 @@ class Document(Identified, TenantOwned, Base):
         Index("ix_documents_issued_at", "issued_at"),
     )
 
-    # Points nowhere: what was issued must be kept also when the tenant is gone.
-    tenant_id: Mapped[UUID] = mapped_column()
     kind: Mapped[DocumentKind] = mapped_column(enum_column(DocumentKind, name="kind"))
     reason: Mapped[DocumentReason] = mapped_column(enum_column(DocumentReason, name="reason"))
     number: Mapped[str] = mapped_column(String(40), unique=True)

@@ -1,6 +1,7 @@
 """What a tenant may have: computed from its subscription and the exceptions made for it, and stored nowhere.
 
-The names are those of the plans' JSON (contract.md 4.2); a name that is not in this catalogue is handed on as it is.
+The names are those of the plans' JSON (contract.md 4.2). No other can be given any more
+(services/entitlements/catalogue.py); one that a plan got before is handed on as it is.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,7 +26,7 @@ class Limit(StrEnum):
     * `sites`: sites that it has or that are being made.
     * `subdomains`: names under which it is reached, its slug included.
     * `api_calls_per_month`: calls of the routes that count, in a month of UTC.
-    * `products`: goods in a shop; counted by the shop.
+    * `products`, `staff`, `domains`: goods, people and own domains of a shop; counted by the shop.
     """
 
     USERS = "users"
@@ -34,13 +35,20 @@ class Limit(StrEnum):
     SUBDOMAINS = "subdomains"
     API_CALLS = "api_calls_per_month"
     PRODUCTS = "products"
+    STAFF = "staff"
+    DOMAINS = "domains"
 
 
 class Flag(StrEnum):
-    """Features that a plan has or has not; one that it does not name is not there."""
+    """Features that a plan has or has not; one that it does not name is not there.
+
+    The last two are a shop's (contract.md 4.2).
+    """
 
     LISTED_IN_MARKETPLACE = "listed_in_marketplace"
     WEBHOOKS_ENABLED = "webhooks_enabled"
+    AI_ASSISTANT = "ai_assistant"
+    CUSTOM_THEMES = "custom_themes"
 
 
 SOCKETS: Final = "sockets"

@@ -63,6 +63,8 @@ class ProviderEvent(Identified, Base):
     received_at: Mapped[datetime] = mapped_column(server_default=func.now())
     state: Mapped[InboxState] = mapped_column(enum_column(InboxState, name="state"), default=InboxState.RECEIVED)
     attempts: Mapped[int] = mapped_column(default=0)
+    # Those of the attempts that broke, rather than had to wait for something.
+    faults: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     next_attempt_at: Mapped[datetime]
     last_error: Mapped[str | None] = mapped_column(Text)
     handled_at: Mapped[datetime | None]
@@ -80,9 +82,10 @@ class ProviderEvent(Identified, Base):
         self.handled_at = now
         self.last_error = None
 
-    def postpone(self, reason: str, *, now: datetime, wait: timedelta) -> None:
+    def postpone(self, reason: str, *, now: datetime, wait: timedelta, is_fault: bool) -> None:
         """Try again after `wait`; `reason` never holds the payload."""
         self.attempts += 1
+        self.faults += is_fault
         self.last_error = reason
         self.next_attempt_at = now + wait
 
@@ -96,6 +99,6 @@ class ProviderEvent(Identified, Base):
         """Give a dead event a new chance; returns False for one that is not dead."""
         if self.state is not InboxState.DEAD:
             return False
-        self.state, self.attempts = InboxState.RECEIVED, 0
+        self.state, self.attempts, self.faults = InboxState.RECEIVED, 0, 0
         self.resent_at = self.next_attempt_at = now
         return True

@@ -1,4 +1,4 @@
-"""What providers are told to do with their subscriptions: written with the decision, carried out until it is done."""
+"""What providers are told to do: written with the decision, carried out until it is done."""
 
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -18,6 +18,7 @@ class InstructionKind(StrEnum):
     * `resume`: charge on, after a `cancel_later` that was taken back.
     * `reprice`: charge another price from `charge_from` on.
     * `collect`: try once more to collect a bill.
+    * `withdraw`: close the page of a purchase that nobody has paid.
     """
 
     CANCEL_NOW = "cancel_now"
@@ -25,6 +26,7 @@ class InstructionKind(StrEnum):
     RESUME = "resume"
     REPRICE = "reprice"
     COLLECT = "collect"
+    WITHDRAW = "withdraw"
 
 
 class ProviderInstruction(Identified, TenantOwned, Base):
@@ -32,7 +34,7 @@ class ProviderInstruction(Identified, TenantOwned, Base):
 
     Without the row a provider that is away at the wrong moment would go on charging somebody who has cancelled.
     `number` is the order of giving. `amount`, `currency`, `billing_period` and `charge_from` are the terms of a
-    `reprice`, `invoice_ref` the bill of a `collect`.
+    `reprice`, `invoice_ref` the bill of a `collect`. Of a `withdraw` the page's session stands in `subscription_ref`.
     """
 
     __tablename__ = "provider_instructions"
@@ -54,6 +56,8 @@ class ProviderInstruction(Identified, TenantOwned, Base):
     next_attempt_at: Mapped[datetime]
     last_error: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # When the provider first refused what it must do in the end.
+    refused_at: Mapped[datetime | None]
     done_at: Mapped[datetime | None]
 
     def claim(self, *, now: datetime, lease: timedelta) -> int:

@@ -9,11 +9,12 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final
+from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Index, Numeric, String, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Numeric, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Identified, TenantOwned, enum_column
+from models.base import Base, Identified, OutlivesTenant, enum_column
 
 
 class Account(StrEnum):
@@ -78,8 +79,12 @@ def difference(kind: EntryKind, *, posted: Decimal, target: Decimal) -> tuple[Ac
     return (credit, debit, posted - target) if target < posted else None
 
 
-class JournalEntry(Identified, TenantOwned, Base):
-    """One movement; `fact_key` names the fact within its provider and kind, `number` counts the rows of one fact."""
+class JournalEntry(Identified, OutlivesTenant, Base):
+    """One movement; `fact_key` names the fact within its provider and kind, `number` counts the rows of one fact.
+
+    `plan_id` is what its payment was for. It is noted when the tenant goes, and follows from the payment before
+    (services/billing/journal.py).
+    """
 
     __tablename__ = "journal_entries"
     __table_args__ = (
@@ -99,3 +104,4 @@ class JournalEntry(Identified, TenantOwned, Base):
     amount: Mapped[Decimal] = mapped_column(Numeric())
     currency: Mapped[str] = mapped_column(String(10))
     occurred_at: Mapped[datetime]
+    plan_id: Mapped[UUID | None] = mapped_column(ForeignKey("plans.id"))

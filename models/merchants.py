@@ -4,10 +4,10 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, Numeric, String, Text, UniqueConstraint, func
+from sqlalchemy import Index, Numeric, String, Text, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Identified, JsonObject, TenantOwned, Timestamped
+from models.base import Base, Identified, JsonObject, OutlivesTenant, TenantOwned, Timestamped
 
 
 class PaymentIntegration(Identified, TenantOwned, Timestamped, Base):
@@ -31,11 +31,11 @@ class PaymentIntegration(Identified, TenantOwned, Timestamped, Base):
     chosen_at: Mapped[datetime]
 
 
-class CommissionLog(Identified, TenantOwned, Base):
+class CommissionLog(Identified, OutlivesTenant, Base):
     """One step of our commission on an order: what it adds, or takes back where money went back to the customer.
 
     `kept_amount` is what the merchant had kept of the price by then. The sum of an order's steps is our commission on
-    that, to the currency's last decimal.
+    that, to the currency's last decimal. `order_id` names an order, which the step may outlive.
     """
 
     __tablename__ = "commission_logs"
@@ -44,7 +44,7 @@ class CommissionLog(Identified, TenantOwned, Base):
         Index("ix_commission_logs_tenant_id", "tenant_id", "created_at"),
     )
 
-    order_id: Mapped[UUID] = mapped_column(ForeignKey("orders.id", ondelete="CASCADE"))
+    order_id: Mapped[UUID]
     number: Mapped[int]
     commission_percent: Mapped[Decimal] = mapped_column(Numeric(7, 4))
     commission_amount: Mapped[Decimal] = mapped_column(Numeric())

@@ -23,8 +23,9 @@ class PaymentEventType(StrEnum):
 class PaymentEvent(Identified, TenantOwned, Base):
     """A money fact, booked once per `fact_key`; `created_at` is when it happened by the provider's clock.
 
-    `provider_payment_id` is what refunds and disputes name, `payment_id` the payment that they concern, and
-    `invoice_url` where the payer can see the bill.
+    `provider_payment_id` is what refunds and disputes name, `payment_id` the payment that they concern, `checkout_id`
+    the purchase that a payment made (a renewal makes none), `plan_id` what was paid for, and `invoice_url` where the
+    payer can see the bill.
     """
 
     __tablename__ = "payment_events"
@@ -36,6 +37,7 @@ class PaymentEvent(Identified, TenantOwned, Base):
         Index("ix_payment_events_tenant_id", "tenant_id", "created_at"),
         Index("ix_payment_events_provider_payment_id", "provider", "provider_payment_id"),
         Index("ix_payment_events_payment_id", "payment_id"),
+        Index("ix_payment_events_checkout_id", "checkout_id"),
     )
 
     subscription_id: Mapped[UUID] = mapped_column(ForeignKey("subscriptions.id", ondelete="CASCADE"))
@@ -46,6 +48,8 @@ class PaymentEvent(Identified, TenantOwned, Base):
     provider_event_id: Mapped[str] = mapped_column(String(255))
     fact_key: Mapped[str] = mapped_column(String(300))
     payment_id: Mapped[UUID | None] = mapped_column(ForeignKey("payment_events.id", ondelete="CASCADE"))
+    checkout_id: Mapped[UUID | None] = mapped_column(ForeignKey("checkout_sessions.id", ondelete="CASCADE"))
+    plan_id: Mapped[UUID | None] = mapped_column(ForeignKey("plans.id"))
     provider_payment_id: Mapped[str | None] = mapped_column(String(255))
     invoice_url: Mapped[str | None] = mapped_column(Text)
     event_metadata: Mapped[JsonObject] = mapped_column(default=dict)

@@ -11,15 +11,22 @@ from models.base import Base, Identified, enum_column
 
 
 class ProviderFeed(Identified, Base):
-    """How far a provider's list of what has happened was read; one row for each provider that has such a list.
+    """How far a list of what has happened was read; one row for each account that has such a list.
 
-    `next_at` is when it is read again, or until when whoever reads it now is left alone.
+    `integration_id` names the merchant's account whose list it is, None for the platform's own. `next_at` is when it is
+    read again, or until when whoever reads it now is left alone.
     """
 
     __tablename__ = "provider_feeds"
-    __table_args__ = (UniqueConstraint("provider"),)
+    __table_args__ = (
+        Index("uq_provider_feeds_provider", "provider", unique=True, postgresql_where=text("integration_id IS NULL")),
+        UniqueConstraint("integration_id"),
+    )
 
     provider: Mapped[str] = mapped_column(String(50))
+    integration_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("tenants_payment_integrations.id", ondelete="CASCADE")
+    )
     read_until: Mapped[datetime | None]
     next_at: Mapped[datetime]
     # How often in a row it could not be read, and why.
@@ -47,11 +54,12 @@ class ReconciliationState(StrEnum):
 
 
 class ReconciliationStage(StrEnum):
-    """What a sweep is comparing, in this order."""
+    """What a sweep is comparing, in this order: the platform's own account first, then the invoices of merchants'."""
 
     EVENTS = "events"
     PURCHASES = "purchases"
     SUBSCRIPTIONS = "subscriptions"
+    MERCHANTS = "merchants"
 
     @property
     def next(self) -> "ReconciliationStage | None":
@@ -62,7 +70,7 @@ class ReconciliationStage(StrEnum):
 
 
 class Reconciliation(Identified, Base):
-    """A sweep of everything that one provider holds: how far it is, and what it has found.
+    """A sweep of everything that one provider holds, for us and for merchants: how far it is, and what it has found.
 
     `checked` counts what was looked at, `found` what nobody had told us of, and `changed` what of that made a
     difference. Of each provider one sweep runs at a time, and one is the night's.

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, ForeignKey, Identity, Index, Numeric, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.money import round_money
-from models.base import Base, TenantOwned
+from models.base import Base, OutlivesTenant
 from models.billing import Subscription, SubscriptionStatus
 from models.plans import BillingPeriod
 
@@ -16,7 +16,7 @@ _MONTHS_A_YEAR = 12
 _PAYING = (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAST_DUE)
 
 
-class RecurringRevenue(TenantOwned, Base):
+class RecurringRevenue(OutlivesTenant, Base):
     """What a tenant's subscription brings in a month from `since` on, until a later row says otherwise.
 
     Rows are only ever added, one with every news of the subscription, under its lock.

@@ -9,12 +9,16 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index, Numeric, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
 
-from models.base import Base, Identified, TenantOwned, Timestamped, enum_column
+from models.base import Base, Identified, TenantOwned, enum_column
 from models.checkouts import CheckoutSession, Prepaid
 from models.dunning import Dunning
+from models.endings import Ending
 from models.overrides import EntitlementOverride
 from models.plan_changes import PendingChange
 from models.plans import BillingPeriod, Plan, period_after
+
+# A provider counts a period from a moment of its own, which need not be the one from which we have counted.
+_SAME_END = timedelta(days=1)
 
 
 class SubscriptionStatus(StrEnum):
@@ -27,7 +31,7 @@ class SubscriptionStatus(StrEnum):
     EXPIRED = "expired"
 
 
-class Subscription(Identified, TenantOwned, Timestamped, PendingChange, Dunning, Base):
+class Subscription(Identified, TenantOwned, PendingChange, Dunning, Ending, Base):
     """A tenant's one subscription to the platform.
 
     Facts reach it late and out of order, so what they tell is kept in registers of which each remembers the provider's
@@ -62,22 +66,12 @@ class Subscription(Identified, TenantOwned, Timestamped, PendingChange, Dunning,
     current_period_end: Mapped[datetime]
     # The day of the month that periods end on wherever the provider does not say.
     anchor_day: Mapped[int]
-    cancel_at_period_end: Mapped[bool] = mapped_column(default=False)
-    cancelled_at: Mapped[datetime | None]
-    cancel_reason: Mapped[str | None] = mapped_column(String(500))
     payment_provider: Mapped[str | None] = mapped_column(String(50))
     external_subscription_id: Mapped[str | None] = mapped_column(String(255))
     external_customer_id: Mapped[str | None] = mapped_column(String(255))
     facts_until: Mapped[datetime | None]
     period_facts_until: Mapped[datetime | None]
-    cancel_facts_until: Mapped[datetime | None]
     failed_until: Mapped[datetime | None]
-    # When we decided to let it end with its period.
-    cancel_decided_at: Mapped[datetime | None]
-    # When the provider ended it for good, by the provider's clock; None where the end was our own decision.
-    ended_at: Mapped[datetime | None]
-    # The smallest number of days left of which the tenant was warned, for the present end.
-    expiry_warned_days: Mapped[int | None]
     # Up to when the tenant has been told of what it may have; None for what it began with.
     entitlements_told_at: Mapped[datetime | None]
 
@@ -121,6 +115,14 @@ class Subscription(Identified, TenantOwned, Timestamped, PendingChange, Dunning,
             return self.trial_ends_at
         return self.current_period_end
 
+    def waits_for_charge(self, told: SubscriptionStatus) -> bool:
+        """Tell whether what a provider calls a trial is its way to wait with the first charge of other terms.
+
+        What was bought is never a trial. The period that is told with it begins when the waiting did, not when what was
+        bought began.
+        """
+        return told is SubscriptionStatus.TRIAL and self.checkout_id is not None
+
     def activate(
         self, checkout: CheckoutSession, *, paid_at: datetime, customer_ref: str | None, now: datetime
     ) -> None:
@@ -150,11 +152,15 @@ class Subscription(Identified, TenantOwned, Timestamped, PendingChange, Dunning,
     def change(self, checkout: CheckoutSession, *, paid_at: datetime, now: datetime) -> None:
         """Put a paid change of plan in force: at once, for the rest of the period or for a new one.
 
-        `checkout.plan` must be loaded. The provider's subscription, if there is one, stays the same.
+        `checkout.plan` must be loaded. The provider's subscription, if there is one, stays the same. A new period is
+        the one that was bought, whatever the provider has told of the one before it.
         """
         self._take_terms(checkout)
-        if checkout.restarts:
-            end = period_after(paid_at, self.billing_period, anchor_day=paid_at.astimezone(UTC).day)
+        end = checkout.bought_until
+        if checkout.restarts and end is not None:
+            if self.current_period_end < end:
+                # What the provider has told since, not having heard of it, counts no more.
+                self.period_facts_until = None
             self._take_period((paid_at, end), paid_at)
         self.updated_at = now
 
@@ -211,10 +217,13 @@ class Subscription(Identified, TenantOwned, Timestamped, PendingChange, Dunning,
         `period` is what the money bought where the provider tells; otherwise one more period is added. What we have
         ended ourselves stays so.
         """
-        if self._is_closed:
+        if self.is_closed:
             return False
         before = self._visible()
-        self.confirm_paid(at=at)
+        # Of the same moment the provider's own view says more; and what was known before our clock let it lapse, or
+        # expire, pays for nothing since.
+        if self.facts_until is None or at > self.facts_until:
+            self._take_status(SubscriptionStatus.ACTIVE, at)
         if period is None:
             end = period_after(self.current_period_end, self.billing_period, anchor_day=self.anchor_day)
             self._set_period(self.current_period_end, end)
@@ -222,15 +231,14 @@ class Subscription(Identified, TenantOwned, Timestamped, PendingChange, Dunning,
             self._take_period(period, at)
         return self._changed_since(before, now)
 
-    def confirm_paid(self, *, at: datetime) -> None:
-        """Take into account that money for the purchase in force arrived at `at`."""
-        # Of the same moment the provider's own view says more, and it has always told of the cancellation too.
-        if not self._is_closed and _is_news(at, self.facts_until) and at != self.cancel_facts_until:
-            self._take_status(SubscriptionStatus.ACTIVE, at)
+    def hear_again(self, *, at: datetime) -> None:
+        """Note how far facts reach by a payment that is known: it pays for nothing that has fallen due since."""
+        if not self.is_closed and _is_news(at, self.facts_until):
+            self.facts_until = at
 
     def mark_past_due(self, *, at: datetime, now: datetime) -> bool:
         """Take a failed renewal into account; what is over already cannot fall due."""
-        if self._is_closed:
+        if self.is_closed:
             return False
         before = self._visible()
         self.failed_until = at if self.failed_until is None else max(self.failed_until, at)
@@ -243,23 +251,24 @@ class Subscription(Identified, TenantOwned, Timestamped, PendingChange, Dunning,
         *,
         at: datetime,
         status: SubscriptionStatus,
-        period: tuple[datetime, datetime] | None,
+        period: tuple[datetime | None, datetime] | None,
         cancel_at_period_end: bool,
         now: datetime,
         cancelled_at: datetime | None = None,
     ) -> bool:
         """Take over the provider's own view of the subscription at `at`; returns whether anything changed.
 
-        That it is cancelled is told by `end`, for only that is final.
+        That it is cancelled is told by `end`, for only that is final. What is over already cannot fall due.
+        A period without a start is the one in force, of which only the end is told.
         """
-        if self._is_closed:
+        if self.is_closed:
             return False
         before = self._visible()
         if period is not None:
             self._take_period(period, at)
         if _is_news(at, self.cancel_facts_until):
             self.cancel_facts_until = at
-            self._plan_cancellation(cancelled_at or at, planned=cancel_at_period_end)
+            self.plan_cancellation(cancelled_at or at, planned=cancel_at_period_end)
         if status is not SubscriptionStatus.CANCELLED and _is_news(at, self.facts_until):
             self._take_status(status, at)
         return self._changed_since(before, now)
@@ -269,7 +278,7 @@ class Subscription(Identified, TenantOwned, Timestamped, PendingChange, Dunning,
 
         Older facts that come later still tell of the time before.
         """
-        if self._is_closed:
+        if self.is_closed:
             return False
         is_first = self.ended_at is None
         self.ended_at = ended_at if self.ended_at is None else min(self.ended_at, ended_at)
@@ -282,27 +291,6 @@ class Subscription(Identified, TenantOwned, Timestamped, PendingChange, Dunning,
         if is_first:
             self.updated_at = now
         return is_first
-
-    def cancel_later(self, *, reason: str | None, now: datetime) -> bool:
-        """Let the subscription end with its period (contract.md 4.4); returns False when that is so already."""
-        if self.cancel_at_period_end:
-            return False
-        self.cancel_reason = reason
-        # The provider counts whole seconds: its echo of this very decision must not look older than it.
-        self.cancel_facts_until = now.replace(microsecond=0)
-        self.cancel_decided_at = now
-        self._plan_cancellation(now, planned=True)
-        self.updated_at = now
-        return True
-
-    def reinstate(self, *, now: datetime) -> bool:
-        """Take back that it ends with its period; returns False when it does not."""
-        if not self.cancel_at_period_end:
-            return False
-        self.cancel_facts_until = now.replace(microsecond=0)
-        self._plan_cancellation(now, planned=False)
-        self.updated_at = now
-        return True
 
     def cancel_now(self, *, reason: str | None, now: datetime) -> None:
         """End the subscription at once (contract.md 4.4)."""
@@ -343,9 +331,13 @@ class Subscription(Identified, TenantOwned, Timestamped, PendingChange, Dunning,
         return days_left
 
     @property
-    def _is_closed(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether we have ended it ourselves, after which nothing that a provider tells changes it."""
         return self.status is SubscriptionStatus.CANCELLED and self.ended_at is None
+
+    def was_closed_before(self, at: datetime) -> bool:
+        """Tell whether we had ended it ourselves by a moment of the provider's."""
+        return self.is_closed and self.current_period_end < at
 
     def _rest(self, now: datetime) -> None:
         """Leave nothing to do for a subscription that is over."""
@@ -367,28 +359,29 @@ class Subscription(Identified, TenantOwned, Timestamped, PendingChange, Dunning,
         if self.ended_at is not None:
             return
         is_alive = status in (SubscriptionStatus.ACTIVE, SubscriptionStatus.TRIAL)
-        self.status = SubscriptionStatus.PAST_DUE if is_alive and self._is_failing() else status
+        taken = SubscriptionStatus.PAST_DUE if is_alive and self._is_failing() else status
+        if self.is_over and taken is SubscriptionStatus.PAST_DUE:
+            # A provider goes on collecting after we have given up, and that begins no dunning anew.
+            return
+        self.status = taken
         self.trial_ends_at = self.current_period_end if self.status is SubscriptionStatus.TRIAL else None
 
-    def _plan_cancellation(self, at: datetime, *, planned: bool) -> None:
-        # Where the decision was ours, the provider only echoes it.
-        self.cancel_decided_at = self.cancel_decided_at if planned else None
-        self.cancelled_at = (self.cancel_decided_at or at) if planned else self.ended_at
-        if planned == self.cancel_at_period_end:
+    def _take_period(self, period: tuple[datetime | None, datetime], at: datetime) -> None:
+        start, end = period
+        bought_until = None if self.checkout is None else self.checkout.bought_until
+        if bought_until is not None and end < bought_until - _SAME_END:
+            # The provider tells of the time before a change that it has not heard of.
             return
-        self.cancel_at_period_end = planned
-        self.cancel_reason = self.cancel_reason if planned else None
-        # An end that was not coming before deserves its own warnings.
-        self.expiry_warned_days = None
-
-    def _take_period(self, period: tuple[datetime, datetime], at: datetime) -> None:
         known = self.period_facts_until
         # Of two facts of one moment, the period that ends later was bought last.
-        if known is not None and (at < known or (at == known and period[1] < self.current_period_end)):
+        if known is not None and (at < known or (at == known and end < self.current_period_end)):
+            return
+        if start is None:
+            self._set_period(self.current_period_start, end)
             return
         self.period_facts_until = at
-        self.anchor_day = period[0].astimezone(UTC).day
-        self._set_period(*period)
+        self.anchor_day = start.astimezone(UTC).day
+        self._set_period(start, end)
 
     def _set_period(self, start: datetime, end: datetime) -> None:
         if self.ended_at is not None:
