@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 from uuid import UUID
 
 from core.pagination import Page, PageRequest
@@ -17,11 +18,13 @@ from services.billing.errors import SubscriptionNotFound
 from services.billing.export import PaymentExport
 from services.billing.inbox import Inbox, MerchantEvents
 from services.billing.instructions import Instructions
+from services.billing.money import MoneyFacts
 from services.billing.plan_changes import ChangeOrder, PlanChanges
 from services.billing.plans import PriceInput, plans_for_sale, seed_plans, set_price
 from services.billing.provider_events import ProviderEventView, list_provider_events, resend_provider_event
 from services.billing.purchases import CreditView, PurchaseView, list_credits, list_purchases, settle_credit
 from services.billing.reconciling import Reconciling
+from services.billing.refunds import PaymentRefundView, Refunds
 from services.billing.sandbox import SandboxDesk
 from services.billing.subscribing import SubscribeInput, Subscribing
 from services.billing.subscriptions import Subscriptions
@@ -84,7 +87,7 @@ class BillingService:
         return_url: str = "",
     ) -> None:
         announcer = self.announcer = Announcer(notifications, mail=mail, grace=grace)
-        self._instructions = Instructions(units, providers)
+        self._instructions = Instructions(units, providers, announcer)
         self._subscriptions = Subscriptions(units, announcer=announcer, instructions=self._instructions)
         self._checkouts = Checkouts(
             units,
@@ -120,8 +123,11 @@ class BillingService:
             units, providers=providers, announcer=announcer, instructions=self._instructions, dunning=dunning
         )
         self.winding_up = WindingUp(announcer=announcer, instructions=self._instructions)
-        self.reconciling = Reconciling(units, providers=providers, aliases=aliases or {}, nightly_hour=reconcile_hour)
+        self.reconciling = Reconciling(
+            units, providers=providers, aliases=aliases or {}, merchants=merchants, nightly_hour=reconcile_hour
+        )
         self.sandbox = SandboxDesk(providers)
+        self._refunds = Refunds(units, providers=providers, money=MoneyFacts(announcer, documents))
         self._documents = documents
         self._payments = PaymentExport(units, documents)
 
@@ -178,6 +184,12 @@ class BillingService:
     async def settle_credit(self, uow: UnitOfWork, actor: Principal, *, credit_id: UUID) -> CreditView:
         """Note that a credit was dealt with; see `settle_credit`. Needs a PlatformScope."""
         return await settle_credit(uow, actor, credit_id=credit_id)
+
+    async def refund(
+        self, actor: Principal, payment_id: UUID, amount: Decimal | None, *, trace: RequestTrace
+    ) -> PaymentRefundView:
+        """Give a payment back; see `Refunds.refund`. Opens units of work of its own."""
+        return await self._refunds.refund(actor, payment_id, amount, trace=trace)
 
     async def checkout(self, actor: Principal, order: CheckoutOrder, *, trace: RequestTrace) -> CheckoutView:
         """Begin a purchase; see `Checkouts.start`. Opens units of work of its own."""

@@ -62,7 +62,8 @@ _OF_CHECKOUT: Final[Mapping[CheckoutState, tuple[Action, ...]]] = {
 def actions_of_subscription(subscription: Subscription) -> list[Action]:
     """Return what can be done with a subscription as it stands; who may is decided where it is done."""
     actions = _OF_SUBSCRIPTION[subscription.status]
-    done = {Action.CANCEL if subscription.cancel_at_period_end else Action.REINSTATE}
+    # What is to end is not changed any more before somebody reinstates it.
+    done = {Action.CANCEL, Action.CHANGE_PLAN} if subscription.cancel_at_period_end else {Action.REINSTATE}
     if subscription.next_plan_id is None:
         done.add(Action.WITHDRAW_CHANGE)
     return [action for action in actions if action not in done]

@@ -1,6 +1,7 @@
 """Telling the tenant's people what happened to their subscription and their money."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal
@@ -11,7 +12,7 @@ from sqlalchemy.orm.attributes import flag_modified
 
 from core import json
 from core.i18n import TEXTS
-from models.billing import PaymentEvent, Subscription
+from models.billing import PaymentEvent, ProviderInstruction, Subscription
 from models.entitlements import entitlements_of
 from models.inbox import ProviderEvent
 from models.notifications import NotificationType
@@ -31,6 +32,7 @@ News = Literal[
     "refund_failed",
     "payment_underpaid",
     "payment_overpaid",
+    "payment_duplicate",
     "payment_disputed",
     "dispute_closed",
     "subscription_ending",
@@ -40,6 +42,7 @@ News = Literal[
     "subscription_reinstated",
     "payment_overdue",
     "payment_superseded",
+    "purchase_replaced",
     "plan_changed",
 ]
 
@@ -50,6 +53,7 @@ _TYPES: dict[News, NotificationType] = {
     "refund_failed": NotificationType.WARNING,
     "payment_underpaid": NotificationType.WARNING,
     "payment_overpaid": NotificationType.INFO,
+    "payment_duplicate": NotificationType.INFO,
     "payment_disputed": NotificationType.WARNING,
     "dispute_closed": NotificationType.INFO,
     "subscription_ending": NotificationType.INFO,
@@ -59,6 +63,7 @@ _TYPES: dict[News, NotificationType] = {
     "subscription_reinstated": NotificationType.SUCCESS,
     "payment_overdue": NotificationType.ERROR,
     "payment_superseded": NotificationType.WARNING,
+    "purchase_replaced": NotificationType.WARNING,
     "plan_changed": NotificationType.SUCCESS,
 }
 _LINK = "/billing"
@@ -154,8 +159,21 @@ class Announcer:
         await self.notify(uow, "subscription_expiring", subscription, date=subscription.ends_at, days=days_left)
 
     async def alert_operators(self, uow: UnitOfWork, event: ProviderEvent) -> None:
-        """Tell every superuser that a provider's event was given up: by letter, and where they are members."""
+        """Tell every superuser that a provider's event was given up."""
         shown = {"provider": event.provider, "type": event.type, "id": event.event_id}
+        await self._alert(uow, "event_dead", shown, data={"provider_event_id": str(event.id)})
+
+    async def instruction_refused(self, uow: UnitOfWork, instruction: ProviderInstruction) -> None:
+        """Tell every superuser that a provider does not do what it is told."""
+        shown = {
+            "provider": instruction.provider,
+            "type": instruction.kind.value,
+            "id": instruction.subscription_ref,
+        }
+        await self._alert(uow, "instruction_refused", shown, data={"instruction_id": str(instruction.id)})
+
+    async def _alert(self, uow: UnitOfWork, news: str, shown: Mapping[str, str], *, data: Mapping[str, str]) -> None:
+        """Tell superusers by letter, and where they are members."""
         # Notifications belong to tenants, and superusers may be members of none.
         people = await uow.session.execute(
             select(User.email, User.locale).where(User.is_superuser, User.is_active).order_by(User.id)
@@ -163,7 +181,7 @@ class Announcer:
         for email, language in people:
             if email is None:
                 continue
-            self._mail.enqueue_letter(uow, "event_dead", recipient=email, locale=language, **shown)
+            self._mail.enqueue_letter(uow, news, recipient=email, locale=language, **shown)
         rows = await uow.session.execute(
             select(Membership.tenant_id, User.locale, User.id)
             .join(User, Membership.user_id == User.id)
@@ -176,9 +194,9 @@ class Announcer:
                 tenant_id=tenant_id,
                 user_ids=[user_id],
                 type=NotificationType.ERROR,
-                title=TEXTS.text("billing.event_dead.title", locale),
-                message=TEXTS.text("billing.event_dead.message", locale, **shown),
-                data={"provider_event_id": str(event.id), "news": "event_dead"},
+                title=TEXTS.text(f"billing.{news}.title", locale),
+                message=TEXTS.text(f"billing.{news}.message", locale, **shown),
+                data={**data, "news": news},
             )
 
     async def notify(

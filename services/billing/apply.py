@@ -8,10 +8,8 @@ yet waits (NotThereYet). Nothing is activated before the money asked for has arr
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import assert_never
+from typing import Final, assert_never
 from uuid import UUID
-
-from sqlalchemy import or_, select
 
 from models.billing import (
     CheckoutKind,
@@ -21,7 +19,6 @@ from models.billing import (
     Subscription,
     SubscriptionStatus,
 )
-from models.checkouts import prepaid_period
 from providers.payments import (
     CheckoutExpired,
     CheckoutFailed,
@@ -43,23 +40,29 @@ from providers.payments import (
 )
 from services.billing import ledger
 from services.billing.announcer import Announcer, News
-from services.billing.change_facts import ChangeFacts
+from services.billing.change_facts import ChangeFacts, close_changes
 from services.billing.errors import FactRefused, NotThereYet
-from services.billing.instructions import Addressee, Instructions
+from services.billing.fulfilment import Fulfilment
+from services.billing.instructions import Instructions, addressee_of
 from services.billing.lookup import (
     Begun,
     Standing,
     Target,
     by_session,
     by_subscription,
-    period_purchase,
 )
 from services.billing.measures import measure_payment
 from services.billing.money import MoneyFacts
-from services.billing.sales import Period
+from services.billing.replacements import Replacements
 from services.billing.trail import audit
 from services.documents import DocumentService
 from services.unit_of_work import UnitOfWork
+
+_NEWS_OF_CREDIT: Final[Mapping[CreditReason, News]] = {
+    CreditReason.UNDERPAID: "payment_underpaid",
+    CreditReason.OVERPAID: "payment_overpaid",
+    CreditReason.DUPLICATE: "payment_duplicate",
+}
 
 
 class FactApplier:
@@ -78,26 +81,29 @@ class FactApplier:
         served_for: timedelta,
         documents: DocumentService,
     ) -> None:
-        self._providers = providers
         self._announcer = announcer
         self._money = MoneyFacts(announcer, documents)
         self._changes = ChangeFacts(providers=providers, announcer=announcer, instructions=instructions)
+        self._replacements = Replacements(providers=providers, announcer=announcer)
         self._instructions = instructions
-        self._served_for = served_for
+        self._fulfilment = Fulfilment(providers=providers, instructions=instructions, served_for=served_for)
 
     async def measure(self, uow: UnitOfWork, provider: str, payment: PaymentState) -> bool:
         """Take in what a payment amounts to; returns whether its facts are to be applied: those of the purchase's own.
 
-        An underpaid or overpaid payment becomes a credit, and the tenant's people are told.
+        An underpaid, overpaid or second payment becomes a credit, and the tenant's people are told.
         """
         measured = await measure_payment(uow, provider, payment)
         if measured is None:
             return False
         owed = measured.owed
         if owed is not None:
-            news: News = "payment_underpaid" if owed.reason is CreditReason.UNDERPAID else "payment_overpaid"
             await self._announcer.notify(
-                uow, news, measured.begun.subscription, amount=owed.amount, currency=owed.currency
+                uow,
+                _NEWS_OF_CREDIT[owed.reason],
+                measured.begun.subscription,
+                amount=owed.amount,
+                currency=owed.currency,
             )
         # Facts read what this has changed.
         await uow.session.flush()
@@ -121,7 +127,7 @@ class FactApplier:
             case InvoiceVoided():
                 await self._invoice_voided(uow, fact)
             case SubscriptionChanged():
-                await self._changed(uow, fact)
+                return await self._changed(uow, fact)
             case SubscriptionEnded():
                 await self._ended(uow, fact)
             case PaymentLinked():
@@ -140,19 +146,28 @@ class FactApplier:
         _refuse_other_price(checkout, fact.amount, fact.currency)
         if checkout.kind is CheckoutKind.CHANGE:
             checkout.mark_paid(fact.occurred_at)
-            await self._money.book(uow, subscription, fact)
-            return await self._changes.settle(uow, subscription)
+            await self._money.book(uow, subscription, fact, purchase=checkout)
+            orders = await self._changes.settle(uow, subscription)
+            return orders + await self._withdraw_others(uow, begun)
         checkout.subscription_ref = checkout.subscription_ref or fact.subscription_ref
-        orders, added = await self._complete(
+        orders, added = await self._fulfilment.complete(
             uow, subscription, checkout, paid_at=fact.occurred_at, customer_ref=fact.customer_ref
         )
         if fact.invoice_ref is not None:
             await ledger.note_paid_invoice(uow, subscription, fact, fact.invoice_ref)
-        await self._money.book(uow, subscription, fact, added=added)
+        await self._money.book(uow, subscription, fact, purchase=checkout, added=added)
         orders += await self._changes.settle(uow, subscription)
+        await self._replacements.settle(uow, subscription)
+        orders += await self._withdraw_others(uow, begun)
         if begun.standing is Standing.UNPAID:
             self._announcer.subscription_updated(uow, subscription)
         return orders
+
+    async def _withdraw_others(self, uow: UnitOfWork, paid: Begun | Target) -> list[UUID]:
+        """Close the tenant's other pages once one is paid: what they offer was priced before, or would come twice."""
+        if paid.standing is not Standing.UNPAID:
+            return []
+        return await self._instructions.withdraw_pages(uow, paid.subscription.tenant_id)
 
     async def _checkout_pending(self, uow: UnitOfWork, fact: CheckoutPending) -> None:
         checkout = (await _begun(uow, fact)).checkout
@@ -170,13 +185,7 @@ class FactApplier:
         (await _begun(uow, fact)).checkout.tell(CheckoutState.EXPIRED, at=fact.occurred_at)
 
     async def _invoice_paid(self, uow: UnitOfWork, fact: InvoicePaid) -> list[UUID]:
-        target = await by_subscription(
-            uow,
-            provider=fact.provider,
-            subscription_ref=fact.subscription_ref,
-            customer_ref=fact.customer_ref,
-            purchase=fact.purchase,
-        )
+        target = await _target(uow, fact)
         subscription, checkout = target.subscription, target.checkout
         period = _period(fact.period_start, fact.period_end)
         if target.standing is Standing.UNPAID and period is None:
@@ -185,30 +194,28 @@ class FactApplier:
         orders: list[UUID] = []
         if checkout is not None and (fact.billing_reason == "start" or target.standing is Standing.UNPAID):
             _refuse_other_price(checkout, fact.amount, fact.currency)
-            orders, _ = await self._complete(
+            orders, _ = await self._fulfilment.complete(
                 uow, subscription, checkout, paid_at=fact.occurred_at, customer_ref=fact.customer_ref
             )
+            await self._replacements.settle(uow, subscription)
+            orders += await self._withdraw_others(uow, target)
         await ledger.note_paid_invoice(uow, subscription, fact, fact.invoice_ref)
         is_new = await self._money.book(uow, subscription, fact)
         changed = target.standing is Standing.UNPAID
         # A renewal that does not say what it bought adds one period, so it must count only once.
-        bought = period is not None or (fact.billing_reason == "renewal" and is_new)
+        bought = (period is not None and not _is_of_waiting(fact)) or (fact.billing_reason == "renewal" and is_new)
         if bought and _is_in_force(target):
             changed |= subscription.renew(at=fact.occurred_at, period=period, now=uow.now)
         if changed:
             self._announcer.subscription_updated(uow, subscription)
-        elif is_new and target.standing is Standing.REPLACED:
+        elif is_new and (target.standing is Standing.REPLACED or subscription.was_closed_before(fact.occurred_at)):
             audit(uow, "payment.for_replaced_subscription", subscription, invoice=fact.invoice_ref)
+            if checkout is not None and fact.billing_reason == "renewal":
+                await self._replacements.owe_renewal(uow, subscription, checkout, fact)
         return orders
 
     async def _invoice_failed(self, uow: UnitOfWork, fact: InvoicePaymentFailed) -> None:
-        target = await by_subscription(
-            uow,
-            provider=fact.provider,
-            subscription_ref=fact.subscription_ref,
-            customer_ref=fact.customer_ref,
-            purchase=fact.purchase,
-        )
+        target = await _target(uow, fact)
         subscription = target.subscription
         if target.standing is Standing.UNPAID and fact.billing_reason != "start":
             # What falls due has been paid for before, which is yet to be told.
@@ -227,16 +234,10 @@ class FactApplier:
             self._announcer.subscription_updated(uow, subscription)
 
     async def _invoice_voided(self, uow: UnitOfWork, fact: InvoiceVoided) -> None:
-        target = await by_subscription(
-            uow,
-            provider=fact.provider,
-            subscription_ref=fact.subscription_ref,
-            customer_ref=fact.customer_ref,
-            purchase=fact.purchase,
-        )
+        target = await _target(uow, fact)
         await ledger.note_void_invoice(uow, target.subscription, fact)
 
-    async def _changed(self, uow: UnitOfWork, fact: SubscriptionChanged) -> None:
+    async def _changed(self, uow: UnitOfWork, fact: SubscriptionChanged) -> list[UUID]:
         state = fact.state
         target = await by_subscription(
             uow,
@@ -248,13 +249,15 @@ class FactApplier:
         if target.standing is Standing.UNPAID:
             raise NotThereYet("payment")
         if target.standing is Standing.REPLACED:
-            return
+            return []
         subscription = target.subscription
         was_over = subscription.is_over
+        status = SubscriptionStatus(state.status)
+        is_waiting = subscription.waits_for_charge(status)
         changed = subscription.follow(
             at=fact.occurred_at,
-            status=_status(subscription, state.status),
-            period=_period(state.period_start, state.period_end),
+            status=SubscriptionStatus.ACTIVE if is_waiting else status,
+            period=_end(state.period_end) if is_waiting else _period(state.period_start, state.period_end),
             cancel_at_period_end=await self._is_ending(uow, fact),
             cancelled_at=state.cancelled_at,
             now=uow.now,
@@ -264,11 +267,23 @@ class FactApplier:
             changed |= subscription.end(at=fact.occurred_at, ended_at=ended_at, now=uow.now)
         subscription.external_customer_id = subscription.external_customer_id or state.customer_ref
         if not changed:
-            return
+            return await self._stop_closed(uow, subscription, fact)
         audit(uow, "subscription.synced", subscription, status=subscription.status)
         self._announcer.subscription_updated(uow, subscription)
         if subscription.is_over and not was_over:
             await self._announcer.notify(uow, "subscription_expired", subscription)
+        if subscription.ended_at is not None:
+            await self._owe_changes(uow, subscription)
+        return []
+
+    async def _stop_closed(self, uow: UnitOfWork, subscription: Subscription, fact: SubscriptionChanged) -> list[UUID]:
+        """Instruct to stop what goes on at the provider though we have ended it, unless it is being told already."""
+        addressee = addressee_of(subscription)
+        if addressee is None or not subscription.is_closed or await self._is_ending(uow, fact):
+            return []
+        if fact.state.status == SubscriptionStatus.CANCELLED.value:
+            return []
+        return [await self._instructions.cancel(uow, addressee, at_period_end=False)]
 
     async def _is_ending(self, uow: UnitOfWork, fact: SubscriptionChanged) -> bool:
         """Tell whether it ends with its period: the provider's view of that is out of date until it has heard ours."""
@@ -278,13 +293,7 @@ class FactApplier:
         return fact.state.cancel_at_period_end if decided is None else decided
 
     async def _ended(self, uow: UnitOfWork, fact: SubscriptionEnded) -> None:
-        target = await by_subscription(
-            uow,
-            provider=fact.provider,
-            subscription_ref=fact.subscription_ref,
-            customer_ref=fact.customer_ref,
-            purchase=fact.purchase,
-        )
+        target = await _target(uow, fact)
         if target.standing is Standing.UNPAID:
             raise NotThereYet("payment")
         subscription = target.subscription
@@ -294,85 +303,12 @@ class FactApplier:
             audit(uow, "subscription.ended", subscription)
             self._announcer.subscription_updated(uow, subscription)
             await self._announcer.notify(uow, "subscription_cancelled", subscription)
+        await self._owe_changes(uow, subscription)
 
-    async def _complete(
-        self,
-        uow: UnitOfWork,
-        subscription: Subscription,
-        checkout: CheckoutSession,
-        *,
-        paid_at: datetime,
-        customer_ref: str | None,
-    ) -> tuple[list[UUID], Period]:
-        """Take it that a checkout is paid, and put it in force unless a later purchase already is.
-
-        Returns also the period that it added: from the end of what was paid before, or from its own payment.
-        """
-        paid_until = subscription.current_period_end
-        in_force = await period_purchase(uow, subscription)
-        if not checkout.mark_paid(paid_at):
-            if in_force is checkout:
-                subscription.confirm_paid(at=paid_at)
-                subscription.external_subscription_id = checkout.subscription_ref
-                subscription.external_customer_id = customer_ref or subscription.external_customer_id
-            return [], None
-        if in_force is not None and in_force.place_in_time > checkout.place_in_time:
-            if _is_same_offer(in_force, checkout) and not self._charges_by_itself(checkout.provider):
-                await self._lengthen(uow, subscription, checkout)
-                end = subscription.current_period_end
-                return [], (paid_until, end) if end > paid_until else None
-            audit(uow, "checkout.superseded", subscription, checkout=str(checkout.id))
-            return await self._stop(uow, subscription, checkout.provider, checkout.subscription_ref), None
-        orders: list[UUID] = []
-        before = (subscription.payment_provider, subscription.external_subscription_id)
-        if self._is_prepaid_renewal(subscription, checkout, paid_at):
-            subscription.prolong(checkout, paid_at=paid_at, now=uow.now)
-            start = paid_until
-        else:
-            orders = await self._stop(uow, subscription, *before)
-            subscription.activate(checkout, paid_at=paid_at, customer_ref=customer_ref, now=uow.now)
-            start = paid_at
-        audit(uow, "subscription.activated", subscription, plan=subscription.plan.slug)
-        return orders, (start, subscription.current_period_end)
-
-    def _is_prepaid_renewal(self, subscription: Subscription, checkout: CheckoutSession, paid_at: datetime) -> bool:
-        """Tell whether a payment continues the period in force, also when it is over but was served until now."""
-        in_force = (subscription.payment_provider, subscription.plan_id, subscription.billing_period)
-        return (
-            not self._charges_by_itself(checkout.provider)
-            and subscription.status
-            in (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAST_DUE, SubscriptionStatus.EXPIRED)
-            and subscription.checkout_id is not None
-            and subscription.current_period_end + self._served_for > paid_at
-            and checkout.renews(in_force, subscription.checkout_id)
-        )
-
-    async def _lengthen(self, uow: UnitOfWork, subscription: Subscription, late: CheckoutSession) -> None:
-        """Count a payment for the plan in force that happened before the one in force but is heard of after it."""
-        rows = await uow.session.scalars(
-            select(CheckoutSession).where(
-                CheckoutSession.tenant_id == late.tenant_id,
-                CheckoutSession.provider == late.provider,
-                or_(CheckoutSession.state == CheckoutState.PAID, CheckoutSession.id == late.id),
-            )
-        )
-        period = prepaid_period(rows, served_for=self._served_for)
-        if period is not None:
-            subscription.prepay(period, now=uow.now)
-        audit(uow, "subscription.lengthened", subscription, checkout=str(late.id))
-
-    async def _stop(
-        self, uow: UnitOfWork, subscription: Subscription, provider: str | None, ref: str | None
-    ) -> list[UUID]:
-        """Instruct to end a provider's subscription that another one replaces, lest both be charged."""
-        if provider is None or ref is None or not self._charges_by_itself(provider):
-            return []
-        stopped = Addressee(tenant_id=subscription.tenant_id, provider=provider, subscription_ref=ref)
-        return [await self._instructions.cancel(uow, stopped, at_period_end=False)]
-
-    def _charges_by_itself(self, provider: str) -> bool:
-        known = self._providers.get(provider)
-        return known is not None and known.capabilities.recurring
+    async def _owe_changes(self, uow: UnitOfWork, subscription: Subscription) -> None:
+        """Owe the changes that were paid after the subscription's end, when they were heard of before it."""
+        await close_changes(uow, subscription)
+        await self._changes.settle(uow, subscription)
 
 
 async def _begun(uow: UnitOfWork, fact: CheckoutPaid | CheckoutPending | CheckoutFailed | CheckoutExpired) -> Begun:
@@ -383,15 +319,17 @@ async def _begun(uow: UnitOfWork, fact: CheckoutPaid | CheckoutPending | Checkou
     return begun
 
 
-def _is_same_offer(one: CheckoutSession, other: CheckoutSession) -> bool:
-    return one.offer == other.offer or one.base_id == other.id
-
-
-def _status(subscription: Subscription, told: str) -> SubscriptionStatus:
-    status = SubscriptionStatus(told)
-    # What was bought is never a trial: a provider calls it one that waits for the first charge of other terms.
-    is_bought = status is SubscriptionStatus.TRIAL and subscription.checkout_id is not None
-    return SubscriptionStatus.ACTIVE if is_bought else status
+async def _target(
+    uow: UnitOfWork, fact: InvoicePaid | InvoicePaymentFailed | InvoiceVoided | SubscriptionEnded
+) -> Target:
+    """Return the subscription that a fact speaks of, under lock."""
+    return await by_subscription(
+        uow,
+        provider=fact.provider,
+        subscription_ref=fact.subscription_ref,
+        customer_ref=fact.customer_ref,
+        purchase=fact.purchase,
+    )
 
 
 def _is_in_force(target: Target) -> bool:
@@ -400,10 +338,19 @@ def _is_in_force(target: Target) -> bool:
     return target.standing is Standing.CURRENT or target.subscription.checkout is checkout
 
 
+def _is_of_waiting(fact: InvoicePaid) -> bool:
+    """Whether a bill buys nothing: Stripe writes one when it begins to wait with a charge, for the time until then."""
+    return fact.amount == 0 and fact.billing_reason == "change"
+
+
 def _refuse_other_price(checkout: CheckoutSession, amount: Decimal, currency: str) -> None:
     asked = (checkout.amount, checkout.currency.upper())
     if (amount, currency.upper()) != asked:
         raise FactRefused(f"paid {amount} {currency}, asked {asked[0]} {asked[1]}", tenant_id=checkout.tenant_id)
+
+
+def _end(end: datetime | None) -> tuple[None, datetime] | None:
+    return None if end is None else (None, end)
 
 
 def _period(start: datetime | None, end: datetime | None) -> tuple[datetime, datetime] | None:

@@ -1,27 +1,47 @@
 """Paid changes of plan: which of them count, what those change, and what is owed for the others."""
 
 from collections.abc import Mapping, Sequence
-from uuid import UUID, uuid4
+from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import and_, or_, select, update
 from sqlalchemy.orm import joinedload
 
 from models.billing import (
     CheckoutKind,
     CheckoutSession,
     CheckoutState,
-    Credit,
-    CreditReason,
     Subscription,
 )
 from models.checkouts import changes_in_force, in_time
-from models.journal import EntryKind
 from providers.payments import PaymentProvider
 from services.billing.announcer import Announcer
 from services.billing.instructions import Addressee, Instructions
-from services.billing.journal import MoneyFact, post
+from services.billing.owed import keep_superseded
 from services.billing.trail import audit
 from services.unit_of_work import UnitOfWork
+
+
+async def close_changes(uow: UnitOfWork, subscription: Subscription) -> None:
+    """Let no change of a subscription that has just ended count if it is paid from now on, whatever begins later.
+
+    Nor is anything left of its own period for a later purchase to replace. The subscription's lock is held.
+    """
+    if subscription.checkout is None:
+        return
+    root_id = subscription.checkout.period_purchase_id
+    # Providers count whole seconds, so what was paid within the last one may have come after the end.
+    end = subscription.current_period_end.replace(microsecond=0)
+    await uow.session.execute(
+        update(CheckoutSession)
+        .where(
+            CheckoutSession.tenant_id == subscription.tenant_id,
+            or_(
+                and_(CheckoutSession.root_id == root_id, CheckoutSession.valid_until > end),
+                and_(CheckoutSession.id == root_id, CheckoutSession.valid_until.is_(None)),
+            ),
+        )
+        .values(valid_until=end)
+    )
 
 
 class ChangeFacts:
@@ -66,6 +86,8 @@ class ChangeFacts:
         provider, ref = self._providers.get(change.provider), subscription.external_subscription_id
         if provider is None or not provider.capabilities.recurring or ref is None:
             return []
+        # A new period is charged for when it is over, also where the provider has told of its own since.
+        new_period_end = change.bought_until if change.restarts else None
         told = Addressee(tenant_id=subscription.tenant_id, provider=change.provider, subscription_ref=ref)
         return [
             await self._instructions.reprice(
@@ -74,7 +96,7 @@ class ChangeFacts:
                 amount=change.price,
                 currency=change.currency,
                 period=change.billing_period,
-                charge_from=subscription.current_period_end,
+                charge_from=new_period_end or subscription.current_period_end,
             )
         ]
 
@@ -82,40 +104,17 @@ class ChangeFacts:
         self, uow: UnitOfWork, subscription: Subscription, change: CheckoutSession, *, is_owed: bool
     ) -> None:
         """Keep the credit for a change that bought nothing, or drop it, unless an operator has settled it."""
-        known = await uow.session.scalar(
-            select(Credit).where(Credit.checkout_id == change.id, Credit.reason == CreditReason.SUPERSEDED)
-        )
-        if (known is not None) == is_owed or (known is not None and known.settled_at is not None):
-            return
-        moved = MoneyFact(
-            tenant_id=change.tenant_id,
-            provider=change.provider,
-            kind=EntryKind.UNEARNED,
-            key=str(change.id),
-            currency=change.currency,
+        owed = await keep_superseded(
+            uow,
+            change,
+            payment_key=str(change.id),
+            amount=change.amount if is_owed else change.amount * 0,
             occurred_at=change.place_in_time[0],
         )
-        await post(uow, moved, change.amount if is_owed else change.amount * 0, may_fall=True)
-        if known is not None:
-            await uow.session.delete(known)
-            return
-        uow.session.add(
-            Credit(
-                id=uuid4(),
-                tenant_id=change.tenant_id,
-                checkout_id=change.id,
-                provider=change.provider,
-                payment_key=str(change.id),
-                reason=CreditReason.SUPERSEDED,
-                amount=change.amount,
-                currency=change.currency,
-                occurred_at=change.place_in_time[0],
+        if owed is not None:
+            await self._announcer.notify(
+                uow, "payment_superseded", subscription, amount=owed.amount, currency=owed.currency
             )
-        )
-        audit(uow, "payment.owed", subscription, reason="superseded", checkout=str(change.id), amount=change.amount)
-        await self._announcer.notify(
-            uow, "payment_superseded", subscription, amount=change.amount, currency=change.currency
-        )
 
 
 async def _paid(uow: UnitOfWork, tenant_id: UUID) -> Sequence[CheckoutSession]:

@@ -1,6 +1,6 @@
 """What an event has really changed: told of those that nobody told us and we found ourselves."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -10,7 +10,7 @@ from sqlalchemy import event, inspect, update
 from sqlalchemy.orm import Session
 
 from models.base import TenantOwned
-from models.inbox import ProviderEvent
+from models.inbox import EventSource, ProviderEvent
 from models.reconciliations import Reconciliation
 from services.unit_of_work import UnitOfWork
 
@@ -28,6 +28,7 @@ _BOOKKEEPING: Final = frozenset(
         "period_facts_until",
         "polls",
         "provider_event_id",
+        "refunds_until",
         "updated_at",
     }
 )
@@ -61,27 +62,43 @@ def watching(uow: UnitOfWork) -> Iterator[Changes]:
 
 async def note_reconciled(uow: UnitOfWork, row: ProviderEvent, changes: Changes) -> None:
     """Audit that an event which nobody had told us made a difference, and count it for the sweep that found it."""
-    if not changes.tables:
-        return
-    uow.audit(
-        "payment.reconciled",
-        actor_id=None,
-        tenant_id=changes.tenant_id,
-        subject=("provider_event", row.id),
-        details={
-            "provider": row.provider,
-            "source": row.source.value,
-            "event_id": row.event_id,
-            "type": row.type,
-            "changed": sorted(changes.tables),
-        },
+    told = {"event_id": row.event_id, "type": row.type}
+    is_news = audit_reconciled(
+        uow, changes, ("provider_event", row.id), provider=row.provider, source=row.source, details=told
     )
-    if row.reconciliation_id is not None:
+    if is_news and row.reconciliation_id is not None:
         await uow.session.execute(
             update(Reconciliation)
             .where(Reconciliation.id == row.reconciliation_id)
             .values(changed=Reconciliation.changed + 1)
         )
+
+
+def audit_reconciled(
+    uow: UnitOfWork,
+    changes: Changes,
+    subject: tuple[str, UUID],
+    *,
+    provider: str,
+    source: EventSource,
+    details: Mapping[str, str] | None = None,
+) -> bool:
+    """Audit that what we asked a provider for made a difference; returns whether it did."""
+    if not changes.tables:
+        return False
+    uow.audit(
+        "payment.reconciled",
+        actor_id=None,
+        tenant_id=changes.tenant_id,
+        subject=subject,
+        details={
+            "provider": provider,
+            "source": source.value,
+            **(details or {}),
+            "changed": sorted(changes.tables),
+        },
+    )
+    return True
 
 
 def _is_changed(row: object) -> bool:

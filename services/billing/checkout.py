@@ -1,8 +1,14 @@
-"""Selling a plan: the intent is recorded, the provider is asked, its answer is recorded (contract.md 4.3, 4.4)."""
+"""Selling a plan: the intent is recorded, the provider is asked, its answer is recorded (contract.md 4.3, 4.4).
 
+Not every provider has idempotency keys, so whoever asks for a page says so in the purchase first and has a minute. Who
+wants the same meanwhile waits for the answer; after the minute the next one asks with the same id.
+"""
+
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID, uuid4
 
 from sqlalchemy import and_, or_, select
@@ -26,6 +32,7 @@ from providers.payments import (
 from services.billing.errors import (
     ChangeAtPeriodEnd,
     CurrencyNotTaken,
+    PageBeingOpened,
     PlanNotForSale,
     PlanNotFound,
     PriceInOtherCurrency,
@@ -37,6 +44,7 @@ from services.billing.lookup import locked_subscription
 from services.billing.plans import plan_for_sale, price_at
 from services.billing.quotes import Effect, Offer, Quote, quote
 from services.billing.views import CheckoutView
+from services.closed_tenants import require_not_ending
 from services.identity import Principal, require_may, require_tenant
 from services.permissions import Permission
 from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfWorkFactory
@@ -48,6 +56,10 @@ _TIME_TO_PAY = timedelta(minutes=5)
 _TIME_TO_OPEN = timedelta(minutes=2)
 # What a change costs shrinks with time, so an old page is not offered again.
 _SAME_PRICE = timedelta(minutes=30)
+# Longer than a provider is given to answer.
+_LEASE: Final = timedelta(seconds=60)
+_TURNS: Final = 40
+_TURN_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,26 +100,39 @@ class Checkouts:
     async def start(self, actor: Principal, order: CheckoutOrder, *, trace: RequestTrace) -> CheckoutView:
         """Send the payer to the provider; for owners and admins.
 
-        Whoever asks again while a page for the same is open is sent to that page, so that nobody pays twice by
-        pressing twice. A dearer plan than the one in force costs the difference (quotes.py).
+        Whoever of the tenant asks while a page for the same is open is sent to that page, so that nobody pays twice by
+        pressing twice, nor two who do not know of each other. A dearer plan than the one in force costs the difference
+        (quotes.py).
 
         Raises:
             ProviderNotSupported, StripeNotConfigured: the provider asked for cannot be used.
-            PlanNotFound, PlanNotForSale, CurrencyNotTaken, AlreadySubscribed, PaymentOverdue, ChangeAtPeriodEnd: the
-                plan cannot be bought, or not now.
+            PlanNotFound, PlanNotForSale, CurrencyNotTaken, AlreadySubscribed, PaymentOverdue, CancellationPending,
+                ChangeAtPeriodEnd: the plan cannot be bought, or not now.
             PriceInOtherCurrency: it can, but not in the currency that was named.
             SubscriptionNotFound: the tenant never had a subscription.
+            TenantDeleted: it is to be deleted.
             EmailUnverified: the caller has to confirm their address first.
+            PageBeingOpened: somebody else has been asking the provider for the same for too long.
             ProviderRejected, ProviderUnavailable: the provider did not open a checkout.
         """
         tenant_id = require_tenant(actor)
         require_may(actor, Permission.PLAN_BUY)
         provider = self._choose(order.provider)
-        async with self._units(TenantScope(tenant_id), trace=trace) as uow:
-            await self._verification.require(uow, actor)
-            checkout, request = await self._record_intent(uow, actor, order, provider=provider, tenant_id=tenant_id)
-        if checkout.session_id is not None and checkout.url is not None:
-            return CheckoutView(checkout_url=checkout.url, session_id=checkout.session_id)
+        for _ in range(_TURNS):
+            async with self._units(TenantScope(tenant_id), trace=trace) as uow:
+                await self._verification.require(uow, actor)
+                checkout, request = await self._record_intent(uow, actor, order, provider=provider, tenant_id=tenant_id)
+                is_ours = checkout.lease(now=uow.now, until=uow.now + _LEASE)
+            if checkout.session_id is not None and checkout.url is not None:
+                return CheckoutView(checkout_url=checkout.url, session_id=checkout.session_id)
+            if is_ours:
+                return await self._open(tenant_id, request, provider=provider, trace=trace)
+            await asyncio.sleep(_TURN_S)
+        raise PageBeingOpened(retry_after_s=10)
+
+    async def _open(
+        self, tenant_id: UUID, request: CheckoutRequest, *, provider: PaymentProvider, trace: RequestTrace
+    ) -> CheckoutView:
         try:
             created = await provider.create_checkout(request)
         except (ProviderRejected, ProviderUnavailable):
@@ -164,6 +189,7 @@ class Checkouts:
         subscription = await locked_subscription(uow, Subscription.tenant_id == tenant_id)
         if subscription is None:
             raise SubscriptionNotFound
+        await require_not_ending(uow, tenant_id)
         quoted = await quote(uow, subscription, offer)
         if quoted.effect is Effect.PERIOD_END:
             raise ChangeAtPeriodEnd(quoted.effective_at)
@@ -185,10 +211,12 @@ class Checkouts:
                     "kind": checkout.kind,
                 },
             )
-        email = await uow.session.scalar(select(User.email).where(User.id == actor.person_id))
+        # Of whoever has begun it: a provider that is asked twice for one purchase must be asked for the same.
+        email = await uow.session.scalar(select(User.email).where(User.id == checkout.created_by))
         known_customer = subscription.payment_provider == provider.name
         return checkout, CheckoutRequest(
             checkout_id=checkout.id,
+            begun_at=checkout.created_at,
             tenant_id=tenant_id,
             plan_id=offer.plan.id,
             plan_name=offer.plan.name,
@@ -249,15 +277,13 @@ async def _open_one(uow: UnitOfWork, wanted: CheckoutSession) -> CheckoutSession
         CheckoutSession.tenant_id == wanted.tenant_id,
         CheckoutSession.state == CheckoutState.PENDING,
         CheckoutSession.received == 0,
-        CheckoutSession.created_at > now - _SAME_PRICE,
         can_be_paid,
     ]
+    if wanted.kind is CheckoutKind.CHANGE:
+        conditions.append(CheckoutSession.created_at > now - _SAME_PRICE)
     same = ("kind", "plan_id", "billing_period", "provider", "price", "currency", "success_url", "cancel_url")
     conditions += [getattr(CheckoutSession, name) == getattr(wanted, name) for name in same]
-    conditions += [
-        CheckoutSession.created_by.is_not_distinct_from(wanted.created_by),
-        CheckoutSession.base_id.is_not_distinct_from(wanted.base_id),
-    ]
+    conditions.append(CheckoutSession.base_id.is_not_distinct_from(wanted.base_id))
     begun: CheckoutSession | None = await uow.session.scalar(
         select(CheckoutSession).where(*conditions).order_by(CheckoutSession.created_at.desc()).limit(1)
     )
@@ -267,8 +293,11 @@ async def _open_one(uow: UnitOfWork, wanted: CheckoutSession) -> CheckoutSession
 async def _record_session(uow: UnitOfWork, request: CheckoutRequest, created: CheckoutCreated) -> None:
     subscription = await locked_subscription(uow, Subscription.tenant_id == request.tenant_id)
     checkout = await _held(uow, request.checkout_id)
-    checkout.session_id, checkout.url = created.session_id, created.url
-    checkout.expires_at = created.expires_at
+    checkout.opening_until = None
+    # Another page that the provider made for the same request may have been paid before this answer.
+    if checkout.state is not CheckoutState.PAID:
+        checkout.session_id, checkout.url = created.session_id, created.url
+        checkout.expires_at = created.expires_at
     # A purchase in force keeps its own customer, by whom its renewals are found.
     if subscription is not None and subscription.external_subscription_id is None and created.customer_ref:
         subscription.payment_provider = checkout.provider

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from core.errors import DomainError, ErrorKind, NotFound
+from core.errors import DomainError, ErrorKind, InvalidInput, NotFound, Unavailable
 
 
 class SubscriptionNotFound(NotFound):
@@ -48,6 +48,14 @@ class ChangeAtPeriodEnd(DomainError):
 
     def __init__(self, effective_at: datetime) -> None:
         super().__init__(details={"effective_at": effective_at.isoformat().replace("+00:00", "Z")})
+
+
+class CancellationPending(DomainError):
+    """The subscription ends with its period, so a change of its plan would come to nothing."""
+
+    kind = ErrorKind.CONFLICT
+    code = "CANCELLATION_PENDING"
+    message = "This subscription is being cancelled: reinstate it before you change the plan"
 
 
 class PaymentOverdue(DomainError):
@@ -114,6 +122,24 @@ class PriceInOtherCurrency(DomainError):
         super().__init__(f"This plan is paid in {currency}")
 
 
+class UnknownCurrency(InvalidInput):
+    """A price has a code that is no currency's."""
+
+    code = "UNKNOWN_CURRENCY"
+    message = "This currency does not exist"
+
+    def __init__(self) -> None:
+        problem = {"field": "body -> currency", "message": "is no currency", "type": "value_error"}
+        super().__init__(details={"errors": [problem]})
+
+
+class PageBeingOpened(Unavailable):
+    """Somebody else has just asked the provider for this purchase's page, and the answer is not there yet."""
+
+    code = "PAYMENT_ERROR"
+    message = "The payment page is being opened, try again in a moment"
+
+
 class StripeNotConfigured(DomainError):
     """Stripe is asked for but has no key."""
 
@@ -141,6 +167,28 @@ class CreditSettled(DomainError):
     message = "This credit is settled already"
 
 
+class PaymentNotFound(NotFound):
+    """There is no such payment."""
+
+    message = "Payment not found"
+
+
+class NothingLeftToRefund(DomainError):
+    """Less is left of the payment than is to be given back."""
+
+    kind = ErrorKind.CONFLICT
+    code = "PAYMENT_ERROR"
+    message = "There is less left of this payment than is to be refunded"
+
+
+class RefundIsTold(DomainError):
+    """The provider tells of its refunds: what is given back there is booked when it says so."""
+
+    kind = ErrorKind.CONFLICT
+    code = "PAYMENT_ERROR"
+    message = "Refund this payment at its provider, which tells us of it"
+
+
 class ProviderEventNotFound(NotFound):
     """There is no such event in the inbox."""
 
@@ -153,6 +201,16 @@ class ProviderEventNotDead(DomainError):
     kind = ErrorKind.CONFLICT
     code = "CONFLICT"
     message = "Only dead events can be resent"
+
+
+class NothingToReconcile(DomainError):
+    """Nothing can be asked of a provider at which neither the platform nor a merchant has an account."""
+
+    code = "PAYMENT_ERROR"
+    message = "No keys of this payment provider are set, so there is nothing to compare"
+
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        super().__init__(f"{self.message}; there is something at: {', '.join(names)}" if names else None)
 
 
 class ReconciliationNotFound(NotFound):

@@ -14,6 +14,7 @@ from sqlalchemy import Select, or_, select, update
 from core.backoff import full_jitter_s
 from core.errors import DomainError, Unavailable
 from models.inbox import EventSource, InboxState, ProviderEvent
+from models.merchants import PaymentIntegration
 from providers.payments import (
     BadPayload,
     PaymentProvider,
@@ -57,7 +58,10 @@ class Told:
 
 
 class MerchantEvents(Protocol):
-    """Understands events of merchants' accounts (services/merchants)."""
+    """Opens merchants' accounts and understands their events (services/merchants)."""
+
+    def opened(self, integration: PaymentIntegration) -> PaymentProvider:
+        """Return an adapter for a merchant's account; raises Unavailable where its keys cannot be read now."""
 
     async def read(self, row: ProviderEvent) -> Told:
         """Tell what a stored event means, asking the merchant's provider; raises what `read_event` does."""
@@ -207,7 +211,11 @@ class Inbox:
             held = await _held(uow, row.id)
             if held is None:
                 return
-            await self._merchants.apply(uow, told)
+            with watching(uow) as changes:
+                await self._merchants.apply(uow, told)
+                await uow.session.flush()
+            if held.source is not EventSource.WEBHOOK:
+                await note_reconciled(uow, held, changes)
             held.mark_handled(uow.now)
         log_event(logging.INFO, row, "handled")
 
@@ -234,7 +242,7 @@ class Inbox:
                 row.bury(reason)
                 await self._raise_alarm(uow, row, error)
             else:
-                row.postpone(reason, now=uow.now, wait=_pause(row, error, uow))
+                row.postpone(reason, now=uow.now, wait=_pause(row, error, uow), is_fault=not _is_patient(error))
         if is_hopeless:
             log_event(logging.ERROR, row, "dead")
         else:
@@ -268,7 +276,7 @@ def _is_hopeless(row: ProviderEvent, error: Exception, uow: UnitOfWork) -> bool:
         return True
     if _is_patient(error):
         return uow.now - _waits_since(row) > PATIENCE
-    return row.attempts + 1 >= MAX_ATTEMPTS
+    return row.faults + 1 >= MAX_ATTEMPTS
 
 
 def _pause(row: ProviderEvent, error: Exception, uow: UnitOfWork) -> timedelta:

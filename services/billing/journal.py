@@ -1,4 +1,7 @@
-"""Posting to the journal (models/journal.py). Callers hold the subscription's lock, so reading first is safe."""
+"""Posting to the journal (models/journal.py), and what its entries were for.
+
+Who posts holds the subscription's lock, so reading first is safe.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,9 +9,11 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID, uuid4
 
-from sqlalchemy import select
+from sqlalchemy import ScalarSelect, String, and_, case, cast, func, select, update
+from sqlalchemy.orm import aliased
 
 from core.money import round_money
+from models.billing import Credit, CreditReason, PaymentEvent, PaymentEventType
 from models.journal import SIDES, Account, EntryKind, JournalEntry, difference
 from services.unit_of_work import UnitOfWork
 
@@ -68,6 +73,61 @@ async def balances(uow: UnitOfWork, tenant_id: UUID) -> dict[tuple[Account, str]
             key = (account, row.currency)
             found[key] = found.get(key, Decimal(0)) + amount
     return found
+
+
+async def close(uow: UnitOfWork, tenant_id: UUID) -> None:
+    """Note in a tenant's entries what they were for: the payments that tell it go with the tenant, the entries stay."""
+    own = JournalEntry.tenant_id == tenant_id
+    await uow.session.execute(update(JournalEntry).where(own).values(plan_id=plan_of_entry()))
+
+
+def plan_of_entry() -> ScalarSelect[UUID | None]:
+    """Select the plan that an entry's payment was for; a refund, a dispute and a credit are of the plan charged for."""
+    payment = aliased(PaymentEvent)
+    of_entry = select(payment.plan_id).where(
+        payment.id == func.coalesce(_payment(), _disputed_payment(), _unearned_payment())
+    )
+    return of_entry.correlate(JournalEntry).scalar_subquery()
+
+
+def _payment() -> ScalarSelect[UUID]:
+    payment = aliased(PaymentEvent)
+    of_entry = select(payment.id).where(
+        JournalEntry.kind.in_((EntryKind.CHARGE, EntryKind.REFUND)),
+        payment.provider == JournalEntry.provider,
+        payment.event_type == PaymentEventType.PAYMENT_SUCCESS,
+        payment.fact_key == JournalEntry.fact_key,
+    )
+    return of_entry.correlate(JournalEntry).scalar_subquery()
+
+
+def _disputed_payment() -> ScalarSelect[UUID | None]:
+    dispute = aliased(PaymentEvent)
+    of_entry = select(dispute.payment_id).where(
+        JournalEntry.kind.in_((EntryKind.DISPUTE, EntryKind.DISPUTE_WON)),
+        dispute.provider == JournalEntry.provider,
+        dispute.event_type == PaymentEventType.CHARGEBACK,
+        dispute.fact_key == JournalEntry.fact_key,
+    )
+    return of_entry.correlate(JournalEntry).scalar_subquery()
+
+
+def _unearned_payment() -> ScalarSelect[UUID]:
+    """Select the payment of a change that came to nothing, also for what was given back of it."""
+    payment, credit = aliased(PaymentEvent), aliased(Credit)
+    of_entry = (
+        select(payment.id)
+        .join(credit, and_(credit.checkout_id == payment.checkout_id, credit.reason == CreditReason.SUPERSEDED))
+        .where(
+            payment.event_type == PaymentEventType.PAYMENT_SUCCESS,
+            case(
+                (JournalEntry.kind == EntryKind.UNEARNED, credit.payment_key),
+                (JournalEntry.kind == EntryKind.CREDIT_SETTLED, cast(credit.id, String)),
+            )
+            == JournalEntry.fact_key,
+        )
+    )
+    return of_entry.correlate(JournalEntry).scalar_subquery()
 
 
 async def _entries(uow: UnitOfWork, *, provider: str, kind: EntryKind, key: str) -> list[JournalEntry]:

@@ -32,8 +32,8 @@ class Measured:
 async def measure_payment(uow: UnitOfWork, provider: str, payment: PaymentState) -> Measured | None:
     """Take in a payment of a purchase of ours; returns None when it is not the purchase's own payment.
 
-    That it is paid is told by its facts, which activate what was bought; here it only counts what came. A second
-    payment for a purchase becomes a credit.
+    That it is paid is told by its facts, which activate what was bought; here it only counts what came. Whichever
+    payment of a purchase is paid first is its own; a second one becomes a credit.
 
     Raises:
         NotThereYet: we have no such purchase.
@@ -45,9 +45,11 @@ async def measure_payment(uow: UnitOfWork, provider: str, payment: PaymentState)
     begun = await by_purchase(uow, provider=provider, session_id=payment.session_id, purchase=purchase)
     checkout = begun.checkout
     if checkout.session_id not in (None, payment.session_id):
-        if payment.status is PaymentStatus.PAID:
-            await _owe(uow, checkout, payment, CreditReason.DUPLICATE, payment.received)
-        return None
+        if payment.status is not PaymentStatus.PAID:
+            return None
+        if checkout.state is CheckoutState.PAID:
+            owed = await _owe(uow, checkout, payment, CreditReason.DUPLICATE, payment.received)
+            return Measured(begun=begun, owed=owed, buys=False)
     checkout.session_id = payment.session_id
     checkout.measure(received=payment.received, overpaid=payment.overpaid, is_late=payment.is_late)
     if payment.status is not PaymentStatus.PAID:

@@ -1,6 +1,8 @@
 """Facts about money that has come or gone: into the money book, the journal, our papers and the news."""
 
-from models.billing import PaymentEvent, Subscription
+from dataclasses import replace
+
+from models.billing import CheckoutSession, PaymentEvent, Subscription
 from models.journal import EntryKind
 from providers.payments import (
     CheckoutPaid,
@@ -15,6 +17,7 @@ from services.billing import journal, ledger
 from services.billing.announcer import Announcer, News
 from services.billing.errors import NotThereYet
 from services.billing.journal import MoneyFact
+from services.billing.ledger import Refunded
 from services.billing.lookup import locked_subscription
 from services.billing.sales import Period, sale_of
 from services.billing.trail import audit
@@ -48,8 +51,7 @@ class MoneyFacts:
         invoice_ref = fact.invoice_ref if isinstance(fact, PaymentRefunded) else None
         payment, subscription = await _paid(uow, fact.provider, fact.payment_ref, fact.charge_ref, invoice_ref)
         refunded = await ledger.book_refund(uow, subscription, payment, fact)
-        posted = _money(subscription, fact, EntryKind.REFUND, payment.fact_key)
-        await journal.post(uow, posted, refunded.total, may_fall=True)
+        await _post_refund(uow, _money(subscription, fact, EntryKind.REFUND, payment.fact_key), refunded)
         if refunded.step:
             action, news = _REFUND_NEWS[refunded.step > 0]
             amount, currency = abs(refunded.step), payment.currency
@@ -74,6 +76,10 @@ class MoneyFacts:
         if dispute.movement.event_metadata.get("outcome") == "won":
             back = _money(subscription, fact, EntryKind.DISPUTE_WON, fact.dispute_ref)
             await journal.post(uow, back, amount, may_fall=True)
+        # The dispute's row is what refunds are counted beside.
+        await uow.session.flush()
+        refunded = await ledger.recount_refunds(uow, payment, fact)
+        await _post_refund(uow, _money(subscription, fact, EntryKind.REFUND, payment.fact_key), refunded)
         self._documents.settle(uow, payment.id)
         # A provider may tell of one decision by several events.
         if dispute.is_decided or (dispute.is_new and isinstance(fact, DisputeOpened)):
@@ -82,10 +88,16 @@ class MoneyFacts:
             await self._announcer.money_moved(uow, news, subscription, dispute.movement)
 
     async def book(
-        self, uow: UnitOfWork, subscription: Subscription, fact: CheckoutPaid | InvoicePaid, *, added: Period = None
+        self,
+        uow: UnitOfWork,
+        subscription: Subscription,
+        fact: CheckoutPaid | InvoicePaid,
+        *,
+        purchase: CheckoutSession | None = None,
+        added: Period = None,
     ) -> bool:
-        """Book a payment, with the period that its purchase has added; returns whether it is new."""
-        booked = await ledger.book_payment(uow, subscription, fact)
+        """Book a payment, with its purchase and the period that this has added; returns whether it is new."""
+        booked = await ledger.book_payment(uow, subscription, fact, purchase=purchase)
         if booked is not None and isinstance(fact, CheckoutPaid):
             await _post_fee(uow, subscription, fact, fact.payment_key)
         if booked is None or not booked.is_new:
@@ -93,7 +105,9 @@ class MoneyFacts:
         await journal.post(uow, _money(subscription, fact, EntryKind.CHARGE, fact.payment_key), fact.amount)
         audit(uow, "payment.received", subscription, amount=fact.amount, currency=fact.currency)
         await self._announcer.payment_received(uow, subscription, booked.movement)
-        self._documents.settle(uow, booked.movement.id, sale=await sale_of(uow, subscription, fact, added=added))
+        sale = await sale_of(uow, subscription, fact, added=added)
+        booked.movement.plan_id = sale.plan_id
+        self._documents.settle(uow, booked.movement.id, sale=sale)
         return True
 
 
@@ -112,6 +126,14 @@ async def _paid(uow: UnitOfWork, provider: str, *refs: str | None) -> tuple[Paym
     # Read again under the lock, for another fact may just have changed it.
     await uow.session.refresh(payment)
     return payment, subscription
+
+
+async def _post_refund(uow: UnitOfWork, money: MoneyFact, refunded: Refunded) -> None:
+    """Post what has gone back by now, each part of it at its own time."""
+    target = refunded.total - refunded.step
+    for occurred_at, amount in refunded.moves:
+        target += amount
+        await journal.post(uow, replace(money, occurred_at=occurred_at), target, may_fall=True)
 
 
 async def _post_fee(

@@ -10,12 +10,13 @@ from models.billing import BillingPeriod, Subscription
 from providers.payments import PaymentProvider
 from services.billing.announcer import Announcer
 from services.billing.checkout import CheckoutOrder, Checkouts
-from services.billing.errors import NothingPending, SubscriptionNotFound
+from services.billing.errors import CancellationPending, NothingPending, SubscriptionNotFound
 from services.billing.instructions import Instructions, addressee_of
 from services.billing.lookup import locked_subscription
 from services.billing.quotes import Effect, Offer, Quote, quote
 from services.billing.views import ChangeView, QuoteView, SubscriptionView
-from services.identity import Principal, require_may, require_tenant
+from services.closed_tenants import require_not_ending
+from services.identity import Principal, refuse_impersonator, require_may, require_tenant
 from services.permissions import Permission
 from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfWorkFactory
 
@@ -67,13 +68,17 @@ class PlanChanges:
         """Change the plan: at once, by a payment, or when the paid period ends.
 
         Raises:
-            PlanNotFound, PlanNotForSale, CurrencyNotTaken, AlreadySubscribed, PaymentOverdue: it is not possible.
+            PlanNotFound, PlanNotForSale, CurrencyNotTaken, AlreadySubscribed, PaymentOverdue, CancellationPending: it
+                is not possible, or not now.
             SubscriptionNotFound: the tenant never had a subscription.
+            TenantDeleted: it is to be deleted.
+            Impersonated: somebody acts in the caller's name.
             InvalidInput: something is to be paid and the return addresses are missing.
             ProviderRejected, ProviderUnavailable: the provider did not open a checkout.
         """
         tenant_id = require_tenant(actor)
         require_may(actor, Permission.PLAN_BUY)
+        refuse_impersonator(actor)
         instruction_id = None
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
             subscription = await self._held(uow, tenant_id)
@@ -89,9 +94,10 @@ class PlanChanges:
         return ChangeView.of(quoted, view, checkout=opened)
 
     async def withdraw(self, actor: Principal, *, trace: RequestTrace) -> SubscriptionView:
-        """Take back a change that has yet to come; raises NothingPending when there is none."""
+        """Take back a change that has yet to come; raises Impersonated, and NothingPending when there is none."""
         tenant_id = require_tenant(actor)
         require_may(actor, Permission.PLAN_BUY)
+        refuse_impersonator(actor)
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
             subscription = await self._held(uow, tenant_id)
             if not subscription.unschedule():
@@ -106,13 +112,18 @@ class PlanChanges:
         return view
 
     async def _quote(self, uow: UnitOfWork, subscription: Subscription, order: ChangeOrder) -> tuple[Offer, Quote]:
+        await require_not_ending(uow, subscription.tenant_id)
         offer = await self._checkouts.offer(
             uow,
             plan_id=order.plan_id,
             period=order.billing_period or subscription.billing_period,
             provider=self._checkouts.provider_of(subscription),
         )
-        return offer, await quote(uow, subscription, offer)
+        quoted = await quote(uow, subscription, offer)
+        if quoted.effect is Effect.NOW and subscription.cancel_at_period_end:
+            # Buying a plan ends a trial's cancellation, another trial does not.
+            raise CancellationPending
+        return offer, quoted
 
     async def _decide(
         self, uow: UnitOfWork, actor: Principal, subscription: Subscription, offer: Offer, quoted: Quote

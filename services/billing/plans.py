@@ -11,9 +11,9 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
 from core.errors import InvalidInput
-from core.money import exponent
+from core.money import exponent, is_currency
 from models.billing import BillingPeriod, Plan, PlanPrice
-from services.billing.errors import PlanNotFound
+from services.billing.errors import PlanNotFound, UnknownCurrency
 from services.billing.views import PlanPriceView, PlanView, PricedPlanView
 from services.identity import Principal, require_superuser
 from services.unit_of_work import UnitOfWork
@@ -133,9 +133,10 @@ async def set_price(uow: UnitOfWork, actor: Principal, price: PriceInput) -> Pla
     """Say what a plan costs at one provider from now on; for superusers.
 
     Purchases that were begun keep the price that was asked.
-    Raises PlanNotFound, and InvalidInput when the amount does not fit its currency.
+    Raises PlanNotFound, UnknownCurrency, and InvalidInput when the amount does not fit its currency.
     """
     require_superuser(actor)
+    require_currency(price.currency)
     if await uow.session.get(Plan, price.plan_id) is None:
         raise PlanNotFound
     if price.amount <= 0 or price.amount % Decimal(1).scaleb(-min(exponent(price.currency), 2)) != 0:
@@ -170,6 +171,12 @@ async def set_price(uow: UnitOfWork, actor: Principal, price: PriceInput) -> Pla
         },
     )
     return PlanPriceView.of(row.one())
+
+
+def require_currency(code: str) -> None:
+    """Raise UnknownCurrency unless a plan can be priced in it."""
+    if not is_currency(code):
+        raise UnknownCurrency
 
 
 async def _own_price(uow: UnitOfWork, price: PriceInput) -> Mapping[str, object] | None:

@@ -17,7 +17,7 @@ from models.billing import (
     SubscriptionStatus,
 )
 from models.proration import PaidPeriod, Step
-from services.billing.errors import AlreadySubscribed, CurrencyNotTaken, PaymentOverdue
+from services.billing.errors import AlreadySubscribed, CancellationPending, CurrencyNotTaken, PaymentOverdue
 from services.unit_of_work import UnitOfWork
 
 _NOTHING = Decimal(0)
@@ -71,6 +71,7 @@ async def quote(uow: UnitOfWork, subscription: Subscription, offer: Offer) -> Qu
     Raises:
         AlreadySubscribed: it is in force and renews by itself.
         PaymentOverdue: the renewal that failed must be paid first.
+        CancellationPending: what is in force ends with its period.
         CurrencyNotTaken: what is in force was paid in another currency.
     """
     purchase = Quote(
@@ -95,9 +96,15 @@ async def quote(uow: UnitOfWork, subscription: Subscription, offer: Offer) -> Qu
         return _continuing(purchase) if is_same else purchase
     if is_same:
         return _continuing(purchase)
+    _require_changeable(subscription, offer)
+    return _prorated(offer, subscription, await _paid_period(uow, subscription, in_force), before=before, now=uow.now)
+
+
+def _require_changeable(subscription: Subscription, offer: Offer) -> None:
+    if subscription.cancel_at_period_end:
+        raise CancellationPending
     if offer.currency != subscription.currency:
         raise CurrencyNotTaken
-    return _prorated(offer, subscription, await _paid_period(uow, subscription, in_force), before=before, now=uow.now)
 
 
 def _prorated(offer: Offer, subscription: Subscription, period: PaidPeriod, *, before: Decimal, now: datetime) -> Quote:

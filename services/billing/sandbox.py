@@ -15,15 +15,9 @@ from sqlalchemy import select
 from core.errors import DomainError, ErrorKind
 from models.billing import BillingPeriod, CheckoutSession, CheckoutState
 from providers.payments import PaymentProvider
-from providers.payments.sandbox import (
-    SIGNATURE_HEADER,
-    SandboxProvider,
-    SandboxSession,
-    SandboxSessionUnknown,
-    declined_event,
-    expired_event,
-    paid_event,
-)
+from providers.payments.sandbox import SIGNATURE_HEADER, SandboxProvider
+from providers.payments.sandbox_events import declined_event, expired_event, paid_event
+from providers.payments.sandbox_session import SandboxSession, SandboxSessionUnknown
 from services.unit_of_work import UnitOfWork
 
 # Stripe fills in this place of the address that a payer returns to, so clients count on it.

@@ -9,12 +9,14 @@ from core.pagination import Page, PageRequest
 from models.billing import PaymentEvent, Plan, Subscription
 from models.tenants import Tenant
 from services.billing.announcer import Announcer
+from services.billing.change_facts import close_changes
 from services.billing.errors import NotEnding, SubscriptionNotFound, SubscriptionOver
 from services.billing.instructions import Instructions, addressee_of
 from services.billing.lookup import locked_subscription, subscriptions_with_plan
 from services.billing.plans import trial_plan
 from services.billing.views import InvoiceView, SubscriptionView
-from services.identity import Principal, require_may, require_tenant
+from services.closed_tenants import require_not_ending
+from services.identity import Principal, require_may, require_oneself, require_tenant
 from services.permissions import Permission
 from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfWorkFactory
 
@@ -80,40 +82,47 @@ class Subscriptions:
         """Cancel the subscription, now or when its period ends; for the owner.
 
         The decision holds at once. A provider that charges is told after it is committed, by the sweeper if it is
-        away just now. Cancelling at the period's end twice changes nothing.
-        Raises SubscriptionNotFound and SubscriptionOver.
+        away just now. Cancelling at the period's end twice changes nothing. Cancelling at once closes the pages at
+        which something could still be paid.
+        Raises SubscriptionNotFound, SubscriptionOver and Impersonated.
         """
         tenant_id = require_tenant(actor)
         require_may(actor, Permission.PLAN_CANCEL)
+        require_oneself(actor)
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
             subscription = await locked_subscription(uow, Subscription.tenant_id == tenant_id)
             if subscription is None:
                 raise SubscriptionNotFound
             if subscription.is_over:
                 raise SubscriptionOver
-            instruction_id = None
+            instruction_ids: list[UUID] = []
             addressee = addressee_of(subscription)
             decided = await self._decide(uow, actor, subscription, reason=reason, at_period_end=at_period_end)
             if decided and addressee is not None:
-                instruction_id = await self._instructions.cancel(uow, addressee, at_period_end=at_period_end)
+                instruction_ids.append(await self._instructions.cancel(uow, addressee, at_period_end=at_period_end))
+            if not at_period_end:
+                await close_changes(uow, subscription)
+                instruction_ids += await self._instructions.withdraw_pages(uow, tenant_id)
             view = SubscriptionView.of(subscription)
-        if instruction_id is not None:
+        for instruction_id in instruction_ids:
             await self._instructions.carry_out(instruction_id)
         return view
 
     async def reinstate(self, actor: Principal, *, trace: RequestTrace) -> SubscriptionView:
         """Take back that the subscription ends with its period; for the owner.
 
-        Raises SubscriptionNotFound, SubscriptionOver once it has ended, and NotEnding.
+        Raises SubscriptionNotFound, SubscriptionOver once it has ended, NotEnding, TenantDeleted and Impersonated.
         """
         tenant_id = require_tenant(actor)
         require_may(actor, Permission.PLAN_CANCEL)
+        require_oneself(actor)
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
             subscription = await locked_subscription(uow, Subscription.tenant_id == tenant_id)
             if subscription is None:
                 raise SubscriptionNotFound
             if subscription.is_over:
                 raise SubscriptionOver
+            await require_not_ending(uow, tenant_id)
             if not subscription.reinstate(now=uow.now):
                 raise NotEnding
             addressee = addressee_of(subscription)

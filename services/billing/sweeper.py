@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+import structlog
 from sqlalchemy import ColumnElement, and_, false, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -34,6 +35,8 @@ _NEWS_OF_END: Final[Mapping[SubscriptionStatus, News]] = {
     SubscriptionStatus.CANCELLED: "subscription_cancelled",
     SubscriptionStatus.EXPIRED: "subscription_expired",
 }
+
+logger = structlog.get_logger(__name__)
 
 Condition = Callable[[datetime], ColumnElement[bool]]
 
@@ -65,7 +68,11 @@ class Sweeper:
             (self._to_dun, self._dun),
         ):
             for subscription_id in await self._due(condition):
-                await step(subscription_id)
+                try:
+                    await step(subscription_id)
+                except Exception:
+                    # Whatever is wrong with one subscription must not stop the clock of all the others.
+                    logger.exception("subscription not swept", subscription=str(subscription_id), step=step.__name__)
 
     async def _due(self, condition: Condition) -> list[UUID]:
         async with self._units(_SCOPE) as uow:

@@ -5,7 +5,9 @@ from uuid import UUID
 from sqlalchemy import select
 
 from models.billing import ProviderInstruction, Subscription
+from services.billing import journal
 from services.billing.announcer import Announcer
+from services.billing.change_facts import close_changes
 from services.billing.instructions import Instructions, addressee_of
 from services.billing.lookup import locked_subscription
 from services.unit_of_work import UnitOfWork
@@ -33,7 +35,9 @@ class WindingUp:
         if subscription is None or subscription.is_over:
             return
         subscription.cancel_now(reason=_REASON, now=uow.now)
+        await close_changes(uow, subscription)
         await self._settle(uow, subscription, actor_id=None, at_period_end=False)
+        await self._instructions.withdraw_pages(uow, tenant_id)
 
     async def is_settled(self, uow: UnitOfWork, tenant_id: UUID) -> bool:
         """Tell whether every provider has heard of every instruction about the tenant's."""
@@ -43,6 +47,10 @@ class WindingUp:
             .limit(1)
         )
         return waiting is None
+
+    async def close_books(self, uow: UnitOfWork, tenant_id: UUID) -> None:
+        """Leave the books so that reports read the same once the tenant's other rows are gone (docs/adr/0022)."""
+        await journal.close(uow, tenant_id)
 
     async def _settle(
         self, uow: UnitOfWork, subscription: Subscription, *, actor_id: UUID | None, at_period_end: bool

@@ -34,11 +34,12 @@ _LINK = "/billing"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sale:
-    """What a payment bought; `period` is from when to when, where that is known.
+    """What a payment bought: the plan, by its id and its name; `period` is from when to when, where that is known.
 
     With `is_change` it is what a plan costs more than the one before it, for the rest of a period.
     """
 
+    plan_id: UUID
     plan: str
     billing_period: BillingPeriod
     period: tuple[datetime, datetime] | None

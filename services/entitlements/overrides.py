@@ -1,9 +1,8 @@
 """Exceptions from plans, which operators make for single tenants."""
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import delete, select
@@ -11,11 +10,12 @@ from sqlalchemy.dialects.postgresql import insert
 
 from core.errors import InvalidInput
 from models.billing import Subscription
-from models.entitlements import SOCKETS, Flag, Limit, canonical_name, is_limit
+from models.entitlements import canonical_name, is_limit
 from models.overrides import EntitlementOverride
 from models.tenants import Tenant
 from services.billing.announcer import Announcer
 from services.billing.lookup import locked_subscription
+from services.entitlements.catalogue import FLAGS, LIMITS, UnknownEntitlement
 from services.entitlements.desk import EntitlementDesk, hold_tenant
 from services.entitlements.errors import OverrideNotFound, TenantUnknown
 from services.entitlements.usage import usage
@@ -23,15 +23,13 @@ from services.entitlements.views import NotedEntitlementsView, NotedOverrideView
 from services.identity import Principal, require_superuser
 from services.unit_of_work import UnitOfWork
 
-_LIMITS: Final = frozenset(Limit)
-_FLAGS: Final = frozenset(Flag)
-# `users`, `webhooks_enabled`, `sockets.connections`.
-_NAME: Final = re.compile(rf"({SOCKETS}\.)?(?!{SOCKETS}$)[a-z][a-z0-9_]{{0,80}}")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverrideInput:
-    """What a tenant shall have whatever its plan says, and why; `until` None means for good."""
+    """What a tenant shall have whatever its plan says, and why; `until` None means for good.
+
+    Names are `users`, `webhooks_enabled`, `sockets.connections` and their kin.
+    """
 
     name: str
     value: int | bool
@@ -60,7 +58,8 @@ class Overrides:
     ) -> NotedEntitlementsView:
         """Make an exception, in the place of an earlier one of the same name; the tenant hears of it.
 
-        Raises InvalidInput when the name needs a value of another kind, or the time is over already.
+        Raises UnknownEntitlement, and InvalidInput when the name needs a value of another kind, or the time is over
+        already.
         """
         require_superuser(actor)
         name = canonical_name(wanted.name)
@@ -138,13 +137,11 @@ class Overrides:
 
 
 def _check(name: str, wanted: OverrideInput, *, now: datetime) -> None:
-    if not _NAME.fullmatch(name):
-        raise _refusal("path -> name", "is no name of an entitlement")
-    is_flag = isinstance(wanted.value, bool)
-    # A name that no catalogue knows may be either.
-    if name in _FLAGS and not is_flag:
+    if name not in FLAGS | LIMITS:
+        raise UnknownEntitlement("path -> name")
+    if name in FLAGS and not isinstance(wanted.value, bool):
         raise _refusal("body -> value", "must be true or false")
-    if (name in _LIMITS or "." in name) and not is_limit(wanted.value):
+    if name in LIMITS and not is_limit(wanted.value):
         raise _refusal("body -> value", "must be a whole number, -1 for unlimited")
     if wanted.until is not None and wanted.until <= now:
         raise _refusal("body -> until", "must be in the future")

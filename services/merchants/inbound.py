@@ -1,5 +1,6 @@
 """Events of merchants' accounts: verified with the merchant's secret, stored once, applied to the merchant's orders."""
 
+import logging
 from collections.abc import Mapping
 from uuid import UUID
 
@@ -8,11 +9,11 @@ from sqlalchemy import ColumnElement, select
 from models.inbox import ProviderEvent
 from models.merchants import PaymentIntegration
 from models.tenants import Tenant
-from providers.payments import PaymentProvider, read_event
+from providers.payments import BadPayload, PaymentProvider, Reading, read_event
 from providers.payments.accounts import Accounts
 from services.billing.errors import NotThereYet, WebhookUnknown
 from services.billing.inbox import Told
-from services.billing.stored import event_of, log_stored, store_event, verified_event
+from services.billing.stored import event_of, log_event, log_stored, store_event, verified_event
 from services.merchants.announcer import MerchantAnnouncer
 from services.merchants.settlement import Settlement
 from services.merchants.vault import Vault
@@ -76,7 +77,12 @@ class MerchantInbox:
             integration = await uow.session.get(PaymentIntegration, row.integration_id)
         if integration is None:
             raise NotThereYet("account")
-        reading = await read_event(self.opened(integration), event_of(row))
+        try:
+            reading = await read_event(self.opened(integration), event_of(row))
+        except BadPayload:
+            # It concerns nothing of ours: whatever its provider holds of our orders is found by asking (looking.py).
+            log_event(logging.WARNING, row, "unreadable")
+            reading = Reading(facts=())
         if reading.is_missing:
             raise NotThereYet("payment at the provider")
         return Told(

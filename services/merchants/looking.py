@@ -6,10 +6,12 @@ from uuid import UUID
 
 from sqlalchemy import select, update
 
+from models.inbox import EventSource
 from models.merchants import PaymentIntegration
 from models.orders import OrderInvoice
 from models.payment_progress import CheckoutState
 from providers.payments import ProviderRejected, ProviderUnavailable, Reading, facts_of_fetched, settle_payment
+from services.billing.changes import audit_reconciled, watching
 from services.billing.errors import FactRefused, NotThereYet
 from services.billing.inbox import Told
 from services.merchants.errors import KeysUnreadable
@@ -73,7 +75,7 @@ class Looking:
             await self._done(invoice)
             return
         try:
-            await self._ask(integration, invoice.session_id)
+            await self._ask(integration, invoice, invoice.session_id)
         except (ProviderUnavailable, ProviderRejected, KeysUnreadable):
             # The merchant's affair, and asked for again in its time.
             pass
@@ -84,7 +86,7 @@ class Looking:
             # What always fails would otherwise be asked for every few minutes and for ever.
             await self._done(invoice)
 
-    async def _ask(self, integration: PaymentIntegration, session_id: str) -> None:
+    async def _ask(self, integration: PaymentIntegration, invoice: OrderInvoice, session_id: str) -> None:
         provider = self._inbox.opened(integration)
         state = await settle_payment(provider, session_id)
         told = Told(
@@ -94,7 +96,11 @@ class Looking:
             reading=Reading(facts=() if state is None else facts_of_fetched(provider, state), payment=state),
         )
         async with self._units(TenantScope(integration.tenant_id)) as uow:
-            await self._inbox.apply(uow, told)
+            with watching(uow) as changes:
+                await self._inbox.apply(uow, told)
+                await uow.session.flush()
+            subject = ("order_invoice", invoice.id)
+            audit_reconciled(uow, changes, subject, provider=integration.provider, source=EventSource.POLL)
 
     async def _done(self, invoice: OrderInvoice) -> None:
         async with self._units(TenantScope(invoice.tenant_id)) as uow:

@@ -20,6 +20,7 @@ from models.orders import Order, OrderInvoice
 from models.payment_progress import CheckoutState
 from providers.payments import CheckoutCreated, InvoiceRequest, PaymentProvider, ProviderRejected, ProviderUnavailable
 from providers.payments.accounts import Accounts
+from services.closed_tenants import require_not_ending
 from services.identity import Principal, require_permission, require_tenant
 from services.merchants.errors import InvoiceBeingOpened, NoAccount, OrderAmountDiffers, OrderPaidAlready
 from services.merchants.looking import look_after
@@ -85,6 +86,7 @@ class Paying:
 
         Raises:
             OrderNotFound, OrderPaidAlready, OrderAmountDiffers: the order is not to be paid, or not this amount.
+            TenantDeleted: the merchant's tenant is to be deleted.
             NoAccount, KeysUnreadable: there is no provider to pay it at, or its keys cannot be read now.
             InvoiceBeingOpened: somebody else has been asking for it for too long.
             ProviderRejected, ProviderUnavailable: the provider did not open an invoice.
@@ -108,6 +110,7 @@ class Paying:
             raise OrderPaidAlready
         if (wanted.amount, wanted.currency) != (order.amount, order.currency):
             raise OrderAmountDiffers
+        await require_not_ending(uow, order.tenant_id)
         integration = await current_integration(uow)
         if integration is None:
             raise NoAccount
@@ -161,6 +164,7 @@ class Paying:
         back = integration.return_url or self._return_url
         return InvoiceRequest(
             invoice_id=invoice.id,
+            begun_at=invoice.created_at,
             tenant_id=order.tenant_id,
             description=f"Order {order.external_reference or order.id}",
             amount=invoice.amount,

@@ -3,17 +3,16 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, ScalarSelect, String, and_, cast, func, null, select
-from sqlalchemy.orm import aliased
 
-from models.billing import CheckoutSession, CheckoutState, PaymentEvent, PaymentEventType
 from models.journal import SIDES, EntryKind, JournalEntry
 from models.plans import Plan
+from services.billing.journal import plan_of_entry
 from services.reports.months import Months
 from services.reports.views import CommissionView, MoneyView, RevenueView
 from services.unit_of_work import UnitOfWork
@@ -21,14 +20,16 @@ from services.unit_of_work import UnitOfWork
 COMMISSION: Final = "commission"
 _COMMISSIONS: Final = "commissions"
 
-# The name of the column that a kind adds to, and whether it is added or taken away.
-_COLUMNS: Final[Mapping[EntryKind, tuple[str, int]]] = {
-    EntryKind.CHARGE: ("charged", 1),
-    EntryKind.REFUND: ("refunded", 1),
-    EntryKind.DISPUTE: ("disputed", 1),
-    EntryKind.DISPUTE_WON: ("disputed", -1),
-    EntryKind.CREDIT: ("credits", 1),
-    EntryKind.CREDIT_SETTLED: ("credits", -1),
+# The columns that a kind changes, and whether it is added to them or taken away.
+_COLUMNS: Final[Mapping[EntryKind, Mapping[str, int]]] = {
+    EntryKind.CHARGE: {"charged": 1, "net": 1},
+    EntryKind.REFUND: {"refunded": 1, "net": -1},
+    EntryKind.DISPUTE: {"disputed": 1, "net": -1},
+    EntryKind.DISPUTE_WON: {"disputed": -1, "net": 1},
+    EntryKind.CREDIT: {"credits": 1},
+    EntryKind.CREDIT_SETTLED: {"credits": -1},
+    # It was charged for a change that came to nothing, and is owed to the tenant since.
+    EntryKind.UNEARNED: {"credits": 1, "net": -1},
 }
 
 
@@ -104,13 +105,13 @@ def _of_service(sums: Iterable[Sum]) -> Iterable[Sum]:
 
 
 def _columns(sums: Iterable[Sum]) -> dict[str, Decimal]:
-    found = dict.fromkeys(("charged", "refunded", "disputed", "credits"), Decimal(0))
+    found = dict.fromkeys(("charged", "refunded", "disputed", "credits", "net"), Decimal(0))
     for part in sums:
         kind = EntryKind(part.kind)
-        column, sign = _COLUMNS[kind]
-        # An entry with its sides exchanged takes back what one of the same fact posted too much.
-        found[column] += sign * (part.amount if part.debit == SIDES[kind][0] else -part.amount)
-    return {**found, "net": found["charged"] - found["refunded"] - found["disputed"]}
+        for column, sign in _COLUMNS[kind].items():
+            # An entry with its sides exchanged takes back what one of the same fact posted too much.
+            found[column] += sign * (part.amount if part.debit == SIDES[kind][0] else -part.amount)
+    return found
 
 
 def _of_months(months: Months) -> ColumnElement[bool]:
@@ -121,7 +122,7 @@ async def _sums(uow: UnitOfWork, condition: ColumnElement[bool], *, by_plan: boo
     # The month of UTC, whatever zone the database's session is in.
     month = func.date_trunc("month", JournalEntry.occurred_at, "UTC")
     sides = [cast(column, String) for column in (JournalEntry.kind, JournalEntry.debit, JournalEntry.credit)]
-    plan = _plan_of_entry().label("plan") if by_plan else cast(null(), String).label("plan")
+    plan = _plan().label("plan") if by_plan else cast(null(), String).label("plan")
     each = (
         select(
             month.label("month"),
@@ -151,47 +152,7 @@ async def _sums(uow: UnitOfWork, condition: ColumnElement[bool], *, by_plan: boo
     ]
 
 
-def _plan_of_entry() -> ScalarSelect[str]:
-    """Select the plan that an entry's payment was for: that of the last purchase at the provider before it.
-
-    A renewal is thus of the plan that was bought, and a refund or a dispute of the plan of its payment.
-    """
-    bought = (
-        select(Plan.slug)
-        .join(CheckoutSession, CheckoutSession.plan_id == Plan.id)
-        .where(
-            CheckoutSession.tenant_id == JournalEntry.tenant_id,
-            CheckoutSession.provider == JournalEntry.provider,
-            CheckoutSession.state == CheckoutState.PAID,
-            CheckoutSession.completed_at <= func.coalesce(_paid_at(), _disputed_paid_at()),
-        )
-        .order_by(CheckoutSession.completed_at.desc(), CheckoutSession.created_at.desc(), CheckoutSession.id)
-        .limit(1)
-    )
-    return bought.correlate(JournalEntry).scalar_subquery()
-
-
-def _paid_at() -> ScalarSelect[datetime]:
-    payment = aliased(PaymentEvent)
-    of_entry = select(payment.created_at).where(
-        JournalEntry.kind.in_((EntryKind.CHARGE, EntryKind.REFUND)),
-        payment.provider == JournalEntry.provider,
-        payment.event_type == PaymentEventType.PAYMENT_SUCCESS,
-        payment.fact_key == JournalEntry.fact_key,
-    )
-    return of_entry.correlate(JournalEntry).scalar_subquery()
-
-
-def _disputed_paid_at() -> ScalarSelect[datetime]:
-    payment, dispute = aliased(PaymentEvent), aliased(PaymentEvent)
-    of_entry = (
-        select(payment.created_at)
-        .join(dispute, dispute.payment_id == payment.id)
-        .where(
-            JournalEntry.kind.in_((EntryKind.DISPUTE, EntryKind.DISPUTE_WON)),
-            dispute.provider == JournalEntry.provider,
-            dispute.event_type == PaymentEventType.CHARGEBACK,
-            dispute.fact_key == JournalEntry.fact_key,
-        )
-    )
+def _plan() -> ScalarSelect[str]:
+    """Select the slug of the plan that an entry's payment was for."""
+    of_entry = select(Plan.slug).where(Plan.id == func.coalesce(JournalEntry.plan_id, plan_of_entry()))
     return of_entry.correlate(JournalEntry).scalar_subquery()

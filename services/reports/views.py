@@ -43,10 +43,11 @@ class PlanRecurringView(View):
 
 
 class MoneyView(View):
-    """What was paid in a month and what of it went back; `net` is `charged` - `refunded` - `disputed`.
+    """What was paid in a month and what of it went back; `net` is what was earned of it.
 
-    Disputes that were won do not count. `credits` is what came without buying anything, less what was given back of
-    it: owed to tenants, and no revenue.
+    That is `charged` - `refunded` - `disputed`, less what was charged for changes that came to nothing. Disputes that
+    were won do not count. `credits` is what came without buying anything, such changes included, less what was given
+    back of it: owed to tenants, and no revenue.
     """
 
     month: date

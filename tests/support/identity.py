@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from core.i18n import TEXTS
 from core.keys import SigningKey
 from core.otp import CodeHasher
-from core.passwords import PasswordHasher, Verdict
+from core.passwords import Verdict
 from core.sealing import Sealer
 from core.tokens import TokenSigner
 from models.entitlements import Limit
@@ -26,6 +26,7 @@ from models.mail import OutboundMail
 from models.overrides import EntitlementOverride
 from models.tenants import Role
 from providers.mail import OutboxTransport
+from providers.passwords.hasher import PasswordHasher
 from services.auth import AuthService, Device, SignUp
 from services.auth.views import SessionView
 from services.entitlements import EntitlementDesk
@@ -100,7 +101,9 @@ class Identity:
             company_name=company or f"Company {unique}",
             locale=locale,
         )
-        return await self.auth.registration.register(form, device=DEVICE)
+        view = await self.auth.registration.register(form, device=DEVICE)
+        assert view is not None, "this house tells at once who has an account"
+        return view
 
     async def login(self, email: str, password: str = PASSWORD) -> SessionView:
         view = await self.auth.sessions.login(email=email, password=password, device=DEVICE)

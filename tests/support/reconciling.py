@@ -9,6 +9,7 @@ from sqlalchemy import delete, func, select, text
 from models.inbox import EventSource, ProviderEvent
 from models.reconciliations import ProviderFeed, Reconciliation
 from services.billing.reconciling import ReconciliationView
+from services.merchants import MerchantService
 from tests.support.billing import PLATFORM, Till
 
 NEVER = 24
@@ -21,6 +22,7 @@ class Watch:
 
     till: Till
     tasks: int = 0
+    merchants: MerchantService | None = None
 
     async def pass_minutes(self, minutes: int) -> None:
         """Let time pass, with the scheduler looking every minute and the worker doing what it rings for."""
@@ -32,6 +34,8 @@ class Watch:
         """Let the scheduler look once, and the worker work until nothing is left to do."""
         await self.till.billing.reconciling.sweep()
         await self.till.billing._inbox.sweep()
+        if self.merchants is not None:
+            await self.merchants.sweep()
         await self.work()
 
     async def work(self) -> None:
@@ -41,7 +45,11 @@ class Watch:
             "reconciling.poll": billing.reconciling.poll,
             "reconciling.read": billing.reconciling.read,
             "reconciling.run": billing.reconciling.run,
+            "reconciling.read_merchants": billing.reconciling.read_merchants,
+            "billing.apply_merchants": billing.apply_merchants,
         }
+        if self.merchants is not None:
+            does["merchants.look"] = self.merchants.look
         while self.tasks < len(self.till.ears.tasks):
             task = self.till.ears.tasks[self.tasks]
             self.tasks += 1
@@ -76,16 +84,17 @@ class Watch:
             return await reconciling.view(uow, begun.id)
 
 
-async def open_watch(till: Till) -> Watch:
-    """Begin to watch, free of what tests at other times have left in this database."""
+async def open_watch(till: Till, merchants: MerchantService | None = None) -> Watch:
+    """Begin to watch, free of what tests at other times have left in this database; before merchants are founded."""
     async with till.units(PLATFORM) as uow:
         await uow.session.execute(delete(ProviderFeed))
         await uow.session.execute(delete(Reconciliation))
         await uow.session.execute(text("UPDATE checkout_sessions SET next_poll_at = NULL"))
+        await uow.session.execute(text("UPDATE order_invoices SET integration_id = NULL, look_at = NULL"))
         # What others wait for is not to be waited for here.
         await uow.session.execute(text("UPDATE provider_events SET state = 'dead' WHERE state = 'received'"))
     till.billing.reconciling._sweeps._nightly_hour = NEVER
-    watch = Watch(till, tasks=len(till.ears.tasks))
+    watch = Watch(till, tasks=len(till.ears.tasks), merchants=merchants)
     await watch.look()
     return watch
 

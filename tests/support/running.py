@@ -15,7 +15,8 @@ from server.isolation import as_owner
 from server.processes import background, listening
 from server.seed import seed
 from server.settings import Settings
-from server.wiring import House, Part, build, open_database
+from server.stores import open_database
+from server.wiring import House, Part, build
 from services.registry import Services
 from services.unit_of_work import UnitOfWorkFactory
 from tests.support.clock import MovableClock

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from providers.payments import CheckoutCreated, Reading, read_event
-from providers.payments.sandbox import SandboxProvider, declined_event, expired_event, paid_event
+from providers.payments.sandbox import SandboxProvider
+from providers.payments.sandbox_events import declined_event, expired_event, paid_event
 from services.billing.views import CheckoutView
 from services.unit_of_work import RequestTrace
 from tests.fakes.btcpay_api import FakeBtcPay

@@ -13,7 +13,8 @@ from sqlalchemy import func, select
 from core.pagination import Page, PageRequest
 from models.reconciliations import Reconciliation
 from providers.payments import PaymentProvider
-from services.billing.errors import ProviderNotSupported, ReconciliationNotFound, ReconciliationRunning
+from services.billing.errors import NothingToReconcile, ReconciliationNotFound, ReconciliationRunning
+from services.billing.inbox import MerchantEvents
 from services.billing.reconciling.feeds import Feeds
 from services.billing.reconciling.polls import Polls
 from services.billing.reconciling.sweeps import Sweeps
@@ -28,7 +29,7 @@ class Reconciling:
     """The use cases of reconciliation.
 
     Args:
-        providers, aliases: as for `BillingService`.
+        providers, aliases, merchants: as for `BillingService`.
         nightly_hour: from which hour of the day (UTC) on each provider is swept.
     """
 
@@ -38,13 +39,13 @@ class Reconciling:
         *,
         providers: Mapping[str, PaymentProvider],
         aliases: Mapping[str, str],
+        merchants: MerchantEvents | None,
         nightly_hour: int,
     ) -> None:
-        self._providers = providers
         self._aliases = aliases
         self._polls = Polls(units, providers=providers)
-        self._feeds = Feeds(units, providers=providers)
-        self._sweeps = Sweeps(units, providers=providers, nightly_hour=nightly_hour)
+        self._feeds = Feeds(units, providers=providers, merchants=merchants)
+        self._sweeps = Sweeps(units, providers=providers, merchants=merchants, nightly_hour=nightly_hour)
 
     async def sweep(self) -> None:
         """Ring for everything whose time to be asked about has come. For the scheduler; asks nobody itself."""
@@ -60,6 +61,10 @@ class Reconciling:
         """Read a provider's list of what happened; see `Feeds.read`. For the worker."""
         await self._feeds.read(feed_id)
 
+    async def read_merchants(self, feed_id: UUID) -> None:
+        """Read the list of a merchant's account likewise. For the worker."""
+        await self._feeds.read(feed_id)
+
     async def run(self, row_id: UUID) -> None:
         """Carry a sweep out; see `Sweeps.run`. For the worker."""
         await self._sweeps.run(row_id)
@@ -67,7 +72,7 @@ class Reconciling:
     async def request(self, uow: UnitOfWork, actor: Principal, *, provider: str) -> ReconciliationView:
         """Begin a sweep of a provider; for superusers. Needs a PlatformScope.
 
-        Raises ProviderNotSupported and ReconciliationRunning.
+        Raises NothingToReconcile and ReconciliationRunning.
         """
         require_superuser(actor)
         return await self.begin(uow, provider, requested_by=actor.user_id)
@@ -76,8 +81,9 @@ class Reconciling:
         """Begin a sweep for whoever runs the server; raises what `request` does. Needs a PlatformScope."""
         name = provider.strip().lower()
         name = self._aliases.get(name, name)
-        if name not in self._providers:
-            raise ProviderNotSupported(sorted(self._providers))
+        known = await self._sweeps.providers(uow)
+        if name not in known:
+            raise NothingToReconcile(sorted(known))
         row_id = await self._sweeps.begin(uow, name, requested_by=requested_by)
         if row_id is None:
             raise ReconciliationRunning

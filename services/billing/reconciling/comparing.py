@@ -7,11 +7,12 @@ from datetime import timedelta
 from typing import TypeVar
 from uuid import UUID
 
+import structlog
 from sqlalchemy import or_, select
 
 from models.billing import CheckoutSession, Subscription, SubscriptionStatus
 from models.reconciliations import Reconciliation
-from providers.payments import PaymentProvider, VerifiedEvent, saw_state, saw_subscription
+from providers.payments import PaymentProvider, ProviderRejected, VerifiedEvent, saw_state, saw_subscription
 from services.billing.reconciling.feeds import in_order
 from services.billing.reconciling.known import knows_payment, knows_subscription
 from services.unit_of_work import PlatformScope, UnitOfWorkFactory
@@ -25,14 +26,20 @@ _PAGE = 20
 _AT_ONCE = 4
 _SCOPE = PlatformScope("a sweep compares what every tenant has bought")
 
+logger = structlog.get_logger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What was compared: what is to be taken in, of how much, and where to go on (None at the end)."""
+    """What was compared: what is to be taken in, of how much, and where to go on (None at the end).
+
+    `integration_id` names the merchant's account that was compared, None for the platform's own.
+    """
 
     events: Sequence[VerifiedEvent]
     checked: int
     cursor: str | None
+    integration_id: UUID | None = None
 
 
 async def compare_events(provider: PaymentProvider, row: Reconciliation) -> Part:
@@ -57,21 +64,22 @@ async def compare_purchases(units: UnitOfWorkFactory, provider: PaymentProvider,
         events = [
             saw_state(state)
             for checkout, state in zip(checkouts, states, strict=True)
-            if state is not None and not await knows_payment(uow, checkout, state)
+            if state is not None and not await knows_payment(uow, provider, checkout, state)
         ]
     return Part(events=events, checked=len(checkouts), cursor=_next(checkouts))
 
 
 async def compare_subscriptions(units: UnitOfWorkFactory, provider: PaymentProvider, row: Reconciliation) -> Part:
-    """Ask for the subscriptions that are in force, or ended of late without anybody's having cancelled them."""
+    """Ask for the subscriptions that are in force, or ended of late: what is over must not be charged any more."""
     is_served = Subscription.status.in_(
         (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAST_DUE, SubscriptionStatus.TRIAL)
     )
+    is_over = Subscription.status.in_((SubscriptionStatus.EXPIRED, SubscriptionStatus.CANCELLED))
     is_recent = Subscription.current_period_end > row.started_at - _ROWS_OF
     asked = select(Subscription).where(
         Subscription.payment_provider == provider.name,
         Subscription.external_subscription_id.is_not(None),
-        or_(is_served, (Subscription.status == SubscriptionStatus.EXPIRED) & is_recent),
+        or_(is_served, is_over & is_recent),
     )
     if row.cursor is not None:
         asked = asked.where(Subscription.id > UUID(row.cursor))
@@ -89,17 +97,24 @@ async def compare_subscriptions(units: UnitOfWorkFactory, provider: PaymentProvi
     return Part(events=events, checked=len(held), cursor=_next(held))
 
 
-async def _ask_all(ask: Callable[[str], Awaitable[T]], references: Sequence[str]) -> list[T]:
-    """Ask for each, a few at a time; raises the first failure once those asked with it have answered."""
-    answers: list[T] = []
+async def _ask_all(ask: Callable[[str], Awaitable[T | None]], references: Sequence[str]) -> list[T | None]:
+    """Ask for each, a few at a time; raises the first failure once those asked with it have answered.
+
+    One that the provider refuses to tell of is as one that it does not know: the others are compared all the same.
+    """
+    answers: list[T | None] = []
     for place in range(0, len(references), _AT_ONCE):
         told = await asyncio.gather(
             *(ask(reference) for reference in references[place : place + _AT_ONCE]), return_exceptions=True
         )
         for answer in told:
-            if isinstance(answer, BaseException):
+            if isinstance(answer, ProviderRejected):
+                logger.warning("comparison refused", reason=answer.text)
+                answers.append(None)
+            elif isinstance(answer, BaseException):
                 raise answer
-            answers.append(answer)
+            else:
+                answers.append(answer)
     return answers
 
 

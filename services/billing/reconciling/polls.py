@@ -81,11 +81,13 @@ class Polls:
             return
         async with self._units(_SCOPE) as uow:
             checkout = await _held(uow, checkout_id)
-            await self._compare(uow, checkout, state)
+            await self._compare(uow, provider, checkout, state)
             checkout.polled(uow.now)
 
-    async def _compare(self, uow: UnitOfWork, checkout: CheckoutSession, state: PaymentState | None) -> None:
-        if state is not None and not await knows_payment(uow, checkout, state):
+    async def _compare(
+        self, uow: UnitOfWork, provider: PaymentProvider, checkout: CheckoutSession, state: PaymentState | None
+    ) -> None:
+        if state is not None and not await knows_payment(uow, provider, checkout, state):
             await store_event(uow, checkout.provider, saw_state(state), source=EventSource.POLL)
             return
         is_waiting = state is None or state.status is PaymentStatus.PENDING

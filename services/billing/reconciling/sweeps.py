@@ -1,7 +1,8 @@
 """Sweeps: everything that a provider holds against everything that we hold, at night and on demand.
 
-A sweep goes through the provider's events of a month, then through our purchases, then through our subscriptions, a
-page at a time. How far it is stands in its row, so that another worker goes on where one was lost.
+A sweep goes through the provider's events of a month, then through our purchases, our subscriptions, and the invoices
+of merchants who have accounts there, a page at a time. How far it is stands in its row, so that another worker goes on
+where one was lost.
 """
 
 from collections.abc import Mapping
@@ -9,13 +10,16 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import structlog
-from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from models.inbox import EventSource
+from models.merchants import PaymentIntegration
 from models.reconciliations import Reconciliation, ReconciliationStage, ReconciliationState
 from providers.payments import PaymentProvider, ProviderRejected, ProviderUnavailable
+from services.billing.inbox import MerchantEvents
 from services.billing.reconciling.comparing import Part, compare_events, compare_purchases, compare_subscriptions
+from services.billing.reconciling.merchants import compare_invoices
 from services.billing.reconciling.pauses import pause_after
 from services.billing.stored import store_event
 from services.unit_of_work import PlatformScope, UnitOfWork, UnitOfWorkFactory
@@ -26,6 +30,8 @@ TASK = "reconciling.run"
 _LEASE = timedelta(minutes=5)
 _PATIENCE = timedelta(hours=12)
 _LONGEST_PAUSE_S = 900.0
+_NOTHING = Part(events=(), checked=0, cursor=None)
+_OF_MERCHANTS = select(PaymentIntegration.provider).distinct()
 _SCOPE = PlatformScope("a sweep compares what every tenant has bought")
 
 logger = structlog.get_logger(__name__)
@@ -39,10 +45,16 @@ class Sweeps:
     """Carries sweeps out. What differs goes into the inbox, like anything that a provider tells."""
 
     def __init__(
-        self, units: UnitOfWorkFactory, *, providers: Mapping[str, PaymentProvider], nightly_hour: int
+        self,
+        units: UnitOfWorkFactory,
+        *,
+        providers: Mapping[str, PaymentProvider],
+        merchants: MerchantEvents | None,
+        nightly_hour: int,
     ) -> None:
         self._units = units
         self._providers = providers
+        self._merchants = merchants
         self._nightly_hour = nightly_hour
 
     async def begin(
@@ -79,12 +91,17 @@ class Sweeps:
             uow.ring(TASK, row_id)
         return row_id
 
+    async def providers(self, uow: UnitOfWork) -> set[str]:
+        """Name those at which the platform or a merchant has an account; needs a PlatformScope."""
+        return {*self._providers, *await uow.session.scalars(_OF_MERCHANTS)}
+
     async def sweep(self) -> None:
         """Begin the night's sweeps once their hour has come, and ring again for those that nobody carries out."""
         async with self._units(_SCOPE) as uow:
             if uow.now.hour >= self._nightly_hour:
                 begun = select(Reconciliation.provider).where(Reconciliation.nightly_on == uow.now.date())
-                for name in sorted(set(self._providers) - set(await uow.session.scalars(begun))):
+                names = await self.providers(uow)
+                for name in sorted(names - set(await uow.session.scalars(begun))):
                     await self.begin(uow, name, is_nightly=True)
         async with self._units(_SCOPE) as uow:
             left = await uow.session.scalars(select(Reconciliation.id).where(self._is_waiting(uow)))
@@ -120,14 +137,21 @@ class Sweeps:
         return and_(
             Reconciliation.state == ReconciliationState.RUNNING,
             Reconciliation.next_attempt_at <= uow.now,
-            Reconciliation.provider.in_(self._providers),
+            or_(Reconciliation.provider.in_(self._providers), Reconciliation.provider.in_(_OF_MERCHANTS)),
         )
 
     async def _keep(self, row_id: UUID, attempt: int, part: Part) -> Reconciliation:
         async with self._units(_SCOPE) as uow:
             row = await _held(uow, row_id, attempt)
             found = [
-                await store_event(uow, row.provider, event, source=EventSource.SWEEP, reconciliation_id=row_id)
+                await store_event(
+                    uow,
+                    row.provider,
+                    event,
+                    integration_id=part.integration_id,
+                    source=EventSource.SWEEP,
+                    reconciliation_id=row_id,
+                )
                 for event in part.events
             ]
             row.advance(part.cursor, checked=part.checked, found=sum(found), now=uow.now)
@@ -151,7 +175,12 @@ class Sweeps:
         logger.warning("reconciliation postponed", provider=row.provider, stage=row.stage.value, state=row.state.value)
 
     async def _compare(self, row: Reconciliation) -> Part:
-        provider = self._providers[row.provider]
+        if row.stage is ReconciliationStage.MERCHANTS:
+            return await compare_invoices(self._units, self._merchants, row)
+        provider = self._providers.get(row.provider)
+        # Merchants alone may have accounts at it.
+        if provider is None:
+            return _NOTHING
         match row.stage:
             case ReconciliationStage.EVENTS if provider.capabilities.list_events:
                 return await compare_events(provider, row)
@@ -160,7 +189,7 @@ class Sweeps:
             case ReconciliationStage.SUBSCRIPTIONS if provider.capabilities.fetch_subscription:
                 return await compare_subscriptions(self._units, provider, row)
             case _:
-                return Part(events=(), checked=0, cursor=None)
+                return _NOTHING
 
 
 def _audit_end(uow: UnitOfWork, row: Reconciliation) -> None:

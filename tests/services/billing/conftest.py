@@ -11,6 +11,7 @@ from tests.support.billing import Shop, Till, build_till
 from tests.support.books import open_books
 from tests.support.clock import MovableClock
 from tests.support.running import Running
+from tests.support.stalls import STALLS, Stall, open_stall
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +37,22 @@ async def till(books: AsyncEngine) -> AsyncIterator[Till]:
 async def shop(till: Till) -> Shop:
     """A tenant on its trial."""
     return await till.shop()
+
+
+@pytest.fixture(params=sorted(STALLS))
+async def stall(request: pytest.FixtureRequest, till: Till) -> AsyncIterator[Stall]:
+    """Each provider in turn."""
+    async with open_stall(till, request.param) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def btcpay(till: Till) -> AsyncIterator[Stall]:
+    async with open_stall(till, "btcpay") as opened:
+        yield opened
+
+
+@pytest.fixture
+async def paypal(till: Till) -> AsyncIterator[Stall]:
+    async with open_stall(till, "paypal") as opened:
+        yield opened

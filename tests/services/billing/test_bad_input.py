@@ -17,7 +17,8 @@ Where each kind of bad input is tried. "Each" is every provider; files without a
 | provider down, slow, 429, nonsense, lost answers | each call of each, `test_contract_failures.py` |
 | the same while somebody buys, and while an event is applied | each, here |
 | several deliveries at once | each, `tests/e2e/test_deliveries.py` |
-| processes killed | `tests/e2e/test_payment_crashes.py` |
+| processes killed | `tests/e2e/test_payment_crashes.py`, `test_merchant_crashes.py`, `test_instruction_crashes.py` |
+| the same of merchants' accounts | each, `tests/services/merchants/test_inbound.py` |
 """
 
 from collections.abc import AsyncIterator, Mapping

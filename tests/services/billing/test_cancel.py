@@ -4,10 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
+from sqlalchemy import select
 
-from models.billing import Subscription, SubscriptionStatus
+from models.billing import CreditReason, Subscription, SubscriptionStatus
+from models.mail import OutboundMail
+from models.users import User
 from services.billing.errors import SubscriptionNotFound, SubscriptionOver
 from services.identity import RoleRequired
 from services.unit_of_work import RequestTrace, Scope, UnitOfWork, UnitOfWorkFactory
@@ -157,9 +161,65 @@ async def test_a_subscription_that_the_provider_does_not_know(till: Till, shop: 
     await till.change(Subscription, row.id, external_subscription_id="sub_forgotten")
     await till.cancel(shop.owner)
     (order,) = await till.orders(shop)
-    assert order.done_at is not None
+    assert (order.done_at, order.refused_at is not None) == (None, True)
     assert order.last_error == "The payment provider refused the request"
     assert (await till.audit(shop))[-1] == "provider_instruction.refused"
+
+
+@asynccontextmanager
+async def refusing(till: Till) -> AsyncIterator[None]:
+    """Let Stripe refuse whatever it is asked, as it does while a schedule manages a subscription."""
+    till.stripe.always = Fault(status=400, body='{"error": {"type": "invalid_request_error", "message": "managed"}}')
+    try:
+        yield
+    finally:
+        till.stripe.always = None
+
+
+async def test_a_stop_that_is_refused_alerts_once_and_is_told_every_day(till: Till, shop: Shop) -> None:
+    subscription_id = await till.buy(shop)
+    async with till.units(PLATFORM) as uow:
+        (await uow.session.get_one(User, shop.owner.user_id)).is_superuser = True
+    async with refusing(till):
+        await till.cancel(shop.owner)
+        for _ in range(2):
+            till.travel(days=1, minutes=1)
+            await till.billing.sweep()
+    assert not till.stripe.subscriptions[subscription_id]["cancel_at_period_end"]
+    (order,) = await till.orders(shop)
+    assert (order.attempts, order.done_at) == (3, None)
+    titles = [note.title for note in await till.notifications(shop)]
+    assert titles.count("Payment provider refuses an order") == 1
+    async with till.units(PLATFORM) as uow:
+        subject = OutboundMail.subject == "Payment provider refuses an order"
+        written = await uow.session.scalars(select(OutboundMail.body).where(subject))
+        assert len([body for body in written if subscription_id in body]) == 1
+    till.travel(days=1, minutes=1)
+    await till.billing.sweep()
+    assert till.stripe.subscriptions[subscription_id]["cancel_at_period_end"]
+    assert (await till.orders(shop))[0].done_at is not None
+
+
+async def test_a_refused_stop_that_was_taken_back_is_not_told_again(till: Till, shop: Shop) -> None:
+    subscription_id = await till.buy(shop)
+    async with refusing(till):
+        await till.cancel(shop.owner)
+    await till.billing.reinstate(shop.owner, trace=RequestTrace())
+    till.travel(days=1, minutes=1)
+    await till.billing.sweep()
+    assert not till.stripe.subscriptions[subscription_id]["cancel_at_period_end"]
+    assert all(order.done_at for order in await till.orders(shop))
+
+
+async def test_what_is_charged_after_the_end_is_owed(till: Till, shop: Shop) -> None:
+    subscription_id = await till.buy(shop)
+    async with refusing(till):
+        await till.cancel(shop.owner, at_period_end=False)
+    till.travel(days=31)
+    await till.take(*till.stripe.renew(subscription_id))
+    assert (await till.subscription(shop)).status is SubscriptionStatus.CANCELLED
+    (credit,) = await till.credits(shop)
+    assert (credit.reason, credit.amount) == (CreditReason.SUPERSEDED, Decimal("49.99"))
 
 
 async def test_a_provider_that_was_taken_away(till: Till, shop: Shop) -> None:

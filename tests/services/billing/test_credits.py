@@ -1,7 +1,6 @@
 """What is owed for money that bought nothing, when more comes after it was given back."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -14,17 +13,11 @@ from models.journal import Account
 from services.billing.errors import CreditNotFound, CreditSettled
 from services.billing.journal import balances
 from tests.support.billing import PLATFORM, Shop, Till
-from tests.support.stalls import Stall, open_stall
+from tests.support.stalls import Stall
 
 pytestmark = pytest.mark.embedded
 
 PRICE = Decimal("49.99")
-
-
-@pytest.fixture
-async def btcpay(till: Till) -> AsyncIterator[Stall]:
-    async with open_stall(till, "btcpay") as opened:
-        yield opened
 
 
 async def pay(stall: Stall, invoice_id: str, part: str) -> None:

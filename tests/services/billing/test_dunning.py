@@ -3,11 +3,18 @@
 import asyncio
 from datetime import datetime, timedelta
 from decimal import Decimal
+from uuid import uuid4
 
-from models.billing import InstructionKind, PastDuePolicy, Plan, SubscriptionStatus
+import pytest
+
+from core import json
+from models.billing import InstructionKind, PastDuePolicy, PaymentEventType, Plan, SubscriptionStatus
 from models.dunning import Dunning
 from models.tenants import Tenant
+from providers.payments import RefundRequest
 from tests.support.billing import PLATFORM, Shop, Till, press_sandbox
+from tests.support.reconciling import open_watch
+from tests.support.stalls import Stall, open_stall
 
 PAUSES = tuple(timedelta(days=days) for days in (2, 5, 7, 7))
 
@@ -22,6 +29,27 @@ async def fail_a_renewal(till: Till, shop: Shop) -> str:
     await till.take(*till.stripe.renew(subscription_id, paid=False))
     assert (await till.subscription(shop)).status is SubscriptionStatus.PAST_DUE
     return subscription_id
+
+
+async def give_back(stall: Stall, session_id: str) -> None:
+    """Let ten go back of what was paid, and be told of it."""
+    fake = stall.fake
+    if stall.name == "liqpay":
+        fake.give_back(session_id, 10)
+        # Of LiqPay's words this is "the date of the payment's edition", which a refund may be as well.
+        fake.orders[session_id]["end_date"] = fake.now() * 1000
+        await stall.take([json.dumps(fake.orders[session_id])])
+        return
+    request = RefundRequest(
+        refund_id=uuid4(),
+        session_id=session_id,
+        payment_ref=None,
+        amount=Decimal("10.00"),
+        currency="USD",
+        refunded_before=Decimal(0),
+    )
+    await stall.harness.provider.refund(request)
+    await stall.take([fake.encode(fake.events[-1])])
 
 
 class TestRetries:
@@ -97,6 +125,28 @@ class TestTheEnd:
         kinds = {row.kind for row in await till.orders(shop)}
         assert kinds == {InstructionKind.COLLECT, InstructionKind.CANCEL_NOW}
 
+    async def test_what_is_over_does_not_fall_due_again(self, till: Till, shop: Shop) -> None:
+        watch = await open_watch(till)
+        subscription_id = await fail_a_renewal(till, shop)
+        for _ in range(3):
+            till.travel(days=22)
+            await till.billing.sweep()
+        assert (await till.subscription(shop)).status is SubscriptionStatus.EXPIRED
+        # Stripe goes on trying and tells so, to whoever asks as well.
+        stripes = till.stripe.subscriptions[subscription_id]
+        assert stripes["status"] == "past_due"
+        await till.take(till.stripe._event("customer.subscription.updated", stripes))
+        await watch.work()
+        assert (await watch.swept("stripe")).changed == 0
+        over = await till.subscription(shop)
+        assert (over.status, over.overdue_since) == (SubscriptionStatus.EXPIRED, None)
+        # What it collects in the end still counts.
+        till.travel(minutes=1)
+        stripes["status"] = "active"
+        bill = till.stripe.invoices[stripes["latest_invoice"]]
+        await till.take(*till.stripe._settle(bill))
+        assert (await till.subscription(shop)).status is SubscriptionStatus.ACTIVE
+
     async def test_what_is_paid_by_hand_is_served_and_reminded_of(self, till: Till, shop: Shop) -> None:
         await press_sandbox(till, shop, "pay")
         first = await till.subscription(shop)
@@ -111,6 +161,32 @@ class TestTheEnd:
         second = await till.subscription(shop)
         assert (second.status, second.current_period_start) == (SubscriptionStatus.ACTIVE, first.current_period_end)
         assert second.current_period_end > first.current_period_end + timedelta(days=27)
+
+    @pytest.mark.parametrize("name", ["paypal", "liqpay"])
+    async def test_a_refund_of_what_was_paid_before_pays_nothing(self, till: Till, shop: Shop, name: str) -> None:
+        async with open_stall(till, name) as stall:
+            created = await stall.begin(shop)
+            await stall.take(stall.harness.paid(created))
+            paid_until = (await till.subscription(shop)).current_period_end
+            till.clock.offset += paid_until - till.now + timedelta(days=1)
+            await till.billing.sweep()
+            lapsed = await till.subscription(shop)
+            assert lapsed.status is SubscriptionStatus.PAST_DUE
+            for ended in (SubscriptionStatus.PAST_DUE, SubscriptionStatus.EXPIRED):
+                if ended is SubscriptionStatus.EXPIRED:
+                    for _ in range(3):
+                        till.travel(days=22)
+                        await till.billing.sweep()
+                told = len(till.heard(shop, "subscription:updated"))
+                await give_back(stall, created.session_id)
+                subscription = await till.subscription(shop)
+                assert (subscription.status, subscription.current_period_end) == (ended, paid_until)
+                await till.billing.sweep()
+                assert (await till.subscription(shop)).status is ended
+                assert len(till.heard(shop, "subscription:updated")) == told
+            assert lapsed.overdue_since is not None
+            refunds = [row.amount for row in await till.payments(shop) if row.event_type is PaymentEventType.REFUND]
+            assert sum(refunds) == Decimal("20.00")
 
     async def test_what_was_given_just_ends(self, till: Till, shop: Shop) -> None:
         async with till.units(PLATFORM) as uow:

@@ -1,6 +1,6 @@
 """Buying by each provider, and the six ways in which a payment may differ from what was asked (providers.md 1.2)."""
 
-from collections.abc import AsyncIterator
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -12,38 +12,27 @@ from sqlalchemy import delete, select
 
 from core.errors import InvalidInput
 from core.pagination import PageRequest
-from models.billing import CheckoutState, Credit, CreditReason, PaymentEventType, SubscriptionStatus
+from models.billing import CheckoutSession, CheckoutState, Credit, CreditReason, PaymentEventType, SubscriptionStatus
 from models.inbox import InboxState, ProviderEvent
 from models.plans import BillingPeriod, PlanPrice
 from providers.payments import ProviderUnavailable
+from services.billing import checkout as checkout_module
 from services.billing.actions import Action
-from services.billing.errors import CreditNotFound, CreditSettled, CurrencyNotTaken, PlanNotFound, WebhookUnknown
+from services.billing.errors import (
+    CreditNotFound,
+    CreditSettled,
+    CurrencyNotTaken,
+    PageBeingOpened,
+    PlanNotFound,
+    WebhookUnknown,
+)
 from services.billing.plans import PriceInput
 from services.identity import Principal, SuperuserRequired
-from tests.fakes.server import Reply
+from tests.fakes.server import Fault, Reply
 from tests.support.billing import PLATFORM, Shop, Till
-from tests.support.stalls import STALLS, Stall, open_stall
+from tests.support.stalls import Stall, open_stall
 
 PRICE = Decimal("49.99")
-
-
-@pytest.fixture(params=sorted(STALLS))
-async def stall(request: pytest.FixtureRequest, till: Till) -> AsyncIterator[Stall]:
-    """Each provider in turn."""
-    async with open_stall(till, request.param) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def btcpay(till: Till) -> AsyncIterator[Stall]:
-    async with open_stall(till, "btcpay") as opened:
-        yield opened
-
-
-@pytest.fixture
-async def paypal(till: Till) -> AsyncIterator[Stall]:
-    async with open_stall(till, "paypal") as opened:
-        yield opened
 
 
 async def owed(till: Till, shop: Shop) -> list[tuple[CreditReason, Decimal]]:
@@ -169,6 +158,53 @@ class TestSixCases:
         await btcpay.take(encoded(btcpay, btcpay.fake.confirm("TWIN")))
         assert await ended(till, shop) == ACTIVE
         assert await owed(till, shop) == [(CreditReason.DUPLICATE, PRICE)]
+        assert [note.title for note in await till.notifications(shop)].count("Paid twice") == 2
+
+    async def test_paid_on_the_page_whose_address_was_lost(self, till: Till, shop: Shop, btcpay: Stall) -> None:
+        created = await btcpay.begin(shop)
+        twin = {**btcpay.fake.invoices[created.session_id], "id": "TWIN"}
+        btcpay.fake.invoices["TWIN"], btcpay.fake._payments["TWIN"] = twin, []
+        await btcpay.take(encoded(btcpay, btcpay.fake.pay("TWIN")))
+        assert await ended(till, shop) == ACTIVE
+        assert await owed(till, shop) == []
+        # What the page that nobody pays any more tells is no news, and what is paid there is owed.
+        await btcpay.take(encoded(btcpay, btcpay.fake.pay(created.session_id)))
+        assert await ended(till, shop) == ACTIVE
+        assert await owed(till, shop) == [(CreditReason.DUPLICATE, PRICE)]
+
+
+@pytest.mark.parametrize(
+    ("name", "pages"),
+    [
+        ("btcpay", "invoices"),
+        ("coinbase_commerce", "charges"),
+        ("coinbase_business", "checkouts"),
+        ("paypal", "orders"),
+    ],
+)
+async def test_pressing_twice_opens_one_page(till: Till, shop: Shop, name: str, pages: str) -> None:
+    async with open_stall(till, name) as stall:
+        # So slow that all of them would look for a page before any of them has made one.
+        stall.fake.always = Fault(delay_s=0.3)
+        shown = await asyncio.gather(*(stall.begin(shop) for _ in range(4)))
+        assert len({page.session_id for page in shown}) == 1
+        opened = [seen for seen in stall.fake.requests if seen.method == "POST" and seen.path.endswith(pages)]
+        assert len(opened) == 1
+
+
+async def test_who_died_while_asking_is_waited_for_no_longer_than_a_minute(
+    till: Till, shop: Shop, btcpay: Stall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkout_module, "_TURN_S", 0.01)
+    created = await btcpay.begin(shop)
+    (row,) = await till.checkouts(shop)
+    until = till.now + timedelta(seconds=60)
+    await till.change(CheckoutSession, row.id, url=None, session_id=None, opening_until=until)
+    with pytest.raises(PageBeingOpened):
+        await btcpay.begin(shop)
+    till.travel(seconds=61)
+    assert (await btcpay.begin(shop)).session_id == created.session_id
+    assert len(btcpay.fake.invoices) == len(await till.checkouts(shop)) == 1
 
 
 async def test_two_purchases_paid_in_the_wrong_order_buy_two_periods(till: Till, shop: Shop, btcpay: Stall) -> None:
@@ -180,7 +216,7 @@ async def test_two_purchases_paid_in_the_wrong_order_buy_two_periods(till: Till,
             created = await btcpay.begin(tenant)
             paid.append(encoded(btcpay, btcpay.fake.pay(created.session_id)))
             # Until then the page that is open would be offered again.
-            till.travel(minutes=31)
+            till.travel(hours=25)
         for events in reversed(paid) if is_reversed else paid:
             await btcpay.take(events)
         subscription = await till.subscription(tenant)

@@ -13,10 +13,12 @@ from providers.payments import DisputeClosed, DisputeOpened, Fee, Reading
 from services.billing.journal import balances
 from tests.fakes.server import Fault
 from tests.fakes.stripe_objects import Obj
+from tests.services.billing.test_changes import change, halfway, pay
 from tests.services.billing.test_every_provider import ACTIVE, PRICE, ended
 from tests.services.billing.test_journal import disputed, paid
 from tests.support.billing import PLATFORM, Shop, Till
 from tests.support.orders_of_facts import Undo, take_all
+from tests.support.reconciling import open_watch
 from tests.support.stalls import open_stall
 
 pytestmark = pytest.mark.embedded
@@ -59,6 +61,40 @@ async def test_each_payment_by_stripe(till: Till, shop: Shop) -> None:
     till.travel(days=31)
     await till.take(*till.stripe.renew(subscription_id))
     assert [(amount, currency) for _, amount, currency in await fees(till, shop)] == [(Decimal("1.75"), "USD")] * 2
+
+
+async def test_a_change_of_plan_by_stripe(till: Till, shop: Shop) -> None:
+    await till.buy(shop, plan="starter")
+    await halfway(till, shop)
+    before = [amount for _, amount, _ in await fees(till, shop)]
+    view = await change(till, shop.owner, "business")
+    assert view.amount == Decimal("39.50")
+    await till.take(*await pay(till, view))
+    after = [amount for _, amount, _ in await fees(till, shop)]
+    # 2.9 % and 30 cents.
+    assert sorted(after) == sorted([*before, Decimal("1.45")])
+
+
+@pytest.mark.parametrize("is_change", [False, True], ids=["first payment", "change"])
+async def test_a_fee_that_is_settled_later(till: Till, shop: Shop, *, is_change: bool) -> None:
+    watch = await open_watch(till)
+    if is_change:
+        await till.buy(shop, plan="starter")
+        await halfway(till, shop)
+    before = await fees(till, shop)
+    view = await till.checkout(shop.owner, plan="business")
+    told = till.stripe.pay_checkout(view.session_id)
+    books = {**till.stripe.books}
+    till.stripe.books.clear()
+    await till.take(*told)
+    assert await fees(till, shop) == before
+    await watch.swept("stripe")
+    assert await fees(till, shop) == before
+    till.stripe.books.update(books)
+    await watch.swept("stripe")
+    assert len(await fees(till, shop)) == len(before) + 1
+    again = await watch.swept("stripe")
+    assert (again.found, again.changed) == (0, 0)
 
 
 async def test_stripe_is_asked_again_when_it_is_away(till: Till, shop: Shop) -> None:

@@ -268,6 +268,27 @@ async def test_poison_is_tried_with_growing_pauses_and_then_buried(
     assert "4242" not in reason
 
 
+async def test_waiting_uses_up_no_attempts(till: Till, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    event = await completed(till, shop)
+    await till.receive(event)
+    row_id = (await till.event_row(event["id"])).id
+    provider = till.providers.pop("stripe")
+    for _ in range(MAX_ATTEMPTS):
+        await till.billing.apply(row_id)
+    till.providers["stripe"] = provider
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as breaking:
+        breaking.setattr(till.billing._inbox._applier, "_checkout_paid", broken)
+        await till.billing.apply(row_id)
+    row = await till.event_row(event["id"])
+    assert (row.state, row.attempts, row.faults) == (InboxState.RECEIVED, MAX_ATTEMPTS + 1, 1)
+    await till.billing.apply(row_id)
+    assert (await till.event_row(event["id"])).state is InboxState.HANDLED
+
+
 async def test_a_fault_after_the_facts_leaves_nothing_behind(
     till: Till, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,8 +130,8 @@ async def test_a_failed_renewal_and_its_recovery(till: Till, shop: Shop) -> None
 
 async def test_a_failed_first_invoice_leaves_the_subscription_alone(till: Till, shop: Shop) -> None:
     view = await till.checkout(shop.owner, plan="business")
-    await till.buy(shop, plan="starter")
     await till.take(*till.stripe.pay_checkout(view.session_id, delayed=True))
+    await till.buy(shop, plan="starter")
     failed = of_kind(till.stripe.settle_checkout(view.session_id, arrives=False), "invoice.payment_failed")
     await till.take(failed)
     assert (await till.event_row(failed["id"])).state is InboxState.HANDLED
@@ -298,11 +298,12 @@ async def test_an_inquiry_moves_no_money(till: Till, shop: Shop) -> None:
 
 
 async def test_money_for_a_replaced_subscription_is_booked_and_nothing_else(till: Till, shop: Shop) -> None:
-    view = await till.checkout(shop.owner, plan="business")
-    old = await till.buy(shop, plan="starter")
+    # Both pages are paid before anybody hears of it, or the other one would be closed.
+    starter, business = [await till.checkout(shop.owner, plan=plan) for plan in ("starter", "business")]
+    told = till.stripe.pay_checkout(starter.session_id)
     till.travel(minutes=1)
-    await till.take(*till.stripe.pay_checkout(view.session_id))
-    new = till.stripe.sessions[view.session_id]["subscription"]
+    await till.take(*told, *till.stripe.pay_checkout(business.session_id))
+    old, new = (till.stripe.sessions[view.session_id]["subscription"] for view in (starter, business))
     till.travel(days=31)
     till.stripe.subscriptions[old]["status"] = "active"
     events = till.stripe.renew(old)

@@ -6,8 +6,10 @@ order is applied within one transaction and undone again, which is some ten time
 
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
+from math import factorial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,10 +18,15 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core import json
+from models.billing import BillingPeriod
+from models.plans import period_after
 from providers.payments import CheckoutCreated, Reading, RefundRequest, read_event
-from providers.payments.sandbox import declined_event, expired_event, paid_event
+from providers.payments.sandbox_events import declined_event, expired_event, paid_event
+from providers.payments.sightings import saw_payment
+from services.billing import ChangeOrder
+from services.unit_of_work import RequestTrace
 from tests.fakes.stripe_objects import Obj
-from tests.support.billing import PLATFORM, Shop, Till
+from tests.support.billing import CANCEL_URL, PLATFORM, SUCCESS_URL, Shop, Till, moment
 from tests.support.orders_of_facts import Undo, take_all
 from tests.support.stalls import Stall, open_stall
 
@@ -69,6 +76,12 @@ def assert_one(states: Sequence[Any], *, count: int) -> None:
     for state in states:
         assert state == states[0]
     assert {"payment_events", "balances"} <= {table for table, _ in states[0]}
+
+
+def held_moment(state: Sequence[tuple[str, str]], table: str, column: str) -> datetime:
+    """Return a moment that the one row of a table holds."""
+    (row,) = [json.loads(row.encode()) for name, row in state if name == table]
+    return datetime.fromisoformat(row[column])
 
 
 async def refund(stall: Stall, created: CheckoutCreated, amount: str, before: str) -> None:
@@ -170,6 +183,10 @@ async def told_by_stripe(till: Till, event: Obj) -> Reading:
     return await read_event(provider, provider.verify(body=body, headers=headers, now=till.now))
 
 
+async def seen_at_stripe(till: Till, session_id: str) -> Reading:
+    return await read_event(till.providers["stripe"], saw_payment(session_id, at=till.now))
+
+
 def of_kinds(events: Sequence[Obj], *kinds: str) -> list[Obj]:
     return [event for event in events if event["type"] in kinds]
 
@@ -210,6 +227,49 @@ async def test_every_order_of_refunds_that_fail_and_are_repeated(till: Till, sho
     assert ("balances", "refunds 10.0") in [(table, row[:12]) for table, row in states[0]]
 
 
+# Which refunds of a change of plan are made and which fail, and what has gone back in the end.
+REFUNDS_OF_A_CHANGE: list[tuple[list[int], str]] = [
+    ([1000, -1000, 1000], "10.0"),
+    ([1000, -1000, 500], "5.0"),
+    ([1000, 500, -1000], "5.0"),
+    ([1000, 1000, -1000], "10.0"),
+    ([1000, 500, -1000, 700], "12.0"),
+]
+
+
+@pytest.mark.parametrize(
+    ("apart_s", "is_seen"),
+    [(0, False), (7, False), (0, True), (7, True)],
+    ids=["told in one second", "told one after the other", "seen in one second", "seen one after the other"],
+)
+@pytest.mark.parametrize("story", REFUNDS_OF_A_CHANGE, ids=str)
+async def test_every_order_of_refunds_of_a_change_of_plan(
+    till: Till, shop: Shop, story: tuple[list[int], str], apart_s: int, *, is_seen: bool
+) -> None:
+    """What is known at each moment, below zero for a refund that fails, is taken in in every order.
+
+    Refunds that are made are told by webhooks, or seen where these are lost.
+    """
+    await till.buy(shop, plan="starter")
+    till.travel(days=5)
+    view = await till.checkout(shop.owner, plan="business")
+    await till.take(*till.stripe.pay_checkout(view.session_id))
+    charge = till.stripe.payments[till.stripe.sessions[view.session_id]["payment_intent"]]["latest_charge"]
+    till.travel(hours=1)
+    seconds, readings = till.stripe.now(), []
+    amounts, left = story
+    for amount in amounts:
+        till.stripe._clock = partial(float, seconds)
+        told = till.stripe.refund(charge, amount) if amount > 0 else till.stripe.fail_refund(charge, -amount)
+        is_looked_at = is_seen and amount > 0
+        reading = seen_at_stripe(till, view.session_id) if is_looked_at else told_by_stripe(till, told[-1])
+        readings.append(await reading)
+        seconds += apart_s
+    states = await end_states(till, shop, "stripe", readings)
+    assert_one(states, count=factorial(len(amounts)))
+    assert ("balances", f"refunds {left}") in [(table, row[: len(f"refunds {left}")]) for table, row in states[0]]
+
+
 @pytest.mark.parametrize("apart_s", [0, 5], ids=["in one second", "one after the other"])
 async def test_every_order_of_the_end_of_a_subscription(till: Till, shop: Shop, apart_s: int) -> None:
     subscription_id = await till.buy(shop)
@@ -226,6 +286,42 @@ async def test_every_order_of_the_end_of_a_subscription(till: Till, shop: Shop, 
     ended["created"] = began + len(told) * apart_s
     readings.append(await told_by_stripe(till, ended))
     assert_one(await end_states(till, shop, "stripe", readings), count=24)
+
+
+async def test_every_order_of_a_year_that_stripe_has_not_heard_of(till: Till, shop: Shop) -> None:
+    """What is told of the month while the year is being paid, and after it, and of the year after that."""
+    subscription_id = await till.buy(shop)
+    till.travel(days=10)
+    stripes = till.stripe.subscriptions[subscription_id]
+    order = ChangeOrder(
+        plan_id=(await till.plan()).id,
+        billing_period=BillingPeriod.YEARLY,
+        success_url=SUCCESS_URL,
+        cancel_url=CANCEL_URL,
+    )
+    opened = await till.billing.change_plan(shop.owner, order, trace=RequestTrace())
+    assert opened.session_id is not None
+    readings = [await told_by_stripe(till, till.stripe._event("customer.subscription.updated", stripes))]
+    till.travel(minutes=1)
+    (_, completed) = till.stripe.pay_checkout(opened.session_id)
+    readings.append(await told_by_stripe(till, completed))
+    till.travel(minutes=1)
+    readings.append(await told_by_stripe(till, till.stripe._event("customer.subscription.updated", stripes)))
+    states = await end_states(till, shop, "stripe", readings)
+    assert_one(states, count=6)
+    paid_at = moment(completed["created"])
+    year_end = period_after(paid_at, BillingPeriod.YEARLY, anchor_day=paid_at.day)
+    assert held_moment(states[0], "subscriptions", "current_period_end") == year_end
+    assert held_moment(states[0], "provider_instructions", "charge_from") == year_end
+    # What is charged for after the year stays as it is, also when that is heard before the year is.
+    (item,) = stripes["items"]["data"]
+    item["price"]["recurring"]["interval"] = "year"
+    item["current_period_end"] = int(year_end.timestamp())
+    till.travel(days=366)
+    readings.append(await told_by_stripe(till, till.stripe.renew(subscription_id)[1]))
+    states = await end_states(till, shop, "stripe", readings)
+    assert_one(states, count=24)
+    assert held_moment(states[0], "subscriptions", "current_period_start") == year_end
 
 
 async def test_every_order_of_the_sandboxs_events(till: Till, shop: Shop) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -17,36 +17,17 @@ from models.audit import AuditEntry
 from models.billing import CheckoutSession, CheckoutState, PaymentEventType, SubscriptionStatus
 from models.inbox import InboxState, ProviderEvent
 from models.reconciliations import Reconciliation, ReconciliationStage, ReconciliationState
-from services.billing.errors import ProviderNotSupported, ReconciliationNotFound, ReconciliationRunning
+from services.billing.errors import NothingToReconcile, ReconciliationNotFound, ReconciliationRunning
 from services.billing.reconciling import ReconciliationView
 from services.billing.reconciling.sweeps import Superseded
 from services.identity import SuperuserRequired
-from tests.fakes.server import Fault
+from tests.fakes.server import Fault, Reply
 from tests.services.billing.test_every_provider import ACTIVE, ended
 from tests.support.billing import PLATFORM, Shop, Till
 from tests.support.reconciling import Watch, open_watch
-from tests.support.stalls import STALLS, Stall, open_stall
+from tests.support.stalls import Stall, open_stall
 
 pytestmark = pytest.mark.embedded
-
-
-@pytest.fixture(params=sorted(STALLS))
-async def stall(request: pytest.FixtureRequest, till: Till) -> AsyncIterator[Stall]:
-    """Each provider in turn."""
-    async with open_stall(till, request.param) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def btcpay(till: Till) -> AsyncIterator[Stall]:
-    async with open_stall(till, "btcpay") as opened:
-        yield opened
-
-
-@pytest.fixture
-async def paypal(till: Till) -> AsyncIterator[Stall]:
-    async with open_stall(till, "paypal") as opened:
-        yield opened
 
 
 async def checkout_id(till: Till, shop: Shop) -> UUID:
@@ -116,75 +97,6 @@ class TestOrder:
             )
             waiting = list(rows)
         await asyncio.gather(*(till.billing.apply(row_id) for row_id in waiting))
-
-
-class TestSchedule:
-    """When who is asked."""
-
-    async def test_a_purchase_is_asked_about_after_five_minutes_an_hour_and_daily(
-        self, till: Till, shop: Shop, btcpay: Stall
-    ) -> None:
-        watch = await open_watch(till)
-        await btcpay.begin(shop)
-        own = await checkout_id(till, shop)
-        asked = []
-        began = till.now
-        # Stripe is asked about nothing here, so that only polls are counted.
-        for _ in range(9):
-            (checkout,) = await till.checkouts(shop)
-            if checkout.next_poll_at is None:
-                break
-            till.clock.offset += checkout.next_poll_at - till.now
-            asked.append(till.now - began)
-            await till.billing.reconciling.poll(own)
-        hours = [round(waited / timedelta(hours=1), 1) for waited in asked]
-        # An invoice is open for an hour, and watched for three days more.
-        assert hours == [0.1, 1.1, 25.1, 49.1, 73.0]
-        assert watch.rung("billing.apply") == []
-
-    async def test_what_is_paid_is_not_asked_about(self, till: Till, shop: Shop, btcpay: Stall) -> None:
-        await open_watch(till)
-        await btcpay.take(btcpay.harness.paid(await btcpay.begin(shop)))
-        before = len(btcpay.fake.requests)
-        await till.billing.reconciling.poll(await checkout_id(till, shop))
-        (checkout,) = await till.checkouts(shop)
-        assert checkout.next_poll_at is None
-        await till.billing.reconciling.poll(checkout.id)
-        assert len(btcpay.fake.requests) <= before + 2
-
-    async def test_schedulers_do_not_ask_twice(self, till: Till, shop: Shop, btcpay: Stall) -> None:
-        watch = await open_watch(till)
-        await btcpay.begin(shop)
-        till.travel(minutes=10)
-        till.billing.reconciling._sweeps._nightly_hour = 0
-        await asyncio.gather(*(till.billing.reconciling.sweep() for _ in range(5)))
-        own = await checkout_id(till, shop)
-        assert watch.rung("reconciling.poll").count(own) == 1
-        assert watch.rung("reconciling.read").count((await watch.feed("btcpay")).id) == 1
-        async with till.units(PLATFORM) as uow:
-            rows = list(await uow.session.scalars(select(Reconciliation)))
-        assert sorted(row.provider for row in rows) == ["btcpay", "sandbox", "stripe"]
-        assert {(row.nightly_on, row.requested_by) for row in rows} == {(till.now.date(), None)}
-
-    async def test_a_night_has_one_sweep_and_the_next_another(self, till: Till, shop: Shop) -> None:
-        watch = await open_watch(till)
-        till.billing.reconciling._sweeps._nightly_hour = 0
-        for _ in range(3):
-            await watch.look()
-        till.travel(days=1)
-        await watch.look()
-        async with till.units(PLATFORM) as uow:
-            rows = list(await uow.session.scalars(select(Reconciliation).where(Reconciliation.provider == "stripe")))
-        assert [row.state for row in rows] == [ReconciliationState.DONE] * 2
-        assert len({row.nightly_on for row in rows}) == 2
-
-    async def test_the_night_waits_for_its_hour(self, till: Till, shop: Shop) -> None:
-        watch = await open_watch(till)
-        till.billing.reconciling._sweeps._nightly_hour = till.now.hour + 1
-        await watch.look()
-        assert watch.rung("reconciling.run") == []
-        async with till.units(PLATFORM) as uow:
-            assert list(await uow.session.scalars(select(Reconciliation))) == []
 
 
 FAULTS = [
@@ -340,6 +252,7 @@ class TestSweeps:
         till.stripe.subscriptions[subscription_id].update(status="active", ended_at=None, canceled_at=None)
         await watch.swept("stripe")
         assert (await till.subscription(shop)).status is SubscriptionStatus.CANCELLED
+        assert till.stripe.subscriptions[subscription_id]["status"] == "canceled"
 
     async def test_another_worker_goes_on(self, till: Till, shop: Shop, btcpay: Stall) -> None:
         watch = await open_watch(till)
@@ -358,7 +271,7 @@ class TestSweeps:
         till.travel(minutes=6)
         await watch.look()
         view = await self.shown(till, begun.id)
-        assert (view.state, view.stage) == (ReconciliationState.DONE, ReconciliationStage.SUBSCRIPTIONS)
+        assert (view.state, view.stage) == (ReconciliationState.DONE, ReconciliationStage.MERCHANTS)
         assert await ended(till, shop) == ACTIVE
         # It comes back, and finds that it is not its any more.
         with pytest.raises(Superseded):
@@ -388,6 +301,23 @@ class TestSweeps:
         btcpay.fake.always = Fault(status=400, body='{"code": "x"}')
         assert (await watch.swept("btcpay")).state is ReconciliationState.FAILED
 
+    async def test_one_purchase_that_is_refused_holds_up_no_other(self, till: Till, shop: Shop) -> None:
+        watch = await open_watch(till)
+        async with open_stall(till, "liqpay") as liqpay:
+            other = await till.shop()
+            lost, paid = [await liqpay.begin(tenant) for tenant in (shop, other)]
+            liqpay.harness.paid(paid)
+            fake, healthy = liqpay.fake, liqpay.fake.answer
+            strange = {"result": "error", "status": "error", "err_code": "err_strange"}
+            fake.answer = lambda request, seen: (
+                Reply(200, strange)
+                if (fake._opened(seen.params) or {}).get("order_id") == lost.session_id
+                else healthy(request, seen)
+            )
+            swept = await watch.swept("liqpay")
+        assert swept.state is ReconciliationState.DONE
+        assert await ended(till, other) == ACTIVE
+
     async def test_one_at_a_time_for_superusers(self, till: Till, shop: Shop) -> None:
         watch = await open_watch(till)
         operator = replace(shop.owner, is_superuser=True)
@@ -412,7 +342,7 @@ class TestSweeps:
             assert await reconciling.show(uow, operator, row_id=view.id) == view
             audited = await uow.session.scalars(select(AuditEntry.action).where(AuditEntry.subject_id == str(view.id)))
             assert sorted(audited) == ["reconciliation.finished", "reconciliation.started"]
-            with pytest.raises(ProviderNotSupported):
+            with pytest.raises(NothingToReconcile):
                 await reconciling.request(uow, operator, provider="nobody")
             with pytest.raises(ReconciliationNotFound):
                 await reconciling.show(uow, operator, row_id=uuid4())

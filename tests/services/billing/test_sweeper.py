@@ -2,7 +2,9 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
+import pytest
 from sqlalchemy import select
 
 from models.billing import Subscription, SubscriptionStatus
@@ -162,3 +164,52 @@ async def test_the_sweep_rings_for_waiting_events(till: Till, shop: Shop) -> Non
     await till.billing.sweep()
     await till.work()
     assert (await till.event_row(created["id"])).state is InboxState.HANDLED
+
+
+async def test_one_that_breaks_stops_no_other(till: Till, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken, other = await till.subscription(shop), await till.shop()
+    told = await till.shop()
+    subscription_id = await till.buy(told)
+    # Its process dies before Stripe is told.
+    with monkeypatch.context() as dying:
+        dying.setattr(till.billing._instructions, "carry_out", _nothing)
+        await till.cancel(told.owner)
+    healthy = Subscription.expire
+
+    def expire(self: Subscription, **options: Any) -> None:
+        if self.id == broken.id:
+            raise RuntimeError
+        healthy(self, **options)
+
+    monkeypatch.setattr(Subscription, "expire", expire)
+    till.travel(days=14)
+    await till.billing.sweep()
+    assert (await till.subscription(shop)).status is SubscriptionStatus.TRIAL
+    assert (await till.subscription(other)).status is SubscriptionStatus.EXPIRED
+    assert till.stripe.subscriptions[subscription_id]["cancel_at_period_end"]
+
+
+async def test_an_order_that_breaks_stops_no_other(till: Till, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    refs = []
+    with monkeypatch.context() as dying:
+        dying.setattr(till.billing._instructions, "carry_out", _nothing)
+        for tenant in (shop, await till.shop()):
+            refs.append(await till.buy(tenant))
+            await till.cancel(tenant.owner)
+    stripe = till.providers["stripe"]
+    healthy = stripe.cancel
+
+    async def cancel(ref: str, *, at_period_end: bool) -> None:
+        if ref == refs[0]:
+            raise RuntimeError
+        await healthy(ref, at_period_end=at_period_end)
+
+    monkeypatch.setattr(stripe, "cancel", cancel)
+    await till.billing.sweep()
+    assert till.stripe.subscriptions[refs[1]]["cancel_at_period_end"]
+    (order,) = await till.orders(shop)
+    assert (order.done_at, order.last_error) == (None, "RuntimeError")
+
+
+async def _nothing(_: object) -> None:
+    pass

@@ -140,6 +140,30 @@ def test_a_told_period_counts_from_the_moment_it_was_told() -> None:
     assert subscription.current_period_end == april[1]
 
 
+def test_a_wait_for_the_next_charge_moves_no_start() -> None:
+    march = (MONTH_END, datetime(2026, 3, 31, tzinfo=UTC))
+    waits = MONTH_END + timedelta(days=9)
+    found = set()
+    for is_reversed in (False, True):
+        subscription = active()
+        facts: list[Callable[[Subscription], object]] = [
+            lambda row: row.renew(at=MONTH_END, period=march, now=waits),
+            lambda row: row.follow(
+                at=waits,
+                status=SubscriptionStatus.ACTIVE,
+                period=(None, march[1]),
+                cancel_at_period_end=False,
+                now=waits,
+            ),
+        ]
+        for tell in reversed(facts) if is_reversed else facts:
+            tell(subscription)
+        found.add((subscription.current_period_start, subscription.current_period_end, subscription.anchor_day))
+    assert found == {(*march, 28)}
+    assert active().waits_for_charge(SubscriptionStatus.TRIAL)
+    assert not trial().waits_for_charge(SubscriptionStatus.TRIAL)
+
+
 def test_prolonging_loses_no_day() -> None:
     subscription = active()
     later = NOW + timedelta(days=20)
@@ -165,6 +189,37 @@ def test_what_is_over_does_not_fall_due() -> None:
     assert not subscription.mark_past_due(at=NOW + timedelta(days=28), now=NOW)
     assert not subscription.renew(at=NOW + timedelta(days=28), period=(NOW, MONTH_END), now=NOW)
     assert subscription.status is SubscriptionStatus.CANCELLED
+
+
+def test_what_expired_is_brought_back_by_money_alone() -> None:
+    subscription = active()
+    failed, told = NOW + timedelta(days=28), NOW + timedelta(days=52)
+    subscription.mark_past_due(at=failed, now=failed)
+    subscription.expire(now=NOW + timedelta(days=51))
+
+    def follow(status: SubscriptionStatus, at: datetime) -> bool:
+        return subscription.follow(at=at, status=status, period=None, cancel_at_period_end=False, now=told)
+
+    assert not follow(SubscriptionStatus.PAST_DUE, told)
+    # Neither does what was true before the failure make it owe once more.
+    subscription.facts_until = None
+    assert not follow(SubscriptionStatus.ACTIVE, failed - timedelta(days=1))
+    assert (subscription.status, subscription.overdue_since) == (SubscriptionStatus.EXPIRED, None)
+    paid = told + timedelta(minutes=1)
+    assert subscription.renew(at=paid, period=(MONTH_END, paid), now=paid)
+    assert subscription.status == "active"
+
+
+def test_a_payment_that_is_told_again_pays_for_nothing_more() -> None:
+    subscription = active()
+    late = MONTH_END + timedelta(days=1)
+    assert subscription.renew(at=MONTH_END, period=(NOW, MONTH_END + timedelta(hours=1)), now=MONTH_END) is True
+    subscription.lapse(now=late)
+    assert not subscription.renew(at=MONTH_END, period=(NOW, MONTH_END + timedelta(hours=1)), now=late)
+    assert (subscription.status, subscription.overdue_since) == (SubscriptionStatus.PAST_DUE, late)
+    subscription.expire(now=late + timedelta(days=22))
+    assert not subscription.renew(at=MONTH_END, period=(NOW, MONTH_END + timedelta(hours=1)), now=late)
+    assert subscription.status is SubscriptionStatus.EXPIRED
 
 
 def test_cancelling_later_keeps_the_service_until_the_period_ends() -> None:

@@ -26,7 +26,7 @@ from tests.support.billing import Unsent
 from tests.support.spine import Ears, Said
 
 SCOPE = PlatformScope("a test issues for every tenant")
-SALE = Sale(plan="Plan", billing_period=BillingPeriod.MONTHLY, period=None)
+SALE = Sale(plan_id=uuid4(), plan="Plan", billing_period=BillingPeriod.MONTHLY, period=None)
 
 
 class ThoughtBetter(Exception):

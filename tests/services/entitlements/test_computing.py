@@ -66,7 +66,7 @@ def test_days_of_grace_follow_the_end_and_then_next_to_nothing_is_left(status: S
     assert (found.grant, found.changes_at, found.plan) == (Grant.NONE, None, subscription.plan)
     assert dict(found.limits) == {
         "users": 1, "storage_gb": 0, "sites": 0, "subdomains": 1, "api_calls_per_month": UNLIMITED, "products": 0,
-        "warp": 0,
+        "staff": 0, "domains": 0, "warp": 0,
     }  # fmt: skip
     assert (set(found.flags.values()), dict(found.sockets)) == ({False}, {})
 

@@ -87,6 +87,9 @@ async def test_exceptions_are_for_operators_alone(office: Office, shop: Shop) ->
         ("sockets", 5, "path -> name"),
         ("Users", 5, "path -> name"),
         ("a.b", 5, "path -> name"),
+        ("warp", 5, "path -> name"),
+        ("magic", True, "path -> name"),
+        ("sockets.colour", 5, "path -> name"),
     ],
 )
 async def test_what_makes_no_sense_is_refused(
@@ -95,6 +98,8 @@ async def test_what_makes_no_sense_is_refused(
     with pytest.raises(InvalidInput) as refusal:
         await office.put(shop, name, value)
     assert named(refusal.value) == [field]
+    assert (refusal.value.code == "UNKNOWN_ENTITLEMENT") is (field == "path -> name")
+    assert (await office.show(shop)).overrides == []
 
 
 async def test_what_would_be_over_already_is_refused(office: Office, shop: Shop) -> None:

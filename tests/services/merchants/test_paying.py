@@ -11,8 +11,10 @@ import pytest
 from core.errors import InvalidInput
 from models.orders import OrderInvoice, OrderStatus
 from models.payment_progress import CheckoutState
+from models.tenants import Tenant
 from providers.payments import ProviderRejected, ProviderUnavailable
 from services.billing.errors import FactRefused
+from services.closed_tenants import TenantDeleted
 from services.identity import RoleRequired
 from services.merchants import PayInput, RefundInput
 from services.merchants import paying as paying_module
@@ -23,7 +25,7 @@ from services.merchants.errors import (
     OrderExists,
     OrderNotFound,
 )
-from services.unit_of_work import RequestTrace, TenantScope
+from services.unit_of_work import PlatformScope, RequestTrace, TenantScope
 from tests.fakes.server import Fault, Reply
 from tests.support.billing import Shop
 from tests.support.merchants import FAKES, Bazaar
@@ -125,6 +127,15 @@ async def test_without_an_account_nobody_can_pay(bazaar: Bazaar) -> None:
     order = await bazaar.order(shop)
     with pytest.raises(NoAccount):
         await bazaar.pay(shop, order)
+
+
+async def test_no_invoice_is_opened_for_a_tenant_that_is_to_be_deleted(bazaar: Bazaar, shop: Shop) -> None:
+    order = await bazaar.order(shop)
+    async with bazaar.till.units(PlatformScope("a test lets a tenant end")) as uow:
+        (await uow.session.get_one(Tenant, shop.tenant_id)).deletion_due_at = uow.now + timedelta(days=1)
+    with pytest.raises(TenantDeleted):
+        await bazaar.pay(shop, order)
+    assert await bazaar.rows(shop) == []
 
 
 async def test_members_and_other_merchants_reach_no_order(bazaar: Bazaar, shop: Shop) -> None:

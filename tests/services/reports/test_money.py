@@ -1,6 +1,7 @@
 """Reports of money say what the journal says, counted in another way, after any history in any order of arrival."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -23,10 +24,12 @@ from providers.payments import (
     Purchase,
 )
 from services.billing.errors import NotThereYet
+from services.billing.views import ChangeView
 from services.reports import money
 from services.reports.money import Sum, commission_lines, revenue_lines, spending_lines
 from services.reports.months import Months
-from services.unit_of_work import UnitOfWork
+from services.unit_of_work import RequestTrace, UnitOfWork
+from tests.services.billing.test_changes import change, halfway, order, pay
 from tests.support.billing import PLATFORM, Shop, Till
 
 pytestmark = pytest.mark.embedded
@@ -86,6 +89,51 @@ async def test_every_line_is_what_the_journal_holds(till: Till, history: list[Bo
         await compare(uow, shop, expected)
 
 
+@pytest.mark.parametrize("newest_first", [False, True], ids=["in order", "newest first"])
+async def test_two_purchases_of_one_second_are_each_of_their_own_plan(till: Till, *, newest_first: bool) -> None:
+    shop = await till.shop()
+    # The second of a history begins a hundred days after the first.
+    one = Bought(day=100, currency="USD", price=Decimal("40.01"), renewals=0, refunds=[Decimal(3)], dispute="open")
+    other = Bought(day=0, currency="USD", price=Decimal("50.02"), renewals=0, refunds=[Decimal(7)], dispute="lost")
+    async with till.units(PLATFORM) as uow:
+        told, expected = await write(uow, shop, [one, other])
+    await arrive(till, told[::-1] if newest_first else told)
+    async with till.units(PLATFORM) as uow:
+        await compare(uow, shop, expected)
+
+
+async def test_what_was_owed_for_a_while_is_not_in_the_report(till: Till) -> None:
+    """Known by its last renewal alone, the first purchase seems to have been replaced within its period."""
+    shop = await till.shop()
+    first = Bought(day=10, currency="USD", price=Decimal(40), renewals=2, refunds=[], dispute=None)
+    second = Bought(day=0, currency="USD", price=Decimal(10), renewals=0, refunds=[], dispute=None)
+    async with till.units(PLATFORM) as uow:
+        (begun, *renewals, replaced), expected = await write(uow, shop, [first, second])
+    await arrive(till, [replaced, *reversed(renewals), begun])
+    async with till.units(PLATFORM) as uow:
+        taken_back = await uow.session.scalar(
+            text("SELECT count(*) FROM journal_entries WHERE debit = 'credits' AND tenant_id = :id"),
+            {"id": shop.tenant_id},
+        )
+        assert taken_back
+        await compare(uow, shop, expected)
+
+
+@pytest.mark.parametrize("newest_first", [False, True], ids=["in order", "newest first"])
+async def test_each_refund_counts_in_its_own_month(till: Till, *, newest_first: bool) -> None:
+    shop = await till.shop()
+    # Given back on the 20th and the 40th day.
+    bought = Bought(
+        day=0, currency="USD", price=Decimal("49.99"), renewals=0, refunds=[Decimal(10), Decimal(20)], dispute=None
+    )
+    async with till.units(PLATFORM) as uow:
+        told, expected = await write(uow, shop, [bought])
+    assert len(expected.refunded) == 2
+    await arrive(till, told[::-1] if newest_first else told)
+    async with till.units(PLATFORM) as uow:
+        await compare(uow, shop, expected)
+
+
 async def arrive(till: Till, facts: list[Fact]) -> None:
     """Apply facts in their order, each in a transaction of its own, what has to wait again and again."""
     while facts:
@@ -107,28 +155,37 @@ async def compare(uow: UnitOfWork, shop: Shop, expected: Expected) -> None:
     for line in lines:
         for column in COLUMNS:
             found[column, line.month, line.provider, line.currency] += getattr(line, column)
-        assert line.net == line.charged - line.refunded - line.disputed
+        unearned = line.charged - line.refunded - line.disputed - line.net
+        found["unearned", line.month, line.provider, line.currency] += unearned
     assert nonzero(found) == nonzero(by_account)
     for column in COLUMNS[:3]:
         of_plan: defaultdict[tuple[Any, ...], Decimal] = defaultdict(Decimal)
         for line in lines:
             # Of the plans of this history alone: the database keeps what others have sold.
             if line.plan in expected.plans:
-                # Totals refunded that are told in another order are posted in another month.
-                month = None if column == "refunded" else line.month
-                of_plan[month, line.plan, line.currency] += getattr(line, column)
+                of_plan[line.month, line.plan, line.currency] += getattr(line, column)
         assert nonzero(of_plan) == nonzero(getattr(expected, column))
     own = await money.spending(uow, shop.tenant_id, MONTHS)
     assert sum((line.net for line in own), Decimal(0)) == sum(expected.charged.values(), Decimal(0)) - sum(
         expected.refunded.values(), Decimal(0)
-    ) - sum(expected.disputed.values(), Decimal(0))
+    ) - sum(expected.disputed.values(), Decimal(0)) - await owed_to(uow, shop)
+
+
+async def owed_to(uow: UnitOfWork, shop: Shop) -> Decimal:
+    """Return what a tenant was charged for periods that another purchase replaced."""
+    query = text(
+        # An entry with its sides exchanged takes back what was owed until an earlier payment was heard of.
+        "SELECT coalesce(sum(CASE WHEN credit = 'credits' THEN amount ELSE -amount END), 0)"
+        " FROM journal_entries WHERE kind = 'unearned' AND tenant_id = :id"
+    )
+    return Decimal((await uow.session.execute(query, {"id": shop.tenant_id})).scalar_one())
 
 
 async def accounts(uow: UnitOfWork) -> dict[tuple[Any, ...], Decimal]:
-    """Add the journal up by what came to and went from each account, without a thought of kinds."""
+    """Add the journal up by what came to and went from each account; of kinds only what was charged for nothing."""
     found: defaultdict[tuple[Any, ...], Decimal] = defaultdict(Decimal)
     rows = await uow.session.execute(
-        text("SELECT debit, credit, amount, currency, provider, occurred_at FROM journal_entries")
+        text("SELECT kind, debit, credit, amount, currency, provider, occurred_at FROM journal_entries")
     )
     names = {
         "revenue": ("charged", -1),
@@ -143,6 +200,8 @@ async def accounts(uow: UnitOfWork) -> dict[tuple[Any, ...], Decimal]:
         for account, amount in ((row.debit, row.amount), (row.credit, -row.amount)):
             if account in names:
                 column, sign = names[account]
+                if (row.kind, account) == ("unearned", "revenue"):
+                    column, sign = "unearned", 1
                 found[column, month, row.provider, row.currency] += sign * amount
     return found
 
@@ -221,8 +280,11 @@ def gone(checkout: CheckoutSession, bought: Bought, renewal: int, sold: tuple[da
     at, slug, expected = sold
     told: list[Fact] = []
     total = Decimal(0)
+    # What a bank has taken back is no refund as well.
+    left = Decimal(0) if bought.dispute in ("open", "lost") else bought.price
     for number, part in enumerate(bought.refunds):
         when = at + timedelta(days=20 * (number + 1))
+        expected.refunded[key(when, slug, bought)] += min(total + part, left) - min(total, left)
         total += part
         told.append(
             PaymentRefunded(
@@ -231,8 +293,6 @@ def gone(checkout: CheckoutSession, bought: Bought, renewal: int, sold: tuple[da
                 customer_ref=None, charged=bought.price, refunded_total=total, currency=bought.currency,
             )
         )  # fmt: skip
-    if bought.refunds:
-        expected.refunded[None, slug, bought.currency] += total
     if bought.dispute is not None:
         about: Any = {
             "provider": "stripe", "dispute_ref": f"dp_{ref(checkout, renewal)}", "payment_ref": ref(checkout, renewal),
@@ -290,3 +350,78 @@ def test_credits_are_owed_and_no_revenue() -> None:
         ]
     )
     assert (line.credits, line.net) == (Decimal(4), Decimal(0))
+
+
+def test_what_was_superseded_is_owed_and_no_revenue() -> None:
+    charged = [entry("charge", "cash", "revenue", 54), entry("unearned", "revenue", "credits", 39)]
+    (line,) = spending_lines(charged)
+    assert (line.charged, line.credits, line.net) == (Decimal(54), Decimal(39), Decimal(15))
+    (settled,) = spending_lines([*charged, entry("credit_settled", "credits", "cash", 39)])
+    assert (settled.credits, settled.net) == (Decimal(0), Decimal(15))
+
+
+async def test_a_change_that_came_to_nothing_is_shown_as_a_credit(till: Till) -> None:
+    shop = await till.shop()
+    await till.buy(shop, plan="starter")
+    await halfway(till, shop)
+    changes = [await change(till, shop.owner, plan) for plan in ("professional", "business")]
+    await till.take(*await paid_by_turns(till, changes))
+    first, second = (view.amount for view in changes)
+    async with till.units(PLATFORM) as uow:
+        lines = await money.spending(uow, shop.tenant_id, Months.asked(None, None, now=till.now))
+    assert sum(line.credits for line in lines) == second
+    assert sum(line.charged for line in lines) == Decimal("19.99") + first + second
+    assert sum(line.net for line in lines) == Decimal("19.99") + first
+
+
+async def test_a_renewal_after_a_scheduled_change_is_of_the_plan_that_it_renews(till: Till) -> None:
+    shop = await till.shop()
+    subscription_id = await till.buy(shop, plan="business")
+    began = till.now
+    before = await revenue_of(till, began)
+    await till.billing.change_plan(shop.owner, await order(till, "starter", pays=False), trace=RequestTrace())
+    pending = (await till.view(shop.owner)).pending_change
+    assert pending is not None
+    till.clock.offset += pending.effective_at - till.now
+    await till.billing.sweep()
+    await till.take(*till.stripe.renew(subscription_id))
+    till.travel(days=31)
+    await till.take(*till.stripe.renew(subscription_id))
+    # What is refunded of a renewal is of its plan, too.
+    till.travel(hours=1)
+    await till.take(*till.stripe.refund(till.stripe.charge_of(subscription_id)["id"], 500))
+    gained = {plan: net - before[plan] for plan, net in (await revenue_of(till, began)).items() if net != before[plan]}
+    assert gained == {"starter": 2 * Decimal("19.99") - 5}
+
+
+async def test_what_a_change_was_charged_for_nothing_is_of_its_plan(till: Till) -> None:
+    shop = await till.shop()
+    await till.buy(shop, plan="starter")
+    await halfway(till, shop)
+    began = till.now
+    before = await revenue_of(till, began)
+    changes = [await change(till, shop.owner, plan) for plan in ("professional", "business")]
+    await till.take(*await paid_by_turns(till, changes))
+    gained = {plan: net - before[plan] for plan, net in (await revenue_of(till, began)).items() if net != before[plan]}
+    assert gained == {"professional": changes[0].amount}
+
+
+async def paid_by_turns(till: Till, views: Sequence[ChangeView]) -> list[Any]:
+    """Pay pages one after the other; nobody hears of it yet, or the others would be closed."""
+    told = []
+    for view in views:
+        till.travel(minutes=1)
+        told += await pay(till, view)
+    return told
+
+
+async def revenue_of(till: Till, since: datetime) -> defaultdict[str | None, Decimal]:
+    """Return what is left of a year's charges by plan; other tests have sold in this database as well, also later."""
+    found: defaultdict[str | None, Decimal] = defaultdict(Decimal)
+    first, last = (day.date().replace(day=1) for day in (since, since + timedelta(days=300)))
+    months = Months.asked(first, last, now=since)
+    async with till.units(PLATFORM) as uow:
+        for line in await money.revenue(uow, months):
+            found[line.plan] += line.net
+    return found
+

@@ -165,11 +165,14 @@ async def test_what_is_in_force_is_what_the_last_charges_were(till: Till) -> Non
         charged = {row.tenant_id: row.amount / (12 if row.billing_period == "yearly" else 1) for row in rows}
         newest = await uow.session.execute(
             text(
-                "SELECT DISTINCT ON (tenant_id) tenant_id, amount FROM recurring_revenue"
-                " WHERE currency = 'USD' ORDER BY tenant_id, id DESC"
-            )
+                "SELECT DISTINCT ON (tenant_id) tenant_id, amount, currency FROM recurring_revenue"
+                " WHERE since < date_trunc('month', CAST(:now AS timestamptz)) + interval '1 month'"
+                " ORDER BY tenant_id, since DESC, id DESC"
+            ),
+            {"now": till.now},
         )
-        brings = {row.tenant_id: row.amount for row in newest}
+        # Whoever pays in another currency now brings nothing in this one.
+        brings = {row.tenant_id: row.amount for row in newest if row.currency == "USD"}
         by_plan = [line for line in await recurring_by_plan(uow) if line.currency == "USD"]
         months = Months.asked(till.now.date().replace(day=1), None, now=till.now)
         (now,) = [line for line in await recurring(uow, months) if line.currency == "USD"]
