@@ -13,9 +13,9 @@ _LONGEST: Final = 320
 # Letters of these are written together in one word, and none of them looks like another's.
 _EAST_ASIAN: Final = frozenset(("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO"))
 _LATIN: Final = "LATIN"
-# Beyond these blocks, and at these two letters, Latin itself has doubles of its own letters.
+# Beyond these blocks, and at these three letters, Latin itself has doubles of its own letters.
 _LAST_LATIN: Final = "\u017f"
-_LATIN_DOUBLES: Final = frozenset("\u0131\u0138")
+_LATIN_DOUBLES: Final = frozenset("\u0130\u0131\u0138")
 
 
 class LookalikeEmail(ValueError):
@@ -29,6 +29,17 @@ def fold_email(text: str) -> str:
     'ivan@example.com'
     """
     return unicodedata.normalize("NFKC", text) if len(text) <= _LONGEST else text
+
+
+def caseless(text: str) -> str:
+    """Return the text in lower case letter by letter, as `lower()` of PostgreSQL makes it, which compares addresses.
+
+    Python's own looks at a letter's neighbours, and makes two of one.
+
+    >>> caseless("İVAN")
+    'ivan'
+    """
+    return "".join(char.lower()[0] for char in text)
 
 
 def refuse_lookalike(address: str) -> str:

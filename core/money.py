@@ -40,6 +40,17 @@ _EXPONENTS = {
     "SATS": 0,
 }
 
+# All others of ISO 4217 that are in use: a hundredth.
+_HUNDREDTHS = frozenset(
+    (  # noqa: SIM905 - a line for each would be longer than all the rest of this file
+        "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CNY COP CRC "
+        "CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD HKD HNL HTG HUF IDR ILS INR IRR "
+        "JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD "
+        "NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN "
+        "SVC SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD UYU UZS VED VES WST XCD XCG YER ZAR ZMW ZWG"
+    ).split()
+)
+
 # Enough digits for any amount we take, by any share of it, to the last decimal of any currency.
 _PRECISION = 60
 
@@ -47,6 +58,11 @@ _PRECISION = 60
 def exponent(currency: str) -> int:
     """Return the number of decimals of a currency: 2 for USD, 0 for JPY, 3 for KWD (ISO 4217), 8 for BTC."""
     return _EXPONENTS.get(currency.upper(), 2)
+
+
+def is_currency(code: str) -> bool:
+    """Tell whether a code, in upper case, is that of a currency (ISO 4217) or of a coin that we know."""
+    return code in _HUNDREDTHS or code in _EXPONENTS
 
 
 def round_money(amount: Decimal, currency: str) -> Decimal:

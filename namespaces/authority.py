@@ -1,12 +1,13 @@
 """Authority: whom a token names, whether that still holds, and what happens to open sockets when it no longer does."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import structlog
 
+from core.addresses import counted_address
 from core.clock import Clock
 from core.errors import DomainError, ErrorKind, PermissionDenied
 from namespaces.delivery import Delivery
@@ -17,11 +18,15 @@ from realtime.log import NumberedEvent
 from realtime.rooms import managers_room
 from services.api_keys.errors import ApiKeyRevoked
 from services.auth.recognition import Recognition
+from services.closed_tenants import TenantDeleted, TenantSuspended
 from services.identity import Principal
 from services.standing import AuthorityChanged, Standing
-from services.tenants.errors import TenantDeleted, TenantSuspended
 
 logger = structlog.get_logger(__name__)
+
+
+# Counts a look at an API key by who has it looked at; raises RateLimited.
+LimitLooks = Callable[[str], Awaitable[None]]
 
 
 class SessionRevoked(DomainError):
@@ -73,6 +78,7 @@ class Authority:
         self,
         *,
         recognition: Recognition,
+        limit_looks: LimitLooks,
         standing: Standing,
         seats: Seats,
         delivery: Delivery,
@@ -82,6 +88,7 @@ class Authority:
         run: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self._recognition = recognition
+        self._limit_looks = limit_looks
         self._standing = standing
         self._seats = seats
         self._delivery = delivery
@@ -92,8 +99,14 @@ class Authority:
         self._expiry.on_near = self._announce_expiry
         self._expiry.on_over = self._expire
 
-    async def recognise(self, token: str) -> tuple[Principal, datetime | None]:
-        """Return whom a token names and until when, if it ends; raises what `Recognition.read` raises."""
+    async def recognise(self, token: str, asker: str) -> tuple[Principal, datetime | None]:
+        """Return whom a token names and until when, if it ends; raises RateLimited and what `Recognition.read` raises.
+
+        `asker` is an address, or who is known already: whoever makes keys up would otherwise have the database asked as
+        often as they like.
+        """
+        if self._recognition.must_look(token):
+            await self._limit_looks(counted_address(asker))
         return await self._recognition.read(token)
 
     async def confirm(self, seat: Seat, token: str) -> None:
@@ -118,8 +131,8 @@ class Authority:
 
         Raises TokenMismatch, and what `recognise` and `confirm` raise; the seat is then as it was.
         """
-        principal, expires_at = await self.recognise(token)
         known = seat.principal
+        principal, expires_at = await self.recognise(token, str(known.user_id))
         if (principal.user_id, principal.tenant_id) != (known.user_id, known.tenant_id):
             raise TokenMismatch
         principal = await self._recognition.prove(principal, token, in_open_tenant=True)

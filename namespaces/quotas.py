@@ -141,8 +141,13 @@ class Quotas:
         if tenant_id in self._outdated:
             self._outdated.discard(tenant_id)
             self._read_soon(tenant_id)
-        if not reading.cancelled() and reading.exception() is not None:
-            logger.warning("limits not read", tenant_id=str(tenant_id), error=repr(reading.exception()))
+        if reading.cancelled() or (error := reading.exception()) is None:
+            return
+        if isinstance(error, DomainError):
+            # The tenant is closed, as whoever comes next shall hear instead of being let in by what was known before.
+            self._accounts.pop(tenant_id, None)
+        else:
+            logger.warning("limits not read", tenant_id=str(tenant_id), error=repr(error))
 
     async def _read(self, tenant_id: UUID) -> _Account:
         limits = await self._load(tenant_id)

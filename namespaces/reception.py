@@ -65,7 +65,7 @@ class Reception:
         raises.
         """
         token = _token(environ, auth)
-        principal, expires_at = await self._authority.recognise(token)
+        principal, expires_at = await self._authority.recognise(token, environ["REMOTE_ADDR"])
         require_hearing(principal, namespace)
         seat = Seat(member, namespace, principal, expires_at)
         member.positioned = (

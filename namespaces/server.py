@@ -10,7 +10,7 @@ from aiohttp import web
 from core.clock import Clock
 from models.events import PLATFORM
 from namespaces.announcer import PresenceAnnouncer
-from namespaces.authority import Authority
+from namespaces.authority import Authority, LimitLooks
 from namespaces.delivery import Delivery, Reminder
 from namespaces.names import ALL
 from namespaces.orchestrator import OrchestratorNamespace, refused
@@ -20,7 +20,7 @@ from namespaces.recovery import Recovery
 from namespaces.seats import Seats
 from realtime.engine.manager import Broadcaster, Member
 from realtime.engine.server import EngineOptions
-from realtime.engine.socketio_server import SocketIoServer
+from realtime.engine.socketio_server import AddressOf, SocketIoServer
 from realtime.exchange import EphemeralEvent
 from realtime.follower import Follower
 from realtime.log import EventLog, NumberedEvent
@@ -52,6 +52,8 @@ class Parts:
     pids: PidDesk
     clock: Clock
     load_limits: LoadLimits
+    limit_looks: LimitLooks
+    address_of: AddressOf
     meter: Meter
 
 
@@ -59,7 +61,11 @@ class SocketServer:
     """Serves the namespaces and delivers to this instance's sockets."""
 
     def __init__(self, parts: Parts, *, manager: Broadcaster, origins: Sequence[str]) -> None:
-        self.sio = SocketIoServer(manager, EngineOptions(origins=tuple(origins), max_payload=_MAX_MESSAGE_BYTES))
+        self.sio = SocketIoServer(
+            manager,
+            EngineOptions(origins=tuple(origins), max_payload=_MAX_MESSAGE_BYTES),
+            address_of=parts.address_of,
+        )
         engine, follower, meter = self.sio.engine, parts.follower, parts.meter
         manager.meter, engine.closes = meter, meter.closes
         self._delivery = Delivery(manager, meter=meter)
@@ -67,6 +73,7 @@ class SocketServer:
         self.seats = Seats(follower)
         self._authority = Authority(
             recognition=parts.recognition,
+            limit_looks=parts.limit_looks,
             standing=parts.standing,
             seats=self.seats,
             delivery=self._delivery,

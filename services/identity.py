@@ -147,6 +147,11 @@ def require_oneself(actor: Principal) -> None:
     """
     if actor.scopes is not None:
         raise ApiKeyRefused
+    refuse_impersonator(actor)
+
+
+def refuse_impersonator(actor: Principal) -> None:
+    """Raise Impersonated if somebody acts in the user's name; where an API key that has the scope may pass."""
     if actor.impersonator_id is not None:
         raise Impersonated
 

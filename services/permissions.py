@@ -26,6 +26,7 @@ class Permission(StrEnum):
     ORDERS_REFUND = "orders.refund"
     JOBS_MANAGE = "jobs.manage"
     SITE_ENTER = "site.enter"
+    SITE_CONFIGURE = "site.configure"
     PRESENCE_READ = "presence.read"
     AUDIT_READ = "audit.read"
     MANAGERS_HEAR = "managers.hear"
@@ -56,6 +57,7 @@ HOLDERS: Mapping[Permission, tuple[Role, ...]] = MappingProxyType(
         Permission.ORDERS_REFUND: _OWNER,
         Permission.JOBS_MANAGE: _MANAGERS,
         Permission.SITE_ENTER: _STAFF,
+        Permission.SITE_CONFIGURE: _OWNER,
         Permission.PRESENCE_READ: _MANAGERS,
         Permission.AUDIT_READ: _MANAGERS,
         Permission.MANAGERS_HEAR: _MANAGERS,

@@ -11,13 +11,17 @@ from sqlalchemy import Select, delete, select, update
 from core.errors import DomainError, ErrorKind, NotFound
 from core.tokens import new_opaque_token, token_hash
 from models.sso import SsoToken
-from models.tenants import Membership, Tenant
+from models.tenants import Membership, Tenant, TenantStatus
 from models.users import User
+from services.closed_tenants import require_not_suspended
 from services.identity import Principal, require_oneself, require_permission, require_tenant
 from services.permissions import HOLDERS, Permission
 from services.unit_of_work import PlatformScope, UnitOfWork, UnitOfWorkFactory
 
+# The key of a tenant's settings under which its own entrance stands (contract.md 5.4).
+OWN_TEMPLATE: Final = "sso_url_template"
 _PLACE: Final = "{token}"
+_SITE: Final = "{site}"
 _HOME: Final = "/desk"
 _MAX_REDIRECT: Final = 2000
 # Long enough to look into what went wrong yesterday; the audit trail stays.
@@ -106,7 +110,8 @@ class SsoValidityView(_View):
 class SsoService:
     """Issues tokens to members and redeems them for sites.
 
-    `sso_url_template` has `{site}` and `{token}` in it; a tenant's setting of the same name goes before it.
+    `sso_url_template` has `{site}` and `{token}` in it. A tenant's setting of the same name goes before it, provided
+    that it begins with `{site}/`: whoever sets it must not lead the others' tokens anywhere else.
     `development` lets a tenant without a site enter a mock of one.
     """
 
@@ -119,11 +124,15 @@ class SsoService:
         self._development = development
 
     async def issue(self, uow: UnitOfWork, actor: Principal) -> SsoTicketView:
-        """Issue a token that lets the caller enter the site of their token's tenant once. Raises SiteNotProvisioned."""
+        """Issue a token that lets the caller enter the site of their token's tenant once.
+
+        Raises SiteNotProvisioned, TenantSuspended and Impersonated.
+        """
         tenant_id = require_tenant(actor)
         require_permission(actor.role, Permission.SITE_ENTER)
         # A sign-in at the site knows nothing of who really acts, and lasts.
         require_oneself(actor)
+        await require_not_suspended(uow, tenant_id)
         tenant = (await uow.session.scalars(select(Tenant).where(Tenant.id == tenant_id))).one()
         site = self._site_of(tenant)
         token = new_opaque_token()
@@ -208,11 +217,12 @@ class SsoService:
         raise SiteNotProvisioned
 
     def _entrance(self, tenant: Tenant, site: str, token: str) -> str:
-        own = tenant.settings.get("sso_url_template")
+        own = tenant.settings.get(OWN_TEMPLATE)
+        at_home = isinstance(own, str) and own.startswith(f"{_SITE}/")
         # Plain replacement: a tenant's template must not reach anything that str.format would let it reach.
-        for template in (own, self._template):
-            if isinstance(template, str) and _PLACE in template:
-                address = template.replace("{site}", site).replace(_PLACE, token)
+        for template in (own if at_home else None, self._template):
+            if template is not None and _PLACE in template:
+                address = template.replace(_SITE, site).replace(_PLACE, token)
                 if _is_web_address(address):
                     return address
         raise SiteNotProvisioned
@@ -247,6 +257,7 @@ def _entrant(user_id: UUID, tenant_id: UUID) -> Select[User, Tenant]:
             User.id == user_id,
             Tenant.id == tenant_id,
             User.is_active,
+            Tenant.status != TenantStatus.SUSPENDED,
             Membership.role.in_(HOLDERS[Permission.SITE_ENTER]),
         )
     )

@@ -30,7 +30,7 @@ class AuthorityChanged(DomainEvent):
     """Somebody may do less than their tokens say, or something else. `code` tells clients why.
 
     `sessions_ended` names sessions; `place_changed` a user of a tenant with the new role, or none; `tenant_closed`
-    a tenant in which nobody may do anything for now.
+    a tenant that is closed to sockets and API keys for now (services/closed_tenants.py).
     """
 
     event: ClassVar[str] = "authority:changed"
@@ -60,7 +60,7 @@ def place_changed(tenant_id: UUID, user_id: UUID, role: Role | None) -> Authorit
 
 
 def tenant_closed(tenant_id: UUID, *, code: str = "TENANT_SUSPENDED") -> AuthorityChanged:
-    """Say that a tenant is closed to its people."""
+    """Say that a tenant is closed to sockets and API keys."""
     return AuthorityChanged(change="tenant_closed", code=code, in_tenant=tenant_id)
 
 

@@ -14,7 +14,8 @@ from services.api_keys.errors import ApiKeyNotFound, ApiKeyRevoked, ExpiryInTheP
 from services.api_keys.form import new_key
 from services.api_keys.views import ApiKeyView, NewApiKeyView
 from services.auth.notices import SecurityNotices
-from services.identity import Principal, require_permission
+from services.closed_tenants import require_open
+from services.identity import Principal, require_oneself, require_permission
 from services.notifications import NotificationService
 from services.permissions import KeyScope, Permission
 from services.standing import sessions_ended
@@ -58,8 +59,8 @@ class ApiKeyService:
     ) -> NewApiKeyView:
         """Make a key and tell it, this once; for owners and admins who have just proved who they are.
 
-        The owners are told. Raises NoTenantAccess, RoleRequired, StepUpRequired, EmailUnverified, ExpiryInThePast and
-        TooManyApiKeys.
+        The owners are told. Raises NoTenantAccess, RoleRequired, StepUpRequired, EmailUnverified, ExpiryInThePast,
+        TooManyApiKeys, TenantDeleted and TenantSuspended.
         """
         await membership_of(uow, actor, tenant_id, Permission.KEYS_MANAGE)
         await require_recent_authentication(uow, actor)
@@ -70,6 +71,7 @@ class ApiKeyService:
         await hold_places(uow, tenant_id)
         # Asked again under the lock: the caller may have lost the right while waiting for it.
         require_permission(await role_of(uow, tenant_id, actor.user_id), Permission.KEYS_MANAGE)
+        await require_open(uow, tenant_id)
         if await self._count_open(uow, tenant_id) >= self._max_keys:
             raise TooManyApiKeys
         text = new_key()
@@ -138,9 +140,11 @@ class ApiKeyService:
     async def revoke(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, key_id: UUID) -> None:
         """End a key at once, at REST and on open sockets; for owners and admins. Once more changes nothing.
 
-        It asks for no step-up: whoever has seen a key leak must not be held up. Raises ApiKeyNotFound.
+        It asks for no step-up: whoever has seen a key leak must not be held up. Raises ApiKeyNotFound and
+        Impersonated.
         """
         await membership_of(uow, actor, tenant_id, Permission.KEYS_MANAGE)
+        require_oneself(actor)
         key = await _find(uow, tenant_id, key_id, for_change=True)
         if not key.revoke(uow.now):
             return

@@ -21,8 +21,8 @@ from services.api_keys.errors import ApiKeyExpired, ApiKeyRevoked
 from services.api_keys.form import KeyText, read_key
 from services.api_keys.views import known_scopes
 from services.auth.errors import CredentialsRefused
+from services.closed_tenants import TenantDeleted, TenantSuspended
 from services.identity import Principal
-from services.tenants.errors import TenantDeleted, TenantSuspended
 from services.unit_of_work import PlatformScope, UnitOfWork, UnitOfWorkFactory
 
 _FRESH = timedelta(minutes=1)
@@ -51,13 +51,16 @@ class KeyRing:
 
     def is_at_hand(self, token: str) -> bool:
         """Tell whether a key can be read without asking the database."""
-        return self._recall(token_hash(token)) is not None
+        # What has not the shape of a key may hold bytes that are no text, of which no hash can be made.
+        return read_key(token) is not None and self._recall(token_hash(token)) is not None
 
     async def read(self, token: str) -> tuple[Principal, datetime | None]:
         """Return whom a key names and until when, if it ends; only to be believed when standing has no doubt.
 
         Raises what `authenticate` raises.
         """
+        if read_key(token) is None:
+            raise CredentialsRefused
         name = token_hash(token)
         known = self._recall(name)
         if known is None:

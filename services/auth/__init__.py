@@ -8,12 +8,12 @@ from sqlalchemy import and_, select
 
 from core.i18n import DEFAULT_LOCALE
 from core.otp import CodeHasher
-from core.passwords import PasswordHasher
 from core.sealing import Sealer
 from core.tokens import ExpiredToken, InvalidToken, TokenSigner
-from models.tenants import Membership, Role, Tenant, TenantStatus
+from models.tenants import Membership, Role
 from models.users import User, UserSession
 from providers.breaches import BreachRegister
+from providers.passwords.hasher import PasswordHasher
 from services.auth.accounts import insert_user
 from services.auth.addresses import EmailAddresses
 from services.auth.challenges import Challenges
@@ -24,17 +24,19 @@ from services.auth.notices import SecurityNotices
 from services.auth.own_phone import OwnPhone
 from services.auth.passwords import Passwords
 from services.auth.phone_sign_in import PhoneSignIn, PhoneSignUp, ProfileChanges
-from services.auth.registration import Newcomer, Registration, SignUp
+from services.auth.registration import Newcomer, Registration
 from services.auth.second_factor import SecondFactors
 from services.auth.sessions import Sessions
+from services.auth.sign_ups import SignUp, SignUps
 from services.auth.staff_sign_in import StaffSignIn
 from services.auth.tokens import AccessClaims, Device, TokenDesk, read_bearer
+from services.closed_tenants import require_open
 from services.identity import Principal
 from services.mail import MailService
 from services.notifications import NotificationService
 from services.phones import PhoneService
 from services.tenants import TenantService
-from services.tenants.errors import NoTenantAccess, TenantDeleted, TenantSuspended
+from services.tenants.errors import NoTenantAccess
 from services.unit_of_work import UnitOfWork, UnitOfWorkFactory
 
 __all__ = ["AuthService", "Device", "Newcomer", "PhoneSignUp", "ProfileChanges", "SignUp", "read_bearer"]
@@ -46,6 +48,7 @@ class AuthService:
     Args:
         sealer: encrypts what authenticator apps are set up with.
         code_hashers: hash recovery codes; the first makes new ones.
+        disclosed: whether strangers are told who has an account, as released clients expect (docs/adr/0024).
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class AuthService:
         access_lifetime: timedelta,
         refresh_lifetime: timedelta,
         public_url: str,
+        disclosed: bool = True,
     ) -> None:
         self._hasher = hasher
         self._signer = signer
@@ -74,7 +78,13 @@ class AuthService:
             units=units, new_passwords=new_passwords, mail=mail, notices=notices, public_url=public_url
         )
         self.registration = Registration(
-            units=units, new_passwords=new_passwords, desk=self._desk, tenants=tenants, addresses=self.addresses
+            units=units,
+            new_passwords=new_passwords,
+            desk=self._desk,
+            tenants=tenants,
+            addresses=self.addresses,
+            sign_ups=SignUps(mail=mail, public_url=public_url),
+            disclosed=disclosed,
         )
         self.second_factors = SecondFactors(units=units, sealer=sealer, hashers=code_hashers, notices=notices)
         self.challenges = Challenges(units=units, hasher=hasher, desk=self._desk, factors=self.second_factors)
@@ -99,7 +109,12 @@ class AuthService:
             new_passwords=new_passwords,
             passwords=self.passwords,
             tenants=tenants,
+            disclosed=disclosed,
         )
+
+    async def prune(self) -> None:
+        """Forget what waited for its letter too long; see `Registration.prune`."""
+        await self.registration.prune()
 
     async def authenticate(self, uow: UnitOfWork, token: str) -> Principal:
         """Return whoever an access token speaks for, as the database knows them. Needs a PlatformScope.
@@ -161,14 +176,9 @@ class AuthService:
         return self._signer.public_keys
 
     async def require_open_tenant(self, uow: UnitOfWork, tenant_id: UUID | None) -> None:
-        """Raise TenantSuspended or TenantDeleted when a tenant is closed to its people."""
-        if tenant_id is None:
-            return
-        tenant = await uow.session.scalar(select(Tenant).where(Tenant.id == tenant_id))
-        if tenant is not None and tenant.deletion_due_at is not None:
-            raise TenantDeleted
-        if tenant is not None and tenant.status is TenantStatus.SUSPENDED:
-            raise TenantSuspended
+        """Raise TenantSuspended or TenantDeleted when a tenant is closed to sockets."""
+        if tenant_id is not None:
+            await require_open(uow, tenant_id)
 
     async def create_superuser(self, uow: UnitOfWork, *, email: str, password: str, full_name: str) -> User:
         """Make one of the platform's own people, who needs no tenant; for the command line. Raises EmailTaken."""

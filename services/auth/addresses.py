@@ -12,7 +12,7 @@ from core.errors import DomainError, ErrorKind, InvalidInput
 from models.users import TokenPurpose, User
 from services.auth.accounts import lock_account, write_account
 from services.auth.announcer import announce
-from services.auth.errors import EmailTaken, EmailTokenInvalid, LastWayIn
+from services.auth.errors import EmailAbsent, EmailTaken, EmailTokenInvalid, LastWayIn
 from services.auth.letter_tokens import issue_token, use_token, void_tokens, was_sent_just_now
 from services.auth.new_passwords import NewPasswords
 from services.auth.notices import SecurityNotices
@@ -77,8 +77,8 @@ class EmailAddresses:
 
         Raises EmailTokenInvalid, and EmailTaken if somebody else has the address meanwhile.
         """
-        used = await use_token(uow, token, *_LETTERS)
-        user = await lock_account(uow, used.user_id) if used is not None else None
+        used = await use_token(uow, token, *_LETTERS, lock=lock_account)
+        user = await uow.session.get(User, used.user_id) if used is not None else None
         if used is None or used.email is None or user is None or not user.is_active:
             raise EmailTokenInvalid
         if used.purpose is TokenPurpose.EMAIL_CHANGE:
@@ -103,7 +103,7 @@ class EmailAddresses:
         async with self._units(_SCOPE, trace=trace) as uow:
             await require_recent_authentication(uow, actor)
             user = await lock_account(uow, actor.user_id)
-            self._settle_password(uow, user, hashed)
+            await self._settle_password(uow, actor, user, hashed)
             uow.audit(
                 "email.change_requested",
                 actor_id=user.id,
@@ -111,9 +111,9 @@ class EmailAddresses:
                 subject=("user", user.id),
                 details={"to": email},
             )
-            if await was_sent_just_now(uow, user.id, TokenPurpose.EMAIL_CHANGE):
+            if await was_sent_just_now(uow, user.id, TokenPurpose.EMAIL_CHANGE, email=email):
                 return
-            # Of two letters that wait, only the later one may be meant.
+            # Of two letters that wait, only the later one may be meant: the first address was perhaps a slip.
             await void_tokens(uow, user.id, TokenPurpose.EMAIL_CHANGE)
             taken = await uow.session.scalar(select(User).where(User.has_email(email), User.id != user.id))
             self._send(uow, user, TokenPurpose.EMAIL_CHANGE, email=email, to=taken)
@@ -121,14 +121,14 @@ class EmailAddresses:
     async def remove(self, uow: UnitOfWork, actor: Principal) -> None:
         """Take the address from the caller's account, which is then known by its phone alone.
 
-        Raises StepUpRequired, Impersonated and LastWayIn.
+        Raises StepUpRequired, Impersonated, LastWayIn and EmailAbsent.
         """
         await require_recent_authentication(uow, actor)
         user = await lock_account(uow, actor.user_id)
         if user.phone is None:
             raise LastWayIn
         if user.email is None:
-            return
+            raise EmailAbsent
         former = user.email
         user.email = user.email_verified_at = None
         user.updated_at = uow.now
@@ -163,14 +163,19 @@ class EmailAddresses:
             details={"from": former, "to": email},
         )
 
-    def _settle_password(self, uow: UnitOfWork, user: User, hashed: str | None) -> None:
+    async def _settle_password(self, uow: UnitOfWork, actor: Principal, user: User, hashed: str | None) -> None:
         if user.hashed_password is None and hashed is None:
             missing = {"field": "body -> password", "message": "Field required", "type": "missing"}
             raise InvalidInput(details={"errors": [missing]})
         if user.hashed_password is not None and hashed is not None:
             raise PasswordPresent
-        if hashed is not None:
-            user.hashed_password, user.updated_at = hashed, uow.now
+        if hashed is None:
+            return
+        user.hashed_password, user.updated_at = hashed, uow.now
+        # It opens the account by its phone from now on, whatever becomes of the address.
+        await announce(uow, user.id, "password_changed")
+        await self._notices.warn(uow, user.id, "password_set", tenant_id=actor.tenant_id)
+        uow.audit("password.set", actor_id=user.id, tenant_id=actor.tenant_id, subject=("user", user.id))
 
     def _send(self, uow: UnitOfWork, user: User, purpose: TokenPurpose, *, email: str, to: User | None = None) -> None:
         """Write the letter of a token; if the address is the one of `to`, they are told that, and get no token."""

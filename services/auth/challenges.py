@@ -6,10 +6,10 @@ from uuid import uuid4
 from sqlalchemy import delete, select, update
 
 from core.errors import DomainError, InvalidInput
-from core.passwords import PasswordHasher
 from core.tokens import InvalidToken
 from models.second_factors import SignInChallenge
 from models.users import User, UserSession
+from providers.passwords.hasher import PasswordHasher
 from services.auth.errors import ChallengeRefused, WrongPassword
 from services.auth.second_factor import SecondFactors
 from services.auth.tokens import Device, TokenDesk

@@ -140,6 +140,20 @@ class EmailTokenInvalid(DomainError):
     message = "Invalid or expired confirmation token"
 
 
+class PhoneAbsent(NotFound):
+    """The account has no phone that could be taken away."""
+
+    code = "PHONE_ABSENT"
+    message = "This account has no phone"
+
+
+class EmailAbsent(NotFound):
+    """The account has no address that could be taken away."""
+
+    code = "EMAIL_ABSENT"
+    message = "This account has no e-mail address"
+
+
 class LastWayIn(DomainError):
     """Without this address or phone nobody could sign in to the account any more."""
 
@@ -153,3 +167,10 @@ class ResetTokenInvalid(DomainError):
 
     code = "AUTH_ERROR"
     message = "Invalid or expired reset token"
+
+
+class RegistrationTokenInvalid(DomainError):
+    """The token that finishes a sign-up is unknown, used or too old."""
+
+    code = "AUTH_ERROR"
+    message = "Invalid or expired registration token"

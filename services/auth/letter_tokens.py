@@ -1,16 +1,19 @@
 """Tokens that letters carry: each works once, for a while, and only its hash is kept (docs/adr/0009)."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import select, true, update
 
 from core.tokens import new_opaque_token, token_hash
 from models.users import OneTimeToken, TokenPurpose
 from services.mail import LETTER_PAUSE
 from services.tenants.members import lock_user
 from services.unit_of_work import UnitOfWork
+
+Lock = Callable[[UnitOfWork, UUID], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +43,14 @@ def issue_token(
     return token
 
 
-async def use_token(uow: UnitOfWork, token: str, *purposes: TokenPurpose) -> UsedToken | None:
-    """Use a token up and lock its user; None if it is unknown, used, too old, or for something else."""
+async def use_token(uow: UnitOfWork, token: str, *purposes: TokenPurpose, lock: Lock = lock_user) -> UsedToken | None:
+    """Use a token up and `lock` its user; None if it is unknown, used, too old, or for something else."""
     mine = OneTimeToken.token_hash == token_hash(token)
     user_id = await uow.session.scalar(select(OneTimeToken.user_id).where(mine))
     if user_id is None:
         return None
     # The user first and the tokens after: two letters used at once would otherwise wait for each other for ever.
-    await lock_user(uow, user_id)
+    await lock(uow, user_id)
     # One conditional statement: of two that bring the same token at once, only one finds it unused.
     used = await uow.session.execute(
         update(OneTimeToken)
@@ -77,10 +80,11 @@ async def void_tokens(uow: UnitOfWork, user_id: UUID, *purposes: TokenPurpose) -
     )
 
 
-async def was_sent_just_now(uow: UnitOfWork, user_id: UUID, purpose: TokenPurpose) -> bool:
+async def was_sent_just_now(uow: UnitOfWork, user_id: UUID, purpose: TokenPurpose, *, email: str | None = None) -> bool:
     """Tell whether the last letter of this kind is so young that no other is sent yet; holds the user.
 
-    So of a crowd that asks at once, each but the first finds the first one's letter.
+    With an `email` only a letter to that address counts. So of a crowd that asks at once, each but the first finds the
+    first one's letter.
     """
     await lock_user(uow, user_id)
     recent = await uow.session.scalar(
@@ -90,6 +94,7 @@ async def was_sent_just_now(uow: UnitOfWork, user_id: UUID, purpose: TokenPurpos
             OneTimeToken.purpose == purpose,
             OneTimeToken.used_at.is_(None),
             OneTimeToken.created_at > uow.now - LETTER_PAUSE,
+            true() if email is None else OneTimeToken.email == email,
         )
         .limit(1)
     )

@@ -1,8 +1,8 @@
 """Passwords that somebody chooses: refused when attackers know them, hashed otherwise."""
 
 from core.errors import DomainError
-from core.passwords import PasswordHasher
 from providers.breaches import BreachRegister
+from providers.passwords.hasher import PasswordHasher
 
 
 class PasswordBreached(DomainError):

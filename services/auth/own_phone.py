@@ -6,7 +6,7 @@ from core.phones import mask_phone
 from models.users import User
 from services.auth.accounts import lock_account, write_account
 from services.auth.announcer import announce
-from services.auth.errors import LastWayIn
+from services.auth.errors import LastWayIn, PhoneAbsent
 from services.auth.notices import SecurityNotices
 from services.identity import Principal
 from services.phones.codes import PhoneCodes
@@ -59,12 +59,13 @@ class OwnPhone:
     async def remove(self, uow: UnitOfWork, actor: Principal) -> None:
         """Take the phone from the caller's account, which is then known by its address alone. Needs a PlatformScope.
 
-        Raises StepUpRequired, Impersonated, and LastWayIn unless the caller has a confirmed address and a password.
+        Raises StepUpRequired, Impersonated, PhoneAbsent, and LastWayIn unless the caller has a confirmed address and a
+        password.
         """
         await require_recent_authentication(uow, actor)
         user = await lock_account(uow, actor.user_id)
         if user.phone is None:
-            return
+            raise PhoneAbsent
         if user.email_verified_at is None or user.hashed_password is None:
             raise LastWayIn
         former, user.phone = user.phone, None

@@ -4,9 +4,9 @@ from datetime import timedelta
 
 from sqlalchemy import delete, select
 
-from core.passwords import PasswordHasher
 from models.second_factors import SignInChallenge
 from models.users import TokenPurpose, User
+from providers.passwords.hasher import PasswordHasher
 from services.auth.announcer import announce
 from services.auth.endings import end_sessions
 from services.auth.errors import ResetTokenInvalid, WrongPassword

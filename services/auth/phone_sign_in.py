@@ -68,7 +68,10 @@ class _Newcomer:
 
 
 class PhoneSignIn:
-    """The use cases of people who are known by their phone."""
+    """The use cases of people who are known by their phone.
+
+    `disclosed` is whether strangers are told which phones have an account, as released clients expect.
+    """
 
     def __init__(
         self,
@@ -79,6 +82,7 @@ class PhoneSignIn:
         new_passwords: NewPasswords,
         passwords: Passwords,
         tenants: TenantService,
+        disclosed: bool,
     ) -> None:
         self._units = units
         self._codes = codes
@@ -86,13 +90,17 @@ class PhoneSignIn:
         self._new_passwords = new_passwords
         self._passwords = passwords
         self._tenants = tenants
+        self._disclosed = disclosed
 
     async def check(self, uow: UnitOfWork, *, phone: str) -> PhoneKnownView:
         """Tell whether somebody has signed up with a phone.
 
         The released clients choose between signing in and signing up by it (contract.md 2.5), so it tells strangers
-        what nothing else here does. The door must limit it hard.
+        what nothing else here does. The door must limit it hard. Where nobody is told who has an account, nobody seems
+        to have one: clients then go on by a code, which lets in those who have and those who have not.
         """
+        if not self._disclosed:
+            return PhoneKnownView(exists=False)
         known = await uow.session.scalar(select(User.id).where(User.phone == phone))
         return PhoneKnownView(exists=known is not None)
 
@@ -113,14 +121,8 @@ class PhoneSignIn:
         Raises PhoneCodeRefused, PhoneBlocked and UserHasNoTenants.
         """
         proven = await self._codes.prove(phone=phone, code=code, trace=trace)
-        async with self._units(_SCOPE, trace=trace) as uow:
-            await self._codes.redeem(uow, proven)
-            user = await _owner(uow, phone)
-            is_new = user is None
-            if user is None:
-                user = await self._found(uow, _Newcomer(phone=phone, locale=locale))
-            outcome = await self._sessions.let_in(uow, user, device=device)
-        return outcome if isinstance(outcome, ChallengeView) else PhoneSessionView.of(outcome, is_new_user=is_new)
+        newcomer = _Newcomer(phone=phone, locale=locale)
+        return await self._let_in_or_found(newcomer, proven, device=device, trace=trace)
 
     async def register(
         self, *, phone: str, code: str, locale: str, device: Device, trace: RequestTrace | None = None
@@ -132,10 +134,14 @@ class PhoneSignIn:
 
     async def register_full(
         self, form: PhoneSignUp, *, device: Device, trace: RequestTrace | None = None
-    ) -> PhoneSessionView:
+    ) -> PhoneSessionView | ChallengeView:
         """Sign up by a code, with a password for later and a profile.
 
-        Raises PhoneCodeRefused, PhoneTaken, PhoneBlocked and PasswordBreached.
+        Where nobody is told who has an account, whoever has one comes here too, and is signed in by the code, with
+        their password and profile as they are.
+
+        Raises PhoneCodeRefused, PhoneBlocked, PasswordBreached, and PhoneTaken where it is told or UserHasNoTenants
+        where it is not.
         """
         # Hashing is work, which a stranger without a code cannot make us do.
         proven = await self._codes.prove(phone=form.phone, code=form.code, trace=trace)
@@ -147,6 +153,8 @@ class PhoneSignIn:
             last_name=form.last_name,
             employment_type=form.employment_type,
         )
+        if not self._disclosed:
+            return await self._let_in_or_found(newcomer, proven, device=device, trace=trace)
         return await self._register(newcomer, proven, device=device, trace=trace)
 
     async def reset_password(
@@ -216,6 +224,18 @@ class PhoneSignIn:
                 details={"before": before, "after": after},
             )
         return ProfileView.of(user, role=actor.role, tenant_id=actor.tenant_id)
+
+    async def _let_in_or_found(
+        self, newcomer: _Newcomer, proven: ProvenCode, *, device: Device, trace: RequestTrace | None
+    ) -> PhoneSessionView | ChallengeView:
+        async with self._units(_SCOPE, trace=trace) as uow:
+            await self._codes.redeem(uow, proven)
+            user = await _owner(uow, newcomer.phone)
+            is_new = user is None
+            if user is None:
+                user = await self._found(uow, newcomer)
+            outcome = await self._sessions.let_in(uow, user, device=device)
+        return outcome if isinstance(outcome, ChallengeView) else PhoneSessionView.of(outcome, is_new_user=is_new)
 
     async def _register(
         self, newcomer: _Newcomer, proven: ProvenCode, *, device: Device, trace: RequestTrace | None

@@ -7,10 +7,10 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, select, update
 
 from core.errors import DomainError
-from core.passwords import PasswordHasher
 from core.tokens import ExpiredToken, InvalidToken
 from models.tenants import Membership
 from models.users import RefreshVerdict, User, UserSession
+from providers.passwords.hasher import PasswordHasher
 from services.auth.announcer import announce
 from services.auth.challenges import Challenges
 from services.auth.errors import (

@@ -8,8 +8,9 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
 from models.plans import Plan
-from services.billing.plans import TRIAL_SLUG
+from services.billing.plans import TRIAL_SLUG, require_currency
 from services.billing.views import PlanView
+from services.entitlements.catalogue import require_known
 from services.identity import Principal, require_superuser
 from services.platform.errors import PlanNotFound, PlanSlugTaken, TrialNotRetirable
 from services.unit_of_work import UnitOfWork
@@ -32,8 +33,13 @@ class Plans:
         return [PlanView.of(plan) for plan in plans]
 
     async def create(self, uow: UnitOfWork, actor: Principal, *, slug: str, values: Mapping[str, Any]) -> PlanView:
-        """Make a plan, which is sold at once; `values` are fields of `Plan`. Raises PlanSlugTaken."""
+        """Make a plan, which is sold at once; `values` are fields of `Plan`.
+
+        Raises PlanSlugTaken, UnknownCurrency and UnknownEntitlement.
+        """
         require_superuser(actor)
+        require_currency(values["currency"])
+        require_known(values)
         # Of two who make it at once, the database decides who was first.
         statement = (
             insert(Plan)
@@ -48,7 +54,9 @@ class Plans:
         return PlanView.of(plan)
 
     async def change(self, uow: UnitOfWork, actor: Principal, *, plan_id: UUID, values: Mapping[str, Any]) -> PlanView:
-        """Change fields of a plan; raises PlanNotFound."""
+        """Change fields of a plan; raises PlanNotFound and UnknownEntitlement."""
+        require_superuser(actor)
+        require_known(values)
         plan = await self._held(uow, actor, plan_id)
         before = {name: getattr(plan, name) for name in values}
         for name, value in values.items():

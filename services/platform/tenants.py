@@ -8,6 +8,7 @@ from core.pagination import Page, PageRequest
 from models.tenants import Membership, Tenant, TenantStatus
 from services.identity import Principal, require_superuser
 from services.platform.views import ListedTenantView
+from services.step_up import require_recent_authentication
 from services.tenants.suspension import Suspension, TenantNotFound
 from services.unit_of_work import UnitOfWork
 
@@ -36,8 +37,12 @@ class PlatformTenants:
         return Page([ListedTenantView.seen(row[0], members=row[1]) for row in rows], total or 0, page)
 
     async def suspend(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, reason: str) -> bool:
-        """Close a tenant to its people; returns whether that changed anything. Raises TenantNotFound."""
+        """Close a tenant to its people; returns whether that changed anything.
+
+        Raises TenantNotFound and StepUpRequired.
+        """
         slug = await self._slug(uow, actor, tenant_id)
+        await require_recent_authentication(uow, actor)
         return await self._suspension.suspend(uow, slug=slug, reason=reason, actor_id=actor.user_id)
 
     async def reinstate(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, reason: str) -> bool:

@@ -16,6 +16,7 @@ from services.identity import Principal, require_superuser
 from services.platform.errors import OwnAccount, RoleNotCreatable, UserNotFound
 from services.platform.staff import hold_user
 from services.platform.views import ListedUserView, ManagedUserView, UserListView
+from services.step_up import require_recent_authentication
 from services.unit_of_work import PlatformScope, RequestTrace, UnitOfWork, UnitOfWorkFactory
 
 MASTER: Literal["platform_master"] = "platform_master"
@@ -56,7 +57,9 @@ class PlatformUsers:
     ) -> ManagedUserView:
         """Make somebody who may edit the platform's content; `phone` is E.164 and is taken as proven.
 
-        Raises RoleNotCreatable, PhoneTaken and PasswordBreached.
+        They outlast the superuser's token, so it needs the superuser in person.
+
+        Raises RoleNotCreatable, StepUpRequired, PhoneTaken and PasswordBreached.
         """
         require_superuser(actor)
         if role != MASTER:
@@ -64,6 +67,7 @@ class PlatformUsers:
         hashed = await self._new_passwords.hash(password)
         async with self._units(_SCOPE, trace=trace) as uow:
             await hold_user(uow, actor, actor.user_id)
+            await require_recent_authentication(uow, actor)
             user = await insert_phone_user(
                 uow,
                 phone=phone,

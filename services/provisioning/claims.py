@@ -17,12 +17,15 @@ from models.provisioning import (
 )
 from providers.provisioning.contract import InvalidTarget, SiteTarget
 from services.entitlements.desk import EntitlementDesk
+from services.entitlements.errors import PlanLimitReached
 from services.provisioning.outcomes import Outcomes, locked_tenant
+from services.provisioning.room import require_room_for
 from services.provisioning.sites import SiteAddresses, site_target
 from services.provisioning.timing import Timing
 from services.unit_of_work import PlatformScope, UnitOfWork, UnitOfWorkFactory
 
 _GAVE_UP: Final = f"Gave up: the work was interrupted {MAX_INTERRUPTIONS} times"
+_NO_ROOM: Final = "The plan has no room for another one"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +71,19 @@ class Claims:
 
     async def _begin(self, uow: UnitOfWork, job: ProvisioningJob) -> Claim | None:
         tenant = (await uow.session.scalars(locked_tenant(job.tenant_id))).one()
-        job.progress = progress_percent(await steps_of(uow, job.id))
+        steps = await steps_of(uow, job.id)
+        job.progress, is_begun = progress_percent(steps), any(step.is_begun for step in steps)
         job.message = "Cancelling" if job.cancel_requested_at else "Started"
         await self._outcomes.begun(uow, job, tenant)
         try:
+            if job.cancel_requested_at is None and not is_begun:
+                await require_room_for(uow, self._entitlements, tenant_id=job.tenant_id, job_type=job.job_type)
             target = await site_target(
                 uow, tenant, self._addresses, entitlements=await self._entitlements.of(uow, tenant.id)
             )
+        except PlanLimitReached:
+            await self._outcomes.failed(uow, job, _NO_ROOM)
+            return None
         except InvalidTarget as error:
             await self._outcomes.failed(uow, job, f"The site cannot be worked on: {error}")
             return None

@@ -1,6 +1,6 @@
 """Refusals about provisioning jobs (texts of contract.md 1.5)."""
 
-from core.errors import DomainError, ErrorKind, NotFound, PermissionDenied, RateLimited
+from core.errors import DomainError, ErrorKind, NotFound, RateLimited
 
 # Jobs run one after another, and a short one may take this long.
 _RETRY_AFTER_S = 30
@@ -42,10 +42,3 @@ class SiteNotFound(NotFound):
     """No tenant has its site under this name."""
 
     message = "Site not found"
-
-
-class TenantEnding(PermissionDenied):
-    """The tenant is to be deleted; nothing is begun for it any more."""
-
-    code = "TENANT_DELETED"
-    message = "This tenant is to be deleted"

@@ -8,7 +8,6 @@ from uuid import UUID, uuid4
 from sqlalchemy import func, select
 
 from core.pagination import Page, PageRequest
-from models.entitlements import Limit
 from models.provisioning import (
     JobState,
     JobType,
@@ -19,13 +18,14 @@ from models.provisioning import (
 )
 from models.tenants import Tenant
 from providers.provisioning.contract import ProvisioningDriver, UnknownStep
+from services.closed_tenants import TenantDeleted
 from services.entitlements.desk import EntitlementDesk
-from services.entitlements.usage import gigabytes, sites, storage_bytes
 from services.identity import Principal, require_may, require_tenant
 from services.permissions import Permission
 from services.provisioning.claims import steps_of
-from services.provisioning.errors import JobNotFound, JobNotRetryable, JobTypeUnavailable, TenantEnding, TooManyJobs
+from services.provisioning.errors import JobNotFound, JobNotRetryable, JobTypeUnavailable, TooManyJobs
 from services.provisioning.outcomes import RUN_TASK, Outcomes, announce
+from services.provisioning.room import require_room_for
 from services.provisioning.views import JobDetailView, JobView, job_detail_view, job_view
 from services.unit_of_work import UnitOfWork
 
@@ -101,12 +101,12 @@ class JobRequests:
     async def create(self, uow: UnitOfWork, actor: Principal, *, job_type: JobType) -> JobDetailView:
         """Queue a job for the caller's tenant; for owners and admins.
 
-        Raises JobTypeUnavailable, TenantEnding, TooManyJobs and PlanLimitReached.
+        Raises JobTypeUnavailable, TenantDeleted, TooManyJobs and PlanLimitReached.
         """
         tenant_id = require_tenant(actor)
         require_may(actor, Permission.JOBS_MANAGE)
         tenant = await self._tenant_with_room(uow, tenant_id)
-        await self._require_entitled(uow, tenant_id, job_type)
+        await require_room_for(uow, self._entitlements, tenant_id=tenant_id, job_type=job_type)
         job = await self.enqueue(uow, tenant, job_type, requested_by=actor.person_id, key_id=actor.key_id)
         # Flushed so that the steps just added can be read back in their order.
         await uow.session.flush()
@@ -137,14 +137,14 @@ class JobRequests:
     async def retry(self, uow: UnitOfWork, actor: Principal, *, job_id: UUID) -> JobDetailView:
         """Queue a finished job anew; for owners and admins.
 
-        Raises JobNotFound, JobNotRetryable, TenantEnding, TooManyJobs and PlanLimitReached.
+        Raises JobNotFound, JobNotRetryable, TenantDeleted, TooManyJobs and PlanLimitReached.
         A failed or cancelled job goes on at its first unfinished step; a completed one is done once more as a whole.
         """
         job = await self._job(uow, actor, job_id, for_change=True)
         if not job.is_finished:
             raise JobNotRetryable
         await self._tenant_with_room(uow, job.tenant_id)
-        await self._require_entitled(uow, job.tenant_id, job.job_type)
+        await require_room_for(uow, self._entitlements, tenant_id=job.tenant_id, job_type=job.job_type)
         done_before = job.state is JobState.SUCCEEDED
         job.retry(uow.now)
         for step in await steps_of(uow, job.id):
@@ -216,7 +216,7 @@ class JobRequests:
         statement = select(Tenant).where(Tenant.id == tenant_id).with_for_update(key_share=True)
         tenant = (await uow.session.scalars(statement)).one()
         if tenant.deletion_due_at is not None:
-            raise TenantEnding
+            raise TenantDeleted
         waiting = await uow.session.scalar(
             select(func.count())
             .select_from(ProvisioningJob)
@@ -228,16 +228,6 @@ class JobRequests:
         if (waiting or 0) >= self._max_waiting:
             raise TooManyJobs
         return tenant
-
-    async def _require_entitled(self, uow: UnitOfWork, tenant_id: UUID, job_type: JobType) -> None:
-        """Raise PlanLimitReached when the job would make what the plan has no room for; the tenant is locked."""
-        if job_type is JobType.CREATE_SITE and (used := await sites(uow, tenant_id)) == 0:
-            # Making a site that is there already mends it and adds none.
-            await self._entitlements.require_room(uow, tenant_id, Limit.SITES, used=used)
-        elif job_type is JobType.BACKUP_SITE:
-            # How large it will be nobody knows; whoever has no room left makes no other.
-            used_gb = gigabytes(await storage_bytes(uow, tenant_id))
-            await self._entitlements.require_room(uow, tenant_id, Limit.STORAGE_GB, used=used_gb, adding=gigabytes(1))
 
     async def _details(self, uow: UnitOfWork, job: ProvisioningJob) -> JobDetailView:
         newest = select(ProvisioningLogLine).where(ProvisioningLogLine.job_id == job.id)

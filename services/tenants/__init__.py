@@ -16,10 +16,11 @@ from models.users import User
 from services.billing import BillingService
 from services.billing.views import EntitlementsView
 from services.entitlements import EntitlementDesk
-from services.identity import Principal, require_tenant
+from services.identity import Principal, require_oneself, require_permission, require_tenant
 from services.mail import MailService
 from services.permissions import Permission
 from services.provisioning import ProvisioningService
+from services.sso import OWN_TEMPLATE
 from services.tenants.deletion import Deletion
 from services.tenants.errors import TooManyTenants
 from services.tenants.export import Export
@@ -53,6 +54,7 @@ class TenantService:
         max_owned: how many tenants one person may own by founding them.
         deletion_grace: how long a tenant that is to be deleted can be restored.
         verification: whether founding, inviting, handing on and deleting ask for a confirmed address.
+        disclosed: whether hosts are told which addresses they invite have an account (docs/adr/0024).
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class TenantService:
         max_owned: int,
         deletion_grace: timedelta,
         verification: Verification = NOT_REQUIRED,
+        disclosed: bool = True,
     ) -> None:
         self._billing = billing
         self._entitlements = entitlements
@@ -74,7 +77,11 @@ class TenantService:
         self.members = Members()
         self._verification = verification
         self.invitations = Invitations(
-            mail=mail, entitlements=entitlements, public_url=public_url, verification=verification
+            mail=mail,
+            entitlements=entitlements,
+            public_url=public_url,
+            verification=verification,
+            disclosed=disclosed,
         )
         self.suspension = Suspension()
         self.ownership = Ownership(verification)
@@ -112,8 +119,9 @@ class TenantService:
     async def create_further(self, uow: UnitOfWork, actor: Principal, *, name: str) -> TenantDetailView:
         """Found one more tenant for somebody who has signed up; it is not their default. Needs a PlatformScope.
 
-        Raises TooManyTenants and EmailUnverified.
+        Raises TooManyTenants, EmailUnverified and Impersonated.
         """
+        require_oneself(actor)
         await self._verification.require(uow, actor)
         # Held, so that two requests at once cannot both be the last that is allowed.
         await lock_user(uow, actor.user_id)
@@ -185,9 +193,17 @@ class TenantService:
     async def update(
         self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, changes: TenantChanges
     ) -> TenantDetailView:
-        """Change the name or replace the settings; for owners and admins."""
+        """Change the name or replace the settings; for owners and admins.
+
+        Settings need the caller in person, and where everybody enters the site is for owners. Raises Impersonated,
+        NoTenantAccess and RoleRequired.
+        """
         membership = await membership_of(uow, actor, tenant_id, Permission.TENANT_CHANGE)
         tenant = membership.tenant
+        if changes.settings is not None:
+            require_oneself(actor)
+            if changes.settings.get(OWN_TEMPLATE) != tenant.settings.get(OWN_TEMPLATE):
+                require_permission(membership.role, Permission.SITE_CONFIGURE)
         given = {"name": changes.name, "settings": changes.settings}
         after = {field: value for field, value in given.items() if value is not None}
         before = {field: getattr(tenant, field) for field in after}

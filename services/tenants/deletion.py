@@ -1,8 +1,9 @@
 """The end of a tenant: asked for by its owner, restorable for a while, then carried out for good.
 
-From the moment it is asked for the tenant is closed to sockets, nothing is begun for it, and nobody will be charged
-for another period. When the time is over, a sweep ends the subscription, has the site taken away, waits until the
-payment providers know, and only then deletes every row.
+From the moment it is asked for the tenant is closed to sockets and API keys, nothing is begun for it
+(services/closed_tenants.py), and nobody will be charged for another period. When the time is over, a sweep ends the
+subscription, has the site taken away, waits until the payment providers know, and only then deletes every row but those
+of the books (docs/adr/0022).
 """
 
 from datetime import timedelta
@@ -15,13 +16,14 @@ from sqlalchemy.orm import joinedload
 from models.events import EventStream, LoggedEvent
 from models.tenants import Membership, Role, Tenant
 from services.billing import BillingService
-from services.identity import Principal
+from services.closed_tenants import TenantDeleted
+from services.identity import Principal, require_oneself
 from services.mail import MailService
 from services.permissions import Permission
 from services.provisioning import JobTypeUnavailable, ProvisioningService
 from services.standing import tenant_closed
 from services.step_up import require_recent_authentication
-from services.tenants.errors import DeletionNotRequested, DeletionUnderWay, TenantDeleted
+from services.tenants.errors import DeletionNotRequested, DeletionUnderWay
 from services.tenants.last_owner import hold_places
 from services.tenants.members import membership_of
 from services.tenants.views import DeletionView, TenantDetailView
@@ -93,9 +95,10 @@ class Deletion:
     async def restore(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID) -> TenantDetailView:
         """Take the request back; for owners. What was cancelled stays cancelled, the subscription's end included.
 
-        Raises DeletionNotRequested and DeletionUnderWay.
+        Raises DeletionNotRequested, DeletionUnderWay and Impersonated.
         """
         membership = await membership_of(uow, actor, tenant_id, Permission.TENANT_DELETE)
+        require_oneself(actor)
         tenant = await _locked(uow, membership.tenant)
         if tenant.deletion_due_at is None:
             raise DeletionNotRequested
@@ -144,7 +147,8 @@ class Deletion:
         return True
 
     async def _erase(self, uow: UnitOfWork, tenant: Tenant) -> None:
-        # No foreign key ties these two; every other row of the tenant goes with its own.
+        await self._billing.winding_up.close_books(uow, tenant.id)
+        # No foreign key ties these two; every other row of the tenant goes with its own, but for the books.
         await uow.session.execute(delete(LoggedEvent).where(LoggedEvent.tenant_id == tenant.id))
         await uow.session.execute(delete(EventStream).where(EventStream.tenant_id == tenant.id))
         await uow.session.execute(delete(Tenant).where(Tenant.id == tenant.id))

@@ -44,6 +44,17 @@ class OwnerRoleNotGrantable(TenantRuleBroken):
     message = "Owner role cannot be granted"
 
 
+class BuyerRoleNotGrantable(DomainError):
+    """Somebody was to get a place as a buyer, who is a customer of the tenant and none of its people (contract.md 2.7).
+
+    Members see the tenant's subscription, jobs and events; a buyer must not.
+    """
+
+    kind = ErrorKind.INVALID
+    code = "ROLE_NOT_GRANTABLE"
+    message = "A buyer gets no place in a tenant"
+
+
 class OwnerNotRemovable(TenantRuleBroken):
     """The owner was to be removed."""
 
@@ -82,13 +93,6 @@ class InvitationForAnother(PermissionDenied):
     message = "This invitation was sent to another e-mail address"
 
 
-class TenantSuspended(PermissionDenied):
-    """The tenant is closed to its people for now."""
-
-    code = "TENANT_SUSPENDED"
-    message = "This tenant is suspended"
-
-
 class LastOwner(DomainError):
     """The tenant would be left without an owner; the database refuses that, whoever races (docs/adr/0015)."""
 
@@ -111,13 +115,6 @@ class TooManyTenants(DomainError):
     kind = ErrorKind.CONFLICT
     code = "TENANT_LIMIT"
     message = "You own as many tenants as you may"
-
-
-class TenantDeleted(PermissionDenied):
-    """The tenant is to be deleted and closed to its people; an owner may still restore it."""
-
-    code = "TENANT_DELETED"
-    message = "This tenant is to be deleted"
 
 
 class DeletionNotRequested(DomainError):

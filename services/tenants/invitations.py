@@ -1,4 +1,7 @@
-"""Places offered by e-mail (contract.md 3.2): known people join at once, others get a letter with a token."""
+"""Places offered by e-mail (contract.md 3.2): known people join at once, others get a letter with a token.
+
+Where nobody is told who has an account, everybody gets the letter (docs/adr/0024).
+"""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -14,6 +17,7 @@ from models.audit import AuditEntry
 from models.entitlements import Limit
 from models.tenants import Invitation, InvitationState, Membership, Role, Tenant
 from models.users import User
+from services.closed_tenants import require_open
 from services.entitlements.desk import EntitlementDesk, hold_tenant
 from services.entitlements.usage import members, open_invitations
 from services.identity import Principal, require_oneself
@@ -21,6 +25,7 @@ from services.mail import LETTER_PAUSE, MailService
 from services.permissions import Permission
 from services.tenants.errors import (
     AlreadyMember,
+    BuyerRoleNotGrantable,
     InvitationClosed,
     InvitationExpired,
     InvitationNotFound,
@@ -37,16 +42,24 @@ LIFETIME = timedelta(days=7)
 class Invitations:
     """The use cases of inviting; `public_url` is where the links of letters lead, without a trailing slash.
 
-    Of a plan's users members and open invitations are counted together.
+    Of a plan's users members and open invitations are counted together. `disclosed` is whether hosts are told which
+    addresses have an account.
     """
 
     def __init__(
-        self, *, mail: MailService, entitlements: EntitlementDesk, public_url: str, verification: Verification
+        self,
+        *,
+        mail: MailService,
+        entitlements: EntitlementDesk,
+        public_url: str,
+        verification: Verification,
+        disclosed: bool,
     ) -> None:
         self._mail = mail
         self._entitlements = entitlements
         self._verification = verification
         self._public_url = public_url
+        self._disclosed = disclosed
 
     async def require_host(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID) -> None:
         """Let only owners and admins pass; raises NoTenantAccess and RoleRequired."""
@@ -59,15 +72,22 @@ class Invitations:
 
         Inviting an address again renews its invitation, whose earlier token is void. Within a minute after a letter
         no other is sent: the offer changes its role, and the letter that was sent leads to it.
-        Raises AlreadyMember, OwnerRoleNotGrantable, EmailUnverified, Impersonated and PlanLimitReached.
+        Raises AlreadyMember, OwnerRoleNotGrantable, BuyerRoleNotGrantable, EmailUnverified, Impersonated,
+        PlanLimitReached, TenantDeleted and TenantSuspended.
         """
         host = await membership_of(uow, actor, tenant_id, Permission.MEMBERS_INVITE)
         # A place that is given away outlasts whoever acts in somebody's name.
         require_oneself(actor)
         if role is Role.OWNER:
             raise OwnerRoleNotGrantable
+        if role is Role.BUYER:
+            raise BuyerRoleNotGrantable
         await self._verification.require(uow, actor)
         await hold_tenant(uow, tenant_id)
+        await require_open(uow, tenant_id)
+        if not self._disclosed:
+            await _refuse_members(uow, tenant_id, email)
+            return await self._offer(uow, actor, host, email, role)
         user = await uow.session.scalar(select(User).where(User.has_email(email)))
         # An account whose address nobody has confirmed may be somebody else's: only the letter can tell.
         if user is not None and self._verification.believes(user):
@@ -93,8 +113,12 @@ class Invitations:
         return Page(items=items, total=total or 0, request=page)
 
     async def revoke(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, invitation_id: UUID) -> None:
-        """Take an offer back; for owners and admins. Raises InvitationNotFound and InvitationClosed."""
+        """Take an offer back; for owners and admins.
+
+        Raises InvitationNotFound, InvitationClosed and Impersonated.
+        """
         await membership_of(uow, actor, tenant_id, Permission.MEMBERS_INVITE)
+        require_oneself(actor)
         invitation = await uow.session.scalar(
             select(Invitation)
             .where(Invitation.id == invitation_id, Invitation.tenant_id == tenant_id)
@@ -262,7 +286,7 @@ class Invitations:
 
 
 def _hash(token: str) -> str:
-    # A path may carry bytes that are no text at all.
+    # No token of ours has other letters, and of bytes that are no text no hash can be made.
     if not token.isascii():
         raise InvitationNotFound
     return token_hash(token)
@@ -308,6 +332,17 @@ async def _was_added_just_now(uow: UnitOfWork, tenant_id: UUID, user_id: UUID) -
         .limit(1)
     )
     return found is not None
+
+
+async def _refuse_members(uow: UnitOfWork, tenant_id: UUID, email: str) -> None:
+    """Raise AlreadyMember if an address is that of a member, whom hosts see anyway; of others nothing is read."""
+    found = await uow.session.scalar(
+        select(Membership.id)
+        .join(User, User.id == Membership.user_id)
+        .where(Membership.tenant_id == tenant_id, User.has_email(email))
+    )
+    if found is not None:
+        raise AlreadyMember(email)
 
 
 async def _is_member(uow: UnitOfWork, tenant_id: UUID, user_id: UUID) -> bool:

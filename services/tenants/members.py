@@ -14,6 +14,7 @@ from services.identity import Principal, require_may, require_oneself, require_p
 from services.permissions import Permission
 from services.standing import place_changed
 from services.tenants.errors import (
+    BuyerRoleNotGrantable,
     LastOwner,
     MemberNotFound,
     NoTenantAccess,
@@ -140,10 +141,12 @@ class Members:
     ) -> None:
         """Give a member another role; for owners only. Where there are several owners, one may demote another.
 
-        Raises MemberNotFound, OwnerRoleFixed, OwnerRoleNotGrantable, LastOwner and Impersonated.
+        Raises MemberNotFound, OwnerRoleFixed, OwnerRoleNotGrantable, BuyerRoleNotGrantable, LastOwner and Impersonated.
         """
         await membership_of(uow, actor, tenant_id, Permission.MEMBERS_CHANGE_ROLE)
         require_oneself(actor)
+        if role is Role.BUYER:
+            raise BuyerRoleNotGrantable
         await hold_places(uow, tenant_id)
         membership = await self._locked(uow, tenant_id, user_id)
         if membership.role is Role.OWNER and not await has_other_owner(uow, tenant_id, user_id):
@@ -167,10 +170,11 @@ class Members:
     async def remove(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID, user_id: UUID) -> None:
         """Take a member's place away; for owners and admins. The user's tokens for the tenant are void at once.
 
-        An owner is removed by another owner only. Raises SelfNotRemovable, MemberNotFound, OwnerNotRemovable and
-        LastOwner.
+        An owner is removed by another owner only. Raises SelfNotRemovable, MemberNotFound, OwnerNotRemovable,
+        LastOwner and Impersonated.
         """
         own = await membership_of(uow, actor, tenant_id, Permission.MEMBERS_REMOVE)
+        require_oneself(actor)
         if user_id == actor.user_id:
             raise SelfNotRemovable
         await hold_places(uow, tenant_id)

@@ -1,4 +1,4 @@
-"""Closing a tenant to its people for a while: what an operator does about abuse, or a bill that is not paid."""
+"""Closing a tenant to sockets and machines for a while: what an operator does about abuse, or a bill not paid."""
 
 from typing import Any
 from uuid import UUID
@@ -24,7 +24,9 @@ class Suspension:
     """The use cases of the platform's own people; all need a PlatformScope."""
 
     async def suspend(self, uow: UnitOfWork, *, slug: str, reason: str, actor_id: UUID | None = None) -> bool:
-        """Close a tenant: its sockets end and no new ones are let in; its site and its data stay as they are.
+        """Close a tenant: its sockets end and no new ones are let in, nor its API keys; its site and data stay.
+
+        Its people go on at REST, but invite nobody, make no API key and get no way into the site from here.
 
         `actor_id` is None for the command line. Returns whether that changed anything. Raises TenantNotFound.
         """

@@ -7,8 +7,8 @@ from typing import Any
 
 import jwt
 
+from server.keys import secret_key
 from server.processes import background, listening
-from server.settings import secret_key
 from server.wiring import Part, build
 from tests.support.clock import MovableClock
 from tests.support.running import Orchestrator

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Literal
 
@@ -49,6 +50,14 @@ async def tell(server: Orchestrator, person: Person, *facts: type[DomainEvent]) 
     async with server.units(TenantScope(person.tenant_id)) as uow:
         for fact in facts:
             uow.record(fact(tenant_id=person.tenant_id))
+
+
+async def test_made_up_keys_are_looked_up_only_so_often(orchestrator: Orchestrator, boss: Person) -> None:
+    key = await make_key(boss, KeyScope.EVENTS_READ)
+    made_up = [replace(key, text=f"{key.text[:-8]}{number:08d}") for number in range(4)]
+    async with beside(orchestrator, rate_key_looks_per_ip="3/minute") as strict:
+        refused = [await refusal(strict, one) for one in made_up]
+    assert refused == ["AUTH_ERROR"] * 3 + ["RATE_LIMITED"]
 
 
 class TestHearing:
@@ -176,9 +185,10 @@ class TestComing:
 
     async def test_no_key_at_all(self, orchestrator: Orchestrator, boss: Person) -> None:
         key = await make_key(boss, KeyScope.EVENTS_READ)
-        wire = await Wire.enter(boss.http, orchestrator.url, key.text[:-1])
-        assert wire.refusal["data"]["code"] == "AUTH_ERROR"
-        await wire.drop()
+        for text in (key.text[:-1], "erpmax_\ud800"):
+            wire = await Wire.enter(boss.http, orchestrator.url, text)
+            assert wire.refusal["data"]["code"] == "AUTH_ERROR"
+            await wire.drop()
 
 
 async def end_key(_: Orchestrator, key: MadeKey) -> None:

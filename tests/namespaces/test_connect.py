@@ -14,7 +14,7 @@ from core.keys import SigningKey
 from core.tokens import TokenSigner
 from namespaces.names import ALL
 from realtime.log import EventLog
-from server.settings import secret_key
+from server.keys import secret_key
 from tests.namespaces.conftest import join_company, sign_in
 from tests.support.listeners import Listener
 from tests.support.people import Person, RegisterCompany

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from namespaces.announcer import PresenceAnnouncer
 from realtime.presence import LocalBoard
-from server.settings import secret_key
+from server.keys import secret_key
 from tests.namespaces.instances import token_for
 from tests.namespaces.newcomers import found_company, newcomer
 from tests.namespaces.wire import Wire

@@ -16,6 +16,7 @@ from namespaces.quotas import Quotas, TooManyConnections
 from realtime.limits import SocketLimits
 from realtime.meter import Meter
 from realtime.presence import LocalBoard
+from services.closed_tenants import TenantSuspended
 from services.events import SubscriptionUpdated
 from services.unit_of_work import PlatformScope, TenantScope
 from tests.namespaces.instances import beside
@@ -270,6 +271,16 @@ class TestAccounts:
         quotas.change(TENANT)
         await until(lambda: reads.count == 3 and not quotas._reading)
         with pytest.raises(TooManyConnections):
+            await quotas.admit(TENANT)
+
+    async def test_a_tenant_that_was_closed_is_not_let_in_by_what_was_known(self) -> None:
+        reads = Reads()
+        quotas = _quotas(reads)
+        await quotas.admit(TENANT)
+        reads.failures = iter([TenantSuspended(), TenantSuspended()])
+        quotas.change(TENANT)
+        await until(lambda: reads.count == 2 and not quotas._reading)
+        with pytest.raises(TenantSuspended):
             await quotas.admit(TENANT)
 
     async def test_a_change_nobody_told_of_is_found_after_a_while(self, monkeypatch: pytest.MonkeyPatch) -> None:

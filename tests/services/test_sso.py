@@ -15,8 +15,9 @@ from core.tokens import token_hash
 from models.audit import AuditEntry
 from models.base import Base
 from models.sso import SsoToken
-from models.tenants import Membership, Role, Tenant
+from models.tenants import Membership, Role, Tenant, TenantStatus
 from models.users import User
+from services.closed_tenants import TenantSuspended
 from services.identity import Principal, RoleRequired
 from services.sso import (
     SiteNotProvisioned,
@@ -197,7 +198,12 @@ async def demote(desk: Desk, actor: Principal) -> None:
         await uow.session.execute(statement.values(role=Role.BUYER))
 
 
-@pytest.mark.parametrize("bar", [lock_out, demote])
+async def suspend(desk: Desk, actor: Principal) -> None:
+    async with desk.units(PLATFORM) as uow:
+        (await uow.session.get_one(Tenant, actor.tenant_id)).status = TenantStatus.SUSPENDED
+
+
+@pytest.mark.parametrize("bar", [lock_out, demote, suspend])
 async def test_who_may_no_longer_enter_does_not(desk: Desk, bar: Callable[[Desk, Principal], Awaitable[None]]) -> None:
     actor = await desk.member()
     ticket = await desk.issue(actor)
@@ -208,6 +214,13 @@ async def test_who_may_no_longer_enter_does_not(desk: Desk, bar: Callable[[Desk,
             await desk.service.validate(uow, token=ticket.token)
     assert not (await desk.redeem(ticket.token)).success
     assert await desk.audit(actor) == ["sso.issued", "sso.refused"]
+
+
+async def test_nobody_is_led_to_the_site_of_a_suspended_tenant(desk: Desk) -> None:
+    actor = await desk.member()
+    await suspend(desk, actor)
+    with pytest.raises(TenantSuspended):
+        await desk.issue(actor)
 
 
 async def test_customers_of_a_tenant_do_not_enter_its_site(desk: Desk) -> None:
@@ -232,20 +245,23 @@ async def test_without_a_site_there_is_no_entrance(desk: Desk, make_desk: Callab
 @pytest.mark.parametrize(
     ("own", "start"),
     [
-        ("https://sso.acme.test/in/{token}", "https://sso.acme.test/in/"),
         ("{site}/sso/callback?token={token}", "https://acme.example.test/sso/callback?token="),
+        ("https://evil.example/in/{token}", "https://acme.example.test/api/method/"),
+        ("{site}.evil.example/{token}", "https://acme.example.test/api/method/"),
+        ("{site}@evil.example/{token}", "https://acme.example.test/api/method/"),
+        ("{site}{token}", "https://acme.example.test/api/method/"),
+        ("https://evil.example\\@{site}/{token}", "https://acme.example.test/api/method/"),
         ("javascript:alert('{token}')", "https://acme.example.test/api/method/"),
         ("ftp://acme.test/{token}", "https://acme.example.test/api/method/"),
         ("https:///{token}", "https://acme.example.test/api/method/"),
-        ("https://[acme/{token}", "https://acme.example.test/api/method/"),
-        ("https://acme.test/no-token", "https://acme.example.test/api/method/"),
-        ("https://acme.test/\n{token}", "https://acme.example.test/api/method/"),
-        ("{site.__class__}{token}", "https://acme.example.test/api/method/"),
+        ("{site}/no-token", "https://acme.example.test/api/method/"),
+        ("{site}/\n{token}", "https://acme.example.test/api/method/"),
+        ("{site.__class__}/{token}", "https://acme.example.test/api/method/"),
         (17, "https://acme.example.test/api/method/"),
         (None, "https://acme.example.test/api/method/"),
     ],
 )
-async def test_a_tenants_own_entrance_must_be_a_web_address(desk: Desk, own: object, start: str) -> None:
+async def test_a_tenants_own_entrance_is_on_its_site(desk: Desk, own: object, start: str) -> None:
     ticket = await desk.issue(await desk.member(sso_url_template=own))
     assert ticket.sso_url.startswith(start)
     assert ticket.token in ticket.sso_url

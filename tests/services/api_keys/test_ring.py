@@ -97,8 +97,10 @@ async def test_however_many_make_keys_up_few_look_at_once(engine: AsyncEngine) -
     answers = await asyncio.gather(*map(ring.read, made_up), return_exceptions=True)
     assert {type(answer) for answer in answers} == {CredentialsRefused}
     async with looks(engine) as seen:
-        with pytest.raises(CredentialsRefused):
-            await ring.read("erpmax_no key at all")
+        for text in ("erpmax_no key at all", "erpmax_\udcff"):
+            assert not ring.is_at_hand(text)
+            with pytest.raises(CredentialsRefused):
+                await ring.read(text)
     assert seen == [], "what has not the shape of a key is not looked up"
 
 

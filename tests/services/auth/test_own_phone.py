@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models.audit import AuditEntry
 from models.users import User
-from services.auth.errors import LastWayIn, LoginRefused
+from services.auth.errors import EmailAbsent, LastWayIn, LoginRefused
 from services.auth.phone_views import PhoneSessionView
 from services.auth.views import SessionView
 from services.identity import Principal
@@ -185,7 +185,8 @@ class TestTakingAway:
         _, actor, _ = await by_phone(world)
         with pytest.raises(LastWayIn):
             await remove_phone(world.identity, actor)
-        await remove_email(world.identity, actor)
+        with pytest.raises(EmailAbsent):
+            await remove_email(world.identity, actor)
 
     async def test_an_address_that_nobody_has_confirmed_is_no_way_in(self, world: World) -> None:
         _, actor, _ = await by_phone(world)

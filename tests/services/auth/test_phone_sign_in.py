@@ -51,7 +51,9 @@ def form(phone: str, code: str, **changes: Any) -> PhoneSignUp:
 
 
 async def register_full(world: World, phone: str) -> PhoneSessionView:
-    return await world.identity.auth.phones.register_full(form(phone, await world.code(phone)), device=DEVICE)
+    view = await world.identity.auth.phones.register_full(form(phone, await world.code(phone)), device=DEVICE)
+    assert isinstance(view, PhoneSessionView)
+    return view
 
 
 async def verify(world: World, phone: str) -> PhoneSessionView | ChallengeView:

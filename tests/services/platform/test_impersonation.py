@@ -1,7 +1,7 @@
 """Acting in somebody's name: short, told, audited, and never enough for what is dangerous."""
 
 from datetime import timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import select
@@ -12,10 +12,12 @@ from models.tenants import Role
 from models.users import UserSession
 from services.auth.errors import TokenExpired, TokenRevoked
 from services.auth.views import SessionView
+from services.billing import ChangeOrder
 from services.identity import Impersonated, Principal
 from services.platform.errors import NotImpersonable
 from services.platform.views import ImpersonationView
 from services.step_up import StepUpRequired, require_recent_authentication
+from services.tenants import TenantChanges
 from services.tenants.errors import NoTenantAccess
 from services.unit_of_work import RequestTrace
 from tests.services.platform.conftest import Platform
@@ -107,6 +109,37 @@ async def test_what_is_dangerous_or_lasts_needs_the_user_in_person(
             await identity.tenants.ownership.leave(uow, acting, tenant_id=tenant_of(view))
         with pytest.raises(Impersonated):
             await orchestrator.services.sso.issue(uow, acting)
+
+
+@pytest.mark.embedded
+async def test_what_a_tenant_has_is_not_changed_for_good(platform: Platform, orchestrator: Orchestrator) -> None:
+    identity = platform.identity
+    actor, _ = await platform.superuser()
+    view = await identity.sign_up()
+    acting = await identity.actor((await impersonate(platform, actor, view)).access_token)
+    tenant_id, trace = tenant_of(view), RequestTrace(source="rest")
+    billing = orchestrator.services.billing
+    order = ChangeOrder(plan_id=uuid4(), billing_period=None, success_url=None, cancel_url=None)
+
+    async with identity.units(PLATFORM) as uow:
+        for deed in (
+            identity.tenants.create_further(uow, acting, name="One more"),
+            identity.tenants.update(uow, acting, tenant_id=tenant_id, changes=TenantChanges(settings={})),
+            identity.tenants.members.remove(uow, acting, tenant_id=tenant_id, user_id=uuid4()),
+            identity.tenants.invitations.revoke(uow, acting, tenant_id=tenant_id, invitation_id=uuid4()),
+            identity.tenants.deletion.restore(uow, acting, tenant_id=tenant_id),
+            orchestrator.services.api_keys.revoke(uow, acting, tenant_id=tenant_id, key_id=uuid4()),
+        ):
+            with pytest.raises(Impersonated):
+                await deed
+    for decision in (
+        billing.cancel(acting, reason=None, at_period_end=True, trace=trace),
+        billing.reinstate(acting, trace=trace),
+        billing.change_plan(acting, order, trace=trace),
+        billing.withdraw_change(acting, trace=trace),
+    ):
+        with pytest.raises(Impersonated):
+            await decision
 
 
 @pytest.mark.embedded

@@ -2,12 +2,14 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import select
 
 from core.errors import DomainError
 from models.audit import AuditEntry
+from models.tenants import Tenant, TenantStatus
 from models.users import User, UserSession
 from services.auth.errors import (
     AccountInactive,
@@ -20,8 +22,11 @@ from services.auth.errors import (
 from services.auth.views import SessionView
 from services.identity import SuperuserRequired
 from services.platform.errors import OwnAccount, UserNotFound
+from services.platform.users import MASTER
+from services.step_up import RECENT, StepUpRequired
 from tests.services.platform.conftest import Platform
-from tests.support.identity import DEVICE, PLATFORM, Identity, token_in
+from tests.support.identity import DEVICE, PASSWORD, PLATFORM, Identity, tenant_of, token_in
+from tests.support.phones import new_phone
 
 
 async def audited(identity: Identity, view: SessionView) -> list[AuditEntry]:
@@ -156,3 +161,21 @@ async def test_who_may_not_and_whom_not(platform: Platform) -> None:
     async with identity.units(PLATFORM) as uow:
         with pytest.raises(UserNotFound):
             await platform.service.users.activate(uow, actor, user_id=actor.session_id, reason=None)
+
+
+async def test_masters_are_made_and_tenants_closed_by_superusers_in_person(platform: Platform) -> None:
+    identity = platform.identity
+    actor, _ = await platform.superuser()
+    view = await identity.sign_up()
+    phone = new_phone()
+    identity.clock.offset = RECENT + timedelta(seconds=1)
+
+    with pytest.raises(StepUpRequired):
+        await platform.service.users.create_master(actor, phone=phone, password=PASSWORD, role=MASTER, locale="en")
+    with pytest.raises(StepUpRequired):
+        async with identity.units(PLATFORM) as uow:
+            await platform.service.tenants.suspend(uow, actor, tenant_id=tenant_of(view), reason="spam")
+
+    assert await identity.rows(select(User).where(User.phone == phone)) == []
+    tenant = await identity.one(select(Tenant).where(Tenant.id == tenant_of(view)))
+    assert tenant.status is not TenantStatus.SUSPENDED

@@ -13,6 +13,7 @@ from models.tenants import Invitation, InvitationState, Membership, Role
 from services.auth import Newcomer
 from services.auth.errors import EmailTaken
 from services.auth.views import SessionView
+from services.entitlements.desk import hold_tenant
 from services.identity import RoleRequired
 from services.tenants.errors import (
     AlreadyMember,
@@ -234,6 +235,22 @@ async def test_accepting_and_being_added_at_once_do_not_wait_for_each_other(iden
         await accepting
     mine = (Membership.tenant_id == tenant_of(host), Membership.user_id == guest.user.id)
     assert len(await identity.rows(select(Membership).where(*mine))) == 1
+
+
+async def test_accepting_locks_in_the_order_in_which_inviting_does(identity: Identity) -> None:
+    host, email = await identity.sign_up(), unique_email()
+    await identity.invite(host, email)
+    token = await letter_token(identity, email)
+    guest = await identity.sign_up(email=email)
+
+    async with identity.units(PLATFORM) as uow:
+        await hold_tenant(uow, tenant_of(host))
+        accepting = asyncio.create_task(accept(identity, token, guest))
+        done, _ = await asyncio.wait([accepting], timeout=0.5)
+        assert not done
+        await lock_user(uow, guest.user.id)
+
+    assert tenant_of(await accepting) == tenant_of(host)
 
 
 async def test_a_revoked_invitation_is_void(identity: Identity) -> None:

@@ -65,23 +65,22 @@ async def test_the_owner_changes_roles(identity: Identity) -> None:
     owner = await identity.sign_up()
     guest = await joined(identity, owner, Role.USER)
 
-    for role in (Role.ADMIN, Role.MEMBER, Role.BUYER, Role.USER):
+    for role in (Role.ADMIN, Role.MEMBER, Role.USER):
         await change_role(identity, owner, tenant_of(owner), guest.user.id, role)
         assert (await roles_in(identity, tenant_of(owner)))[guest.user.id] is role
 
     changes = await identity.rows(
         select(AuditEntry).where(AuditEntry.tenant_id == tenant_of(owner), AuditEntry.action == "member.role_changed")
     )
-    assert [(entry.actor_id, entry.subject_id) for entry in changes] == [(owner.user.id, str(guest.user.id))] * 4
+    assert [(entry.actor_id, entry.subject_id) for entry in changes] == [(owner.user.id, str(guest.user.id))] * 3
     assert sorted((entry.details["from"], entry.details["to"]) for entry in changes) == [
         ("admin", "member"),
-        ("buyer", "user"),
-        ("member", "buyer"),
+        ("member", "user"),
         ("user", "admin"),
     ]
 
 
-@pytest.mark.parametrize("role", [Role.MEMBER, Role.USER, Role.BUYER], ids=str)
+@pytest.mark.parametrize("role", [Role.MEMBER, Role.USER], ids=str)
 async def test_others_only_look_on(identity: Identity, role: Role) -> None:
     owner = await identity.sign_up()
     guest = await joined(identity, owner, role)

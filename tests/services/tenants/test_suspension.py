@@ -10,9 +10,10 @@ from models.audit import AuditEntry
 from models.events import PLATFORM as PLATFORM_STREAM
 from models.tenants import Tenant, TenantStatus
 from services.auth.views import SessionView
-from services.tenants.errors import TenantSuspended
+from services.closed_tenants import TenantSuspended
 from services.tenants.suspension import TenantNotFound
 from tests.support.identity import PLATFORM, Identity, tenant_of
+from tests.support.running import Orchestrator
 
 
 def slug_of(view: SessionView) -> str:
@@ -67,6 +68,20 @@ async def test_a_suspension_is_audited_and_told_to_every_instance(identity: Iden
     async with identity.units(PLATFORM) as uow:
         with pytest.raises(TenantSuspended):
             await identity.auth.require_open_tenant(uow, actor.tenant_id)
+
+
+async def test_nobody_new_is_let_into_a_suspended_tenant(identity: Identity, orchestrator: Orchestrator) -> None:
+    view, guest = await identity.sign_up(), await identity.sign_up()
+    await suspend(identity, slug_of(view))
+    actor = await identity.actor(view)
+
+    with pytest.raises(TenantSuspended):
+        await identity.invite(view, guest.user.email)
+    async with identity.units(PLATFORM) as uow:
+        with pytest.raises(TenantSuspended):
+            await orchestrator.services.api_keys.create(
+                uow, actor, tenant_id=tenant_of(view), name="1C", scopes=[], expires_at=None
+            )
 
 
 async def test_what_is_so_already_changes_nothing(identity: Identity) -> None:

@@ -1,5 +1,6 @@
 """Showing and changing tenants."""
 
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -9,7 +10,7 @@ from core.pagination import PageRequest
 from models.audit import AuditEntry
 from models.billing import Subscription
 from models.tenants import Role, Tenant
-from services.identity import NoTenantInToken, RoleRequired
+from services.identity import Impersonated, NoTenantInToken, Principal, RoleRequired
 from services.tenants import TenantChanges
 from services.tenants.errors import NoTenantAccess
 from services.unit_of_work import TenantScope
@@ -42,7 +43,7 @@ async def test_a_tenant_without_a_subscription_may_have_next_to_nothing(identity
     assert current.subscription is None
     assert current.limits == {
         "users": 1, "max_users": 1, "storage_gb": 0, "max_storage_gb": 0, "sites": 0, "subdomains": 1,
-        "api_calls_per_month": -1, "products": 0,
+        "api_calls_per_month": -1, "products": 0, "staff": 0, "domains": 0,
     }  # fmt: skip
 
 
@@ -127,16 +128,40 @@ async def test_only_owners_and_admins_change_a_tenant(identity: Identity) -> Non
     assert (await identity.one(select(Tenant).where(Tenant.id == tenant_id))).name != "Stolen"
 
 
+async def test_where_everybody_enters_the_site_is_for_owners_in_person(identity: Identity) -> None:
+    host, guest = [await identity.sign_up() for _ in range(2)]
+    await identity.invite(host, guest.user.email, Role.ADMIN)
+    tenant_id, owner = tenant_of(host), await identity.actor(host)
+    admin = replace(await identity.actor(guest), tenant_id=tenant_id, role=Role.ADMIN)
+    entrance = {"sso_url_template": "{site}/in?token={token}"}
+
+    async def change(actor: Principal, settings: dict[str, str]) -> None:
+        async with identity.units(TenantScope(tenant_id)) as uow:
+            await identity.tenants.update(uow, actor, tenant_id=tenant_id, changes=TenantChanges(settings=settings))
+
+    with pytest.raises(RoleRequired):
+        await change(admin, entrance)
+    with pytest.raises(Impersonated):
+        await change(replace(owner, impersonator_id=uuid4()), entrance)
+    await change(owner, entrance)
+    with pytest.raises(RoleRequired):
+        await change(admin, {})
+    await change(admin, {**entrance, "currency": "EUR"})
+
+    stored = await identity.one(select(Tenant).where(Tenant.id == tenant_id))
+    assert stored.settings == {**entrance, "currency": "EUR"}
+
+
 async def test_a_member_sees_the_tenant_and_its_status(identity: Identity) -> None:
     host, guest, stranger = [await identity.sign_up() for _ in range(3)]
-    await identity.invite(host, guest.user.email, Role.BUYER)
+    await identity.invite(host, guest.user.email, Role.MEMBER)
     tenant_id, actor = tenant_of(host), await identity.actor(guest)
 
     async with identity.units(TenantScope(tenant_id)) as uow:
         shown = await identity.tenants.show(uow, actor, tenant_id=tenant_id)
         status = await identity.tenants.status(uow, actor, tenant_id=tenant_id)
 
-    assert (shown.id, shown.role) == (tenant_id, Role.BUYER)
+    assert (shown.id, shown.role) == (tenant_id, Role.MEMBER)
     assert (status.tenant_id, status.status, status.erpnext_site_url) == (tenant_id, shown.status, None)
     actor = await identity.actor(stranger)
     for use_case in (identity.tenants.show, identity.tenants.status):
