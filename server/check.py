@@ -3,7 +3,8 @@
 from pydantic import SecretStr
 
 from server.settings import Settings
-from server.wiring import Part, build, open_database
+from server.stores import open_database
+from server.wiring import Part, build
 
 
 async def report(settings: Settings) -> int:

@@ -22,8 +22,9 @@ from server.demo import play
 from server.messengers import open_roads
 from server.seed import DEMO_ACCOUNTS, seed
 from server.settings import ConfigurationError, Settings, load_settings
+from server.stores import StoreAway, open_database
 from server.version import VERSION
-from server.wiring import Part, StoreAway, build, open_database
+from server.wiring import Part, build
 from services.tenants import TenantService
 from services.unit_of_work import PlatformScope, RequestTrace, UnitOfWork
 
@@ -176,8 +177,16 @@ _CLI = RequestTrace(source="cli")
 _ASKED_BY = {"email": "e-mail address", "password": "password (SUPERUSER_PASSWORD)", "full_name": "--full-name"}
 
 
+def _ask_password() -> str:
+    """Ask for a password, or take the line that is piped in where nobody can be asked; empty if there is none."""
+    return getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+
+
 async def _create_superuser(options: argparse.Namespace, settings: Settings) -> int:
-    password = os.environ.get("SUPERUSER_PASSWORD") or str(await asyncio.to_thread(getpass.getpass, "Password: "))
+    password = os.environ.get("SUPERUSER_PASSWORD") or await asyncio.to_thread(_ask_password)
+    if not password:
+        print("orchestrator: no password: set SUPERUSER_PASSWORD, or run this in a terminal", file=sys.stderr)
+        return 1
     try:
         form = _Superuser(email=options.email, password=password, full_name=options.full_name)
         async with (

@@ -19,8 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from core import json
 from models.isolation import ROLE
-from server.isolation import as_owner, connect
-from server.settings import prepare_data_dir
+from server.data_dir import prepare_data_dir
+from server.isolation import as_owner, connect, forget_scopes
+from server.pool import keep_fit
 
 
 class SchemaOutdated(Exception):
@@ -97,11 +98,10 @@ def plain_url(url: str) -> str:
 
 def create_engine(url: str, *, pool_size: int) -> AsyncEngine:
     """Open a pool of connections; sessions run in UTC and give up waiting for a lock after a while."""
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_pre_ping=True,
         pool_recycle=3600,
         pool_timeout=10,
         # Errors are logged with their text, and among the values are hashes, phones and letters with their tokens.
@@ -119,6 +119,9 @@ def create_engine(url: str, *, pool_size: int) -> AsyncEngine:
             },
         },
     )
+    keep_fit(engine)
+    forget_scopes(engine)
+    return engine
 
 
 async def migrate(engine: AsyncEngine, revision: str = "head") -> None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from models.isolation import ROLE, SETTING
@@ -54,6 +55,16 @@ async def connect(*args: Any, **options: Any) -> BoundConnection:
     connection: BoundConnection = await asyncpg.connect(*args, connection_class=BoundConnection, **options)
     connection.unbound = bool(await connection.fetchval(_UNBOUND))
     return connection
+
+
+def forget_scopes(engine: AsyncEngine) -> None:
+    """Have no scope outlive the unit of work that was to begin with it, if that ended before its first statement."""
+    event.listen(engine.sync_engine, "checkin", _forget_scope)
+
+
+def _forget_scope(_connection: Any, record: Any) -> None:
+    if type(record.driver_connection) is BoundConnection:
+        record.driver_connection.next_scope = None
 
 
 @asynccontextmanager

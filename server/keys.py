@@ -1,11 +1,31 @@
-"""The keys that tokens are signed with and secrets of merchants are sealed with, as the settings name them."""
+"""The keys of this installation: what tokens are signed with, what merchants' secrets are sealed with, and the rest."""
 
+import hmac
+import secrets
 from pathlib import Path
 
 from core.keys import SigningKey, UnusableKey
 from core.sealing import KeyRing, new_key, read_key
 from core.tokens import TokenSigner
-from server.settings import ConfigurationError, Settings, kept_secret, secret_key
+from server.data_dir import kept_secret
+from server.settings import ConfigurationError, Settings
+
+
+def derived_key(secret: str, purpose: str) -> bytes:
+    """Return a key of its own for one purpose, 32 bytes, so that what one leaks tells nothing of the others."""
+    return hmac.digest(secret.encode(), f"erpmax {purpose}".encode(), "sha256")
+
+
+def secret_key(settings: Settings) -> str:
+    """Return the signing secret; development makes one at first use and keeps it in `DATA_DIR`."""
+    return settings.secret_key.get_secret_value() or kept_secret(
+        settings, "secret_key", lambda: secrets.token_urlsafe(48)
+    )
+
+
+def all_secrets(settings: Settings) -> tuple[str, ...]:
+    """Return the signing secret and those before it, the newest first."""
+    return (secret_key(settings), *settings.previous_secrets)
 
 
 def token_signer(settings: Settings) -> TokenSigner:

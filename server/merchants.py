@@ -1,4 +1,4 @@
-"""Accounts that merchants have at payment providers; their adapters are named here and in `payments.py` alone."""
+"""Accounts that merchants have at payment providers; their adapters are named here and in payments.py alone."""
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack

@@ -72,9 +72,11 @@ def locate(trusted_proxies: Sequence[str]) -> Middleware:
 
 def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(address)
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return None
+    # What a listener for both families calls an IPv4 address.
+    return getattr(parsed, "ipv4_mapped", None) or parsed
 
 
 @web.middleware

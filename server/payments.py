@@ -1,4 +1,4 @@
-"""The payment providers that this installation has keys for; only here and in wiring.py are adapters named."""
+"""The payment providers that this installation has keys for; only here and in merchants.py are their adapters named."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,8 +16,10 @@ from providers.payments.coinbase_commerce import CoinbaseCommerceProvider
 from providers.payments.liqpay import LiqPayProvider
 from providers.payments.paypal import PayPalProvider
 from providers.payments.sandbox import SandboxProvider
-from providers.payments.stripe_adapter import StripeProvider, counts_against_stripe
-from server.settings import ConfigurationError, Settings, secret_key
+from providers.payments.stripe_adapter import StripeProvider
+from providers.payments.stripe_calls import counts_against_stripe
+from server.keys import secret_key
+from server.settings import ConfigurationError, Settings
 
 SANDBOX: Final = "sandbox"
 # Before the name was given to two products, `coinbase` was the older one (contract.md 4.6).

@@ -17,8 +17,9 @@ from server.database import migrate
 from server.http import Runner
 from server.seed import seed
 from server.settings import ConfigurationError, Settings
+from server.stores import open_database
 from server.web import create_app
-from server.wiring import House, Part, build, open_database, run_background
+from server.wiring import House, Part, build, run_background
 
 # How many messages one worker takes up: both queues' prefetch, so that one queue cannot hold up the other.
 _WORKER_TASKS = 20

@@ -3,6 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+from taskiq import AsyncBroker
+
+from jobs.broker import DoorbellBroker
+from realtime.bus import Bus, Deaf, RedisBus
+from server.database import ping
+
 Probe = Callable[[], Awaitable[object]]
 
 _TIMEOUT_S = 2.0
@@ -32,3 +40,26 @@ class StoreReadiness:
             # Readiness reports whatever is wrong by its kind only: addresses and credentials stay inside.
             return f"error: {type(error).__name__}"
         return "ok"
+
+
+def store_readiness(engine: AsyncEngine, redis: Redis | None, broker: AsyncBroker, bus: Bus | None) -> StoreReadiness:
+    """Return the readiness of a process that has these stores, and a bus if it listens to one."""
+
+    async def look_at_redis() -> None:
+        if redis is not None:
+            await redis.ping()
+        if isinstance(bus, RedisBus) and not bus.healthy:
+            raise Deaf("the subscription is silent")
+
+    async def look_at_broker() -> None:
+        connection = broker.write_conn if isinstance(broker, DoorbellBroker) else None
+        if connection is None or not connection.connected.is_set():
+            raise ConnectionError("not connected")
+
+    return StoreReadiness(
+        {
+            "database": lambda: ping(engine),
+            "redis": look_at_redis if redis is not None else None,
+            "rabbitmq": look_at_broker if isinstance(broker, DoorbellBroker) else None,
+        }
+    )

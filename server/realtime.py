@@ -5,9 +5,13 @@ from uuid import UUID
 from redis.asyncio import Redis
 
 from core.clock import Clock
+from core.errors import RateLimited
+from handlers.context import CLIENT_IP
 from models.events import PLATFORM
+from namespaces.authority import LimitLooks
 from namespaces.quotas import LoadLimits
 from namespaces.server import Parts, SocketServer
+from providers.limiter import WindowRateLimiter
 from realtime.bus import Bus, NoBus, RedisBus
 from realtime.emitters import BusBroadcaster
 from realtime.engine.manager import Broadcaster
@@ -19,7 +23,8 @@ from realtime.meter import Meter
 from realtime.position import PidDesk
 from realtime.presence import LocalBoard, PresenceBoard
 from realtime.redis_board import RedisBoard
-from server.settings import Settings, derived_key, secret_key
+from server.keys import derived_key, secret_key
+from server.settings import Settings
 from services.auth.recognition import Recognition
 from services.registry import Services
 from services.standing import Standing
@@ -65,6 +70,7 @@ def build_sockets(
     units: UnitOfWorkFactory,
     services: Services,
     recognition: Recognition,
+    limiter: WindowRateLimiter,
     follower: Follower,
     bus: Bus,
     exchange: Exchange,
@@ -86,6 +92,8 @@ def build_sockets(
         pids=PidDesk(derived_key(secret_key(settings), "pid")),
         clock=clock,
         load_limits=_load_limits(settings, units, services),
+        limit_looks=_limit_looks(settings, limiter),
+        address_of=lambda request: request[CLIENT_IP],
         meter=meter,
     )
     channel = settings.emitter_channel
@@ -96,6 +104,18 @@ def build_sockets(
     sockets = SocketServer(parts, manager=manager, origins=settings.allowed_origins)
     exchange.deliver = sockets.whisper
     return sockets
+
+
+def _limit_looks(settings: Settings, limiter: WindowRateLimiter) -> LimitLooks:
+    rule = settings.rate_key_looks_per_ip
+
+    async def limit(asker: str) -> None:
+        # The same count as that of the other door.
+        wait_s = None if rule == "off" else await limiter.hit(rule, "key_looks_per_ip", asker)
+        if wait_s is not None:
+            raise RateLimited(retry_after_s=wait_s)
+
+    return limit
 
 
 def _load_limits(settings: Settings, units: UnitOfWorkFactory, services: Services) -> LoadLimits:

@@ -4,33 +4,35 @@ The names are those of the first ancestor (contract.md) where it had one. Produc
 secrets; development makes a random secret and keeps it in `DATA_DIR`.
 """
 
-import hmac
-import os
-import re
-import secrets
-from collections.abc import Callable
-from contextlib import suppress
 from decimal import Decimal
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import quote
 
-from limits import parse_many
-from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.keys import Algorithm
-from core.sealing import read_key
+from server.forms import (
+    COMMAS,
+    LOWER,
+    UPPER,
+    Address,
+    Items,
+    Networks,
+    Paces,
+    Rule,
+    SealingKey,
+    SealingKeys,
+    bot_faults,
+    listed,
+)
 
 _ROOT = Path(__file__).resolve().parent.parent
 _DEFAULT_ORIGINS = "http://localhost:3000,http://localhost:8000,http://127.0.0.1:3000,http://localhost:8080"
 _MIN_SECRET_LENGTH = 32
 # The least that OWASP's password storage cheat sheet names for argon2id.
 _MIN_HASH_MEMORY_KIB = 19 * 1024
-_A_DAY_S = 24 * 60 * 60
-_BOT_NAMES = {"TELEGRAM_BOT": re.compile(r"[A-Za-z0-9_]{1,64}"), "MAX_BOT": re.compile(r"[A-Za-z0-9_-]{1,64}")}
-_WEBHOOK_SECRET = re.compile(r"[A-Za-z0-9_-]{16,256}")
 # What a payment provider cannot do without, in the order in which one of them becomes the one that is meant by none.
 _PAYMENT_KEYS = {
     "stripe": ("stripe_secret_key",),
@@ -44,6 +46,7 @@ _SANDBOX = "sandbox"
 _ProviderName = Literal[
     "", "stripe", "liqpay", "paypal", "btcpay", "coinbase", "coinbase_commerce", "coinbase_business", "sandbox"
 ]
+_Days = tuple[Annotated[int, Field(ge=1, le=60)], ...]
 
 
 class ConfigurationError(Exception):
@@ -59,11 +62,11 @@ class Settings(BaseSettings):
     environment: Literal["development", "test", "production"] = "development"
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    public_url: str = ""
+    public_url: Address = ""
     data_dir: Path = Path("./var")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], UPPER] = "INFO"
     log_format: Literal["console", "json", ""] = ""
-    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    trusted_proxies: Networks = ()
     metrics_token: SecretStr = SecretStr("")
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024)
     request_timeout_s: float = Field(default=30, gt=0)
@@ -85,51 +88,53 @@ class Settings(BaseSettings):
     # Identity
     secret_key: SecretStr = SecretStr("")
     secret_key_previous: SecretStr = SecretStr("")
-    encryption_key: SecretStr = SecretStr("")
-    encryption_key_previous: SecretStr = SecretStr("")
+    encryption_key: SealingKey = SecretStr("")
+    encryption_key_previous: SealingKeys = SecretStr("")
     jwt_algorithm: Algorithm = "HS256"
     jwt_private_key_file: str = ""
-    jwt_previous_key_files: Annotated[tuple[Path, ...], NoDecode] = ()
+    jwt_previous_key_files: Annotated[tuple[Path, ...], *COMMAS] = ()
     # Changes of what tokens say are kept for at least a day (services/standing.py); no token may outlive that.
     access_token_expire_minutes: int = Field(default=15, ge=1, le=720)
     refresh_token_expire_days: int = Field(default=7, ge=1)
-    breached_passwords_url: str = ""
+    breached_passwords_url: Address = ""
     require_verified_email: bool = False
+    accounts_disclosed: bool = True
     password_hash_memory_kib: int = Field(default=64 * 1024, ge=64, le=4 * 1024 * 1024)
     password_hash_rounds: int = Field(default=3, ge=1, le=50)
+    password_earlier_bcrypt_rounds: int | None = Field(default=None, ge=4, le=16)
     tenants_per_owner: int = Field(default=10, ge=1)
     tenant_deletion_grace_days: int = Field(default=30, ge=0)
     api_keys_per_tenant: int = Field(default=50, ge=0)
-    allowed_origins: Annotated[tuple[str, ...], NoDecode] = tuple(_DEFAULT_ORIGINS.split(","))
+    allowed_origins: Items = tuple(_DEFAULT_ORIGINS.split(","))
 
     # Limits (contract.md 9.8); `off` switches a rule off
-    rate_auth_per_ip: str = "10/minute"
-    rate_auth_per_account: str = "10/minute;100/hour"
-    rate_sso_per_user: str = "10/minute"
-    rate_webhooks_per_ip: str = "120/minute"
-    rate_documents_per_ip: str = "60/minute"
-    rate_payments_per_tenant: str = "60/minute"
-    rate_invites_per_tenant: str = "60/hour"
-    rate_user_total: str = "600/minute"
-    rate_key_total: str = "600/minute"
-    rate_key_looks_per_ip: str = "120/minute"
-    rate_phone_codes_per_ip: str = "5/minute"
-    rate_phone_codes_per_phone: str = "3/10 minutes;20/day"
-    rate_phone_codes_total: str = "300/minute"
-    rate_phone_checks_per_ip: str = "5/minute"
+    rate_auth_per_ip: Rule = "10/minute"
+    rate_auth_per_account: Rule = "10/minute;100/hour"
+    rate_sso_per_user: Rule = "10/minute"
+    rate_webhooks_per_ip: Rule = "120/minute"
+    rate_documents_per_ip: Rule = "60/minute"
+    rate_payments_per_tenant: Rule = "60/minute"
+    rate_invites_per_tenant: Rule = "60/hour"
+    rate_user_total: Rule = "600/minute"
+    rate_key_total: Rule = "600/minute"
+    rate_key_looks_per_ip: Rule = "120/minute"
+    rate_phone_codes_per_ip: Rule = "5/minute"
+    rate_phone_codes_per_phone: Paces = "3/10 minutes;20/day"
+    rate_phone_codes_total: Rule = "300/minute"
+    rate_phone_checks_per_ip: Rule = "5/minute"
 
     # Messengers that bring codes to phones
     telegram_gateway_token: SecretStr = SecretStr("")
-    telegram_gateway_api_base: str = "https://gatewayapi.telegram.org"
+    telegram_gateway_api_base: Address = "https://gatewayapi.telegram.org"
     telegram_gateway_sender: str = ""
     telegram_bot_token: SecretStr = SecretStr("")
     telegram_bot_username: str = ""
     telegram_bot_webhook_secret: SecretStr = SecretStr("")
-    telegram_bot_api_base: str = "https://api.telegram.org"
+    telegram_bot_api_base: Address = "https://api.telegram.org"
     max_bot_token: SecretStr = SecretStr("")
     max_bot_username: str = ""
     max_bot_webhook_secret: SecretStr = SecretStr("")
-    max_bot_api_base: str = "https://platform-api2.max.ru"
+    max_bot_api_base: Address = "https://platform-api2.max.ru"
     max_bot_ca_file: str = ""
 
     # Realtime; limits of -1 mean unlimited, and a plan may name its own
@@ -144,36 +149,34 @@ class Settings(BaseSettings):
     socket_payload_bytes: int = Field(default=64 * 1024, ge=-1)
 
     # Payments; of webhook secrets several may stand side by side, separated by commas
-    payment_provider: _ProviderName = ""
+    payment_provider: Annotated[_ProviderName, LOWER] = ""
     reconcile_hour: int = Field(default=3, ge=0, le=23)
     entitlement_grace_days: int = Field(default=3, ge=0, le=90)
     http_retry_enabled: bool = True
-    dunning_retry_days: Annotated[tuple[Annotated[int, Field(ge=1, le=60)], ...], NoDecode] = Field(
-        default=(2, 5, 7, 7), min_length=1, max_length=12
-    )
+    dunning_retry_days: Annotated[_Days, Field(min_length=1, max_length=12), *COMMAS] = (2, 5, 7, 7)
     stripe_secret_key: SecretStr = SecretStr("")
     stripe_webhook_secret: SecretStr = SecretStr("")
-    stripe_api_base: str = "https://api.stripe.com"
+    stripe_api_base: Address = "https://api.stripe.com"
     liqpay_public_key: str = ""
     liqpay_private_key: SecretStr = SecretStr("")
     liqpay_sandbox: bool = False
-    liqpay_api_base: str = "https://www.liqpay.ua"
+    liqpay_api_base: Address = "https://www.liqpay.ua"
     paypal_client_id: str = ""
     paypal_client_secret: SecretStr = SecretStr("")
     paypal_webhook_id: str = ""
-    paypal_api_base: str = "https://api-m.paypal.com"
+    paypal_api_base: Address = "https://api-m.paypal.com"
     paypal_ca_file: str = ""
-    btcpay_host: str = ""
+    btcpay_host: Address = ""
     btcpay_api_key: SecretStr = SecretStr("")
     btcpay_store_id: str = ""
     btcpay_webhook_secret: SecretStr = SecretStr("")
     coinbase_api_key: SecretStr = SecretStr("")
     coinbase_webhook_secret: SecretStr = SecretStr("")
-    coinbase_api_base: str = "https://api.commerce.coinbase.com"
+    coinbase_api_base: Address = "https://api.commerce.coinbase.com"
     coinbase_business_key_id: str = ""
     coinbase_business_key_secret: SecretStr = SecretStr("")
     coinbase_business_webhook_secret: SecretStr = SecretStr("")
-    coinbase_business_api_base: str = "https://business.coinbase.com"
+    coinbase_business_api_base: Address = "https://business.coinbase.com"
 
     # Papers that we issue ourselves
     invoice_issuer_name: str = Field(default="ERPMax Orchestrator", min_length=1, max_length=255)
@@ -203,84 +206,6 @@ class Settings(BaseSettings):
     smtp_password: SecretStr = SecretStr("")
     smtp_starttls: bool = True
     mail_from: str = "ERPMax Orchestrator <no-reply@localhost>"
-
-    @field_validator(
-        "allowed_origins", "trusted_proxies", "jwt_previous_key_files", "dunning_retry_days", mode="before"
-    )
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
-
-    @field_validator("log_level", mode="before")
-    @classmethod
-    def _upper(cls, value: object) -> object:
-        return value.upper() if isinstance(value, str) else value
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for item in value:
-            ip_network(item, strict=False)
-        return value
-
-    @field_validator(
-        "rate_auth_per_ip",
-        "rate_auth_per_account",
-        "rate_sso_per_user",
-        "rate_webhooks_per_ip",
-        "rate_documents_per_ip",
-        "rate_payments_per_tenant",
-        "rate_invites_per_tenant",
-        "rate_user_total",
-        "rate_key_total",
-        "rate_key_looks_per_ip",
-        "rate_phone_codes_per_ip",
-        "rate_phone_codes_total",
-        "rate_phone_checks_per_ip",
-    )
-    @classmethod
-    def _is_a_rule(cls, value: str) -> str:
-        if value != "off":
-            parse_many(value)
-        return value
-
-    @field_validator("rate_phone_codes_per_phone")
-    @classmethod
-    def _are_paces(cls, value: str) -> str:
-        # Counted by rows that are kept for two days (services/phones).
-        if value != "off" and any(rule.get_expiry() > _A_DAY_S for rule in parse_many(value)):
-            raise ValueError("nothing longer than a day is counted")
-        return value
-
-    @field_validator("encryption_key", "encryption_key_previous")
-    @classmethod
-    def _are_keys(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
-        given = _listed(value) if info.field_name == "encryption_key_previous" else (value.get_secret_value(),)
-        for key in filter(None, given):
-            read_key(key)
-        return value
-
-    @field_validator("payment_provider", mode="before")
-    @classmethod
-    def _lower(cls, value: object) -> object:
-        return value.strip().lower() if isinstance(value, str) else value
-
-    @field_validator(
-        "public_url",
-        "stripe_api_base",
-        "telegram_gateway_api_base",
-        "telegram_bot_api_base",
-        "max_bot_api_base",
-        "liqpay_api_base",
-        "paypal_api_base",
-        "btcpay_host",
-        "coinbase_api_base",
-        "coinbase_business_api_base",
-        "breached_passwords_url",
-    )
-    @classmethod
-    def _no_trailing_slash(cls, value: str) -> str:
-        return value.rstrip("/")
 
     @model_validator(mode="before")
     @classmethod
@@ -315,7 +240,7 @@ class Settings(BaseSettings):
             "TELEGRAM_BOT": (self.telegram_bot_token, self.telegram_bot_username, self.telegram_bot_webhook_secret),
             "MAX_BOT": (self.max_bot_token, self.max_bot_username, self.max_bot_webhook_secret),
         }
-        faults = [fault for name, bot in bots.items() for fault in _bot_faults(name, *bot)]
+        faults = [fault for name, bot in bots.items() for fault in bot_faults(name, *bot)]
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -391,12 +316,12 @@ class Settings(BaseSettings):
     @property
     def previous_secrets(self) -> tuple[str, ...]:
         """The values that `SECRET_KEY` had before and that are still believed."""
-        return _listed(self.secret_key_previous)
+        return listed(self.secret_key_previous)
 
     @property
     def previous_encryption_keys(self) -> tuple[str, ...]:
         """The values that `ENCRYPTION_KEY` had before, or is to have next, and that can be read with."""
-        return _listed(self.encryption_key_previous)
+        return listed(self.encryption_key_previous)
 
     @property
     def public_base(self) -> str:
@@ -407,22 +332,6 @@ class Settings(BaseSettings):
     def site_template(self) -> str:
         """The address of a tenant's site, with `{slug}` in it."""
         return self.site_url_template or f"{self.public_base}/sites/{{slug}}"
-
-
-def _listed(value: SecretStr) -> tuple[str, ...]:
-    return tuple(item for item in value.get_secret_value().split(",") if item)
-
-
-def _bot_faults(name: str, token: SecretStr, username: str, secret: SecretStr) -> list[str]:
-    """Name what a bot lacks; without a token there is no bot, and its webhook is closed."""
-    if not token.get_secret_value():
-        return []
-    faults = []
-    if _BOT_NAMES[name].fullmatch(username) is None:
-        faults.append(f"{name}_USERNAME must be the bot's name, which {name}_TOKEN needs")
-    if _WEBHOOK_SECRET.fullmatch(secret.get_secret_value()) is None:
-        faults.append(f"{name}_WEBHOOK_SECRET must be 16 to 256 of A-Z a-z 0-9 _ -, which {name}_TOKEN needs")
-    return faults
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -440,51 +349,3 @@ def _explain(error: ValueError) -> str:
         text = problem["msg"].removeprefix("Value error, ")
         lines.append(f"  {place}: {text}" if place else f"  {text}")
     return "\n".join([*lines, "See docs/configuration.md."])
-
-
-def prepare_data_dir(path: Path) -> None:
-    """Make the folder that `DATA_DIR` names unless it is there; raises ConfigurationError when it is no use."""
-    why = "this process may not write there"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        usable = os.access(path, os.W_OK | os.X_OK)
-    except FileExistsError:
-        why, usable = "it is not a folder", False
-    except OSError as error:
-        why, usable = (error.strerror or str(error)).lower(), False
-    if not usable:
-        raise ConfigurationError(
-            f"DATA_DIR={path} cannot be used: {why}. Name a folder that can be made or written. "
-            "See docs/configuration.md."
-        )
-
-
-def derived_key(secret: str, purpose: str) -> bytes:
-    """Return a key of its own for one purpose, 32 bytes, so that what one leaks tells nothing of the others."""
-    return hmac.digest(secret.encode(), f"erpmax {purpose}".encode(), "sha256")
-
-
-def secret_key(settings: Settings) -> str:
-    """Return the signing secret; development makes one at first use and keeps it in `DATA_DIR`."""
-    return settings.secret_key.get_secret_value() or kept_secret(
-        settings, "secret_key", lambda: secrets.token_urlsafe(48)
-    )
-
-
-def all_secrets(settings: Settings) -> tuple[str, ...]:
-    """Return the signing secret and those before it, the newest first."""
-    return (secret_key(settings), *settings.previous_secrets)
-
-
-def kept_secret(settings: Settings, name: str, make: Callable[[], str]) -> str:
-    """Return the secret that is kept in `DATA_DIR` under a name, made at its first use."""
-    path = settings.data_dir / name
-    prepare_data_dir(settings.data_dir)
-    # Written aside and linked into place, so that two processes that start at once agree on one whole secret.
-    draft = path.with_name(f"{name}.{os.getpid()}")
-    draft.touch(mode=0o600)
-    draft.write_text(make())
-    with suppress(FileExistsError):
-        path.hardlink_to(draft)
-    draft.unlink()
-    return path.read_text()

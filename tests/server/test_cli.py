@@ -57,8 +57,8 @@ class Said:
         return words
 
 
-async def orchestrator(*arguments: str, folder: Path, **environment: str) -> Said:
-    """Run a command in an empty folder, with nothing of this process's environment but what Python needs."""
+async def orchestrator(*arguments: str, folder: Path, typed: str = "", **environment: str) -> Said:
+    """Run a command in an empty folder and without a terminal, with no more of our environment than Python needs."""
     kept = ("PATH", "HOME", "LANG", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG", "COVERAGE_FILE")
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -72,11 +72,12 @@ async def orchestrator(*arguments: str, folder: Path, **environment: str) -> Sai
             "DATA_DIR": str(folder / "data"),
             **environment,
         },
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(60):
-        output, errors = await process.communicate()
+        output, errors = await process.communicate(typed.encode())
     assert process.returncode is not None
     return Said(process.returncode, output.decode(), errors.decode())
 
@@ -256,6 +257,20 @@ class TestData:
         said = await orchestrator(*command, folder=tmp_path, **database, **password)
         assert "already exists" in said.refusal()
 
+    async def test_a_password_is_piped_in_or_missed_in_one_line(
+        self, tmp_path: Path, addresses: Mapping[str, str]
+    ) -> None:
+        command = ("create-superuser", f"root-{uuid4().hex}@example.org")
+        database = {"DATABASE_URL": addresses["DATABASE_URL"]}
+
+        nobody, somebody = await asyncio.gather(
+            orchestrator(*command, folder=tmp_path, **database),
+            orchestrator(*command, folder=tmp_path, typed="long enough a word\n", **database),
+        )
+
+        assert nobody.refusal() == "no password: set SUPERUSER_PASSWORD, or run this in a terminal\n"
+        assert somebody.code == 0, somebody
+
     async def test_reset_a_second_factor(self, tmp_path: Path, addresses: Mapping[str, str]) -> None:
         database = {"DATABASE_URL": addresses["DATABASE_URL"]}
         said = await orchestrator("reset-second-factor", "nobody@example.org", folder=tmp_path, **database)
@@ -268,8 +283,12 @@ class TestData:
         assert (await orchestrator("migrate", folder=tmp_path, **environment)).code == 0
         said = await orchestrator("reconcile", "--provider", "sandbox", folder=tmp_path, **environment)
         assert (said.code, said.output) == (0, "sandbox is done: 0 checked, 0 found that nobody had told\n"), said
-        said = await orchestrator("reconcile", "--provider", "nobody", folder=tmp_path, **environment)
-        assert "'sandbox' payment provider is supported" in said.refusal()
+        # Stripe's keys are not set, nor has anybody given an account at BTCPay.
+        for name in ("nobody", "stripe", "btcpay"):
+            said = await orchestrator("reconcile", "--provider", name, folder=tmp_path, **environment)
+            assert "No keys of this payment provider are set" in said.refusal()
+            assert "something at: sandbox" in said.errors
+            assert (said.output, "Traceback" in said.errors) == ("", False)
 
     async def test_suspend_and_reinstate_a_tenant(
         self, tmp_path: Path, addresses: Mapping[str, str], engine: AsyncEngine

@@ -97,7 +97,7 @@ def test_the_page_tells_the_default(name: str) -> None:
     row = named("Setting", beside="Default")[name]
     told = code(row["Default"])
     fixed = Settings.model_fields[name.lower()].default
-    computed = str(fixed) == "" or fixed == ()
+    computed = fixed is None or str(fixed) == "" or fixed == ()
     assert row["Meaning"]
     assert row["Default"]
     if computed:

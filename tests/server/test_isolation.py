@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models.audit import AuditEntry
 from models.base import Base, TenantOwned
-from models.isolation import ROLE, policies
+from models.isolation import ROLE, enter, policies
 from models.tenants import Invitation, InvitationState, Role, Tenant
 from realtime.log import EventLog
 from server.database import SchemaOutdated, check_schema, create_engine, migrate
@@ -188,3 +188,13 @@ async def test_a_role_that_bypasses_policies_steps_down_or_is_not_let_start(engi
             await connection.execute(text("ALTER TABLE tenants DISABLE ROW LEVEL SECURITY"))
         with pytest.raises(SchemaOutdated, match="run `orchestrator migrate`"):
             await check_schema(own)
+
+
+async def test_a_scope_ends_with_its_unit_of_work_even_if_that_said_nothing(engine: AsyncEngine) -> None:
+    await invited(engine, await new_tenant(engine))
+    narrow = create_engine(engine.url.render_as_string(hide_password=False), pool_size=1)
+    async with narrow.connect() as connection:
+        await connection.run_sync(enter, None)
+    async with narrow.connect() as connection:
+        assert await connection.scalar(select(func.count()).select_from(INVITATIONS)) == 0
+    await narrow.dispose()

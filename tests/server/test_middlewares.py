@@ -116,6 +116,12 @@ class TestClientAddress:
             assert await self.where(door, "10.0.0.9, 10.0.0.7") == "10.0.0.9"
             assert await self.where(door, "2001:db8::1") == "2001:db8::1"
 
+    async def test_an_ipv4_address_in_the_words_of_ipv6_is_the_same(self, engine: AsyncEngine) -> None:
+        """As a listener for both families sees a proxy."""
+        async with open_door(engine, trusted_proxies=["127.0.0.0/8", "10.0.0.0/8"]) as door:
+            assert await self.where(door, "1.2.3.4, ::ffff:10.0.0.7") == "1.2.3.4"
+            assert await self.where(door, "::ffff:1.2.3.4") == "1.2.3.4"
+
     async def test_a_proxy_may_add_a_header_of_its_own(self, engine: AsyncEngine) -> None:
         """RFC 9110, 5.3: lines of one name are one list, so a second line is the nearer hop."""
         async with open_door(engine, trusted_proxies=["127.0.0.0/8"]) as door:

@@ -12,7 +12,8 @@ from aio_pika.connection import make_url as amqp_url
 from pydantic import ValidationError
 from redis.asyncio import ConnectionPool
 
-from server.settings import ConfigurationError, Settings, load_settings, secret_key
+from server.keys import secret_key
+from server.settings import ConfigurationError, Settings, load_settings
 
 PRODUCTION = {
     "SECRET_KEY": "s" * 32,

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from jobs.broker import DoorbellBroker
 from server.database import plain_url
 from server.settings import ConfigurationError, Settings, load_settings
-from server.wiring import Part, StoreAway, build, open_database
+from server.stores import StoreAway, open_database
+from server.wiring import Part, build
 from tests.jobs.rabbit import patient
 from tests.support.relay import relay_to
 
