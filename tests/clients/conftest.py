@@ -17,7 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from models.events import LoggedEvent
 from realtime.log import EventLog
 from realtime.rooms import member_room, tenant_room
-from server.settings import Settings, secret_key
+from server.keys import secret_key
+from server.settings import Settings
 from services.events import NotificationCreated, PaymentReceived
 from services.unit_of_work import TenantScope
 from tests.clients.node_process import Node, build

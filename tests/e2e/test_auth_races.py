@@ -143,7 +143,8 @@ async def test_two_hundred_wrong_passwords_on_two_instances_stop_at_one_limit(
 
     statuses = [status for status, _ in await spread(urls, crowd, "auth/login", bodies)]
 
-    assert (statuses.count(401), statuses.count(429)) == (10, 190)
+    # Signing up a moment ago was an attempt at this account, too.
+    assert (statuses.count(401), statuses.count(429)) == (9, 191)
 
 
 async def test_of_fifty_wrong_codes_at_once_five_are_looked_at(ships: Fleet, crowd: ClientSession) -> None:

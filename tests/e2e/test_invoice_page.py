@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.webdriver import Window, window
-from tests.handlers.test_billing import paid
+from tests.handlers.buying import paid
 from tests.support.people import Person, RegisterCompany
 
 pytestmark = [pytest.mark.embedded, pytest.mark.slow]

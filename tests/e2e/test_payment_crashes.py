@@ -225,16 +225,22 @@ class Stage:
         return row
 
 
-@pytest.fixture
-async def stage(stores: Stores, tmp_path: Path) -> AsyncIterator[Stage]:
+@asynccontextmanager
+async def open_stage(stores: Stores, folder: Path) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
-        sellers = await stack.enter_async_context(open_sellers(stores, tmp_path))
+        sellers = await stack.enter_async_context(open_sellers(stores, folder))
         relays, road = {}, {}
         for store in STORES:
             relays[store], road[store] = await stack.enter_async_context(relay_to(sellers.environment[store]))
         witness = await (await sellers.fleet.run("serve", "--migrate", "--seed")).ready()
         await sellers.fleet.run("scheduler")
         yield Stage(sellers, witness, relays, road)
+
+
+@pytest.fixture
+async def stage(stores: Stores, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with open_stage(stores, tmp_path) as opened:
+        yield opened
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,8 +78,9 @@ export async function call(method, path, body) {
   return send(method, path, body, session.access);
 }
 
-// Sign in or register: the answer's tokens become the session.
+// Sign in or register: the answer's tokens become the session. Returns whether there were any: a letter may come first.
 export async function open(path, form) {
   const { data } = await send("POST", path, form);
-  session.keep(data);
+  if (data) session.keep(data);
+  return Boolean(data);
 }

@@ -4,7 +4,8 @@ import { SessionOver, call, open, session } from "./api.js";
 import { badge, element, rows, say, textElement } from "./dom.js";
 import { connect } from "./live.js";
 import { readAll } from "./reading.js";
-import { day, language, moment, money, setLanguage, t, translate } from "./texts.js";
+import { price, sentence, until } from "./sentences.js";
+import { language, moment, money, setLanguage, t, translate } from "./texts.js";
 
 const FEED_LENGTH = 100;
 const LOG_LENGTH = 200;
@@ -89,17 +90,6 @@ function showSubscription() {
   element("subscription-until").textContent = subscription ? until(subscription) : "";
 }
 
-function price({ amount, currency, billing_period: period }) {
-  return `${money(amount, currency)} ${t(period === "yearly" ? "perYearly" : "perMonthly")}`;
-}
-
-function until(subscription) {
-  if (subscription.status === "trial") return t("trialUntil", { date: day(subscription.trial_end) });
-  const date = day(subscription.current_period_end);
-  if (["cancelled", "expired"].includes(subscription.status)) return t(`until.${subscription.status}`, { date });
-  return t(subscription.cancel_at_period_end ? "endsOn" : "renewsOn", { date });
-}
-
 function showTenants() {
   rows("tenants", "tenant-row", state.me?.tenants ?? [], (tenant) => tenant.tenant_id, (part, tenant) => {
     const current = tenant.tenant_id === state.tenant?.id;
@@ -174,18 +164,6 @@ function showEvents() {
     part("time").textContent = moment(event.at);
     part("text").textContent = sentence(event);
   });
-}
-
-function sentence({ name, payload }) {
-  const words = {
-    ...payload,
-    job: t(`job.${payload.job_type}`),
-    plan: payload.subscription?.plan_name ?? payload.plan,
-    // An order's amount is a text with all the decimals of its coin, which browsers have no form for.
-    money: typeof payload.amount === "number" ? money(payload.amount, payload.currency) : "",
-    status: name.startsWith("subscription") ? t(`subscription.${payload.status}`) : payload.status,
-  };
-  return t(`event.${name}`, words);
 }
 
 const busy = () => [...state.jobs.values()].some((job) => UNFINISHED.has(job.state));
@@ -298,8 +276,9 @@ function complain(error) {
 }
 
 async function enterBy(path, form) {
-  await open(path, Object.fromEntries(new FormData(form)));
+  const opened = await open(path, Object.fromEntries(new FormData(form)));
   form.reset();
+  if (!opened) return say(t("letterSent"), "good");
   begin();
   element("content").focus();
 }

@@ -1,6 +1,8 @@
 // The page that the letter about a forgotten password leads to: it takes the letter's token out of its address at once,
 // so that it stays neither in the history nor on the screen, and sends it with the new password.
 
+import { element, openPage, send } from "../letters/page.js";
+
 const TEXTS = {
   en: {
     title: "Reset your password",
@@ -32,37 +34,11 @@ const TEXTS = {
   },
 };
 
-const language = navigator.language.startsWith("ru") ? "ru" : "en";
-const t = (key) => TEXTS[language][key] ?? TEXTS[language].other;
-const element = (id) => document.getElementById(id);
-const say = (key) => (element("message").textContent = t(key));
-
-const token = new URLSearchParams(window.location.search).get("token");
-window.history.replaceState(null, "", window.location.pathname);
-document.documentElement.lang = language;
-document.title = t("title");
-for (const node of document.querySelectorAll("[data-t]")) node.textContent = t(node.dataset.t);
-if (!token) {
-  element("form").hidden = true;
-  say("noToken");
-}
-
-async function send() {
-  if (element("password").value !== element("again").value) return say("differ");
-  const answer = await fetch("/api/v1/auth/reset-password", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ token, new_password: element("password").value }),
-  });
-  if (answer.ok) {
-    element("form").hidden = true;
-    return say("done");
-  }
-  const body = await answer.json().catch(() => null);
-  return say(body?.error?.code ?? "other");
-}
+const { token, say } = openPage(TEXTS);
 
 element("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  send().catch(() => say("away"));
+  const password = element("password").value;
+  if (password !== element("again").value) return say("differ");
+  send("/api/v1/auth/reset-password", { token, new_password: password }, say).catch(() => say("away"));
 });

@@ -2,6 +2,8 @@
 // stays neither in the history nor on the screen, and sends it when the button is pressed: programs that look at the
 // links of letters before people do must not confirm anything.
 
+import { element, openPage, send } from "../letters/page.js";
+
 const TEXTS = {
   en: {
     title: "Confirm your e-mail address",
@@ -27,36 +29,9 @@ const TEXTS = {
   },
 };
 
-const language = navigator.language.startsWith("ru") ? "ru" : "en";
-const t = (key) => TEXTS[language][key] ?? TEXTS[language].other;
-const element = (id) => document.getElementById(id);
-const say = (key) => (element("message").textContent = t(key));
-
-const token = new URLSearchParams(window.location.search).get("token");
-window.history.replaceState(null, "", window.location.pathname);
-document.documentElement.lang = language;
-document.title = t("title");
-for (const node of document.querySelectorAll("[data-t]")) node.textContent = t(node.dataset.t);
-if (!token) {
-  element("form").hidden = true;
-  say("noToken");
-}
-
-async function send() {
-  const answer = await fetch("/api/v1/auth/verify-email", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ token }),
-  });
-  if (answer.ok) {
-    element("form").hidden = true;
-    return say("done");
-  }
-  const body = await answer.json().catch(() => null);
-  return say(body?.error?.code ?? "other");
-}
+const { token, say } = openPage(TEXTS);
 
 element("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  send().catch(() => say("away"));
+  send("/api/v1/auth/verify-email", { token }, say).catch(() => say("away"));
 });
