@@ -12,7 +12,7 @@ from handlers.forms import Email, NewEmail
 from handlers.phone_forms import Code, Phone
 from handlers.rest import Access, Call, Router, WireModel
 from services.auth.addresses import PasswordPresent
-from services.auth.errors import EmailTaken, EmailTokenInvalid, LastWayIn
+from services.auth.errors import EmailAbsent, EmailTaken, EmailTokenInvalid, LastWayIn, PhoneAbsent
 from services.auth.new_passwords import PasswordBreached
 from services.phones.errors import PhoneCodeRefused, PhoneTaken
 from services.step_up import StepUpRequired
@@ -88,7 +88,7 @@ async def change_email(call: Call, body: ChangeEmailBody) -> web.Response:
     return call.message("A letter has been sent to the new address")
 
 
-@router.delete("/email", answer=MessageEnvelope, access=Access.USER, errors=(StepUpRequired, LastWayIn))
+@router.delete("/email", answer=MessageEnvelope, access=Access.USER, errors=(StepUpRequired, LastWayIn, EmailAbsent))
 async def remove_email(call: Call) -> web.Response:
     """Take the address from the account, which keeps its phone. Needs a step-up."""
     async with call.uow(_OWN) as uow:
@@ -110,7 +110,7 @@ async def change_phone(call: Call, body: ChangePhoneBody) -> web.Response:
     return call.message("Phone has been changed")
 
 
-@router.delete("/phone", answer=MessageEnvelope, access=Access.USER, errors=(StepUpRequired, LastWayIn))
+@router.delete("/phone", answer=MessageEnvelope, access=Access.USER, errors=(StepUpRequired, LastWayIn, PhoneAbsent))
 async def remove_phone(call: Call) -> web.Response:
     """Take the phone from the account, which keeps its confirmed address. Needs a step-up."""
     async with call.uow(_OWN) as uow:

@@ -12,6 +12,7 @@ from handlers.forms import refuse_controls
 from handlers.rest import Access, Call, PageQuery, Router, WireModel
 from services.api_keys.errors import ApiKeyNotFound, TooManyApiKeys
 from services.api_keys.views import ApiKeyView, NewApiKeyView
+from services.closed_tenants import TenantDeleted
 from services.identity import RoleRequired
 from services.permissions import KeyScope
 from services.step_up import StepUpRequired
@@ -48,7 +49,7 @@ class RenameApiKeyBody(WireModel):
     answer=Envelope[NewApiKeyView],
     access=Access.USER,
     status=201,
-    errors=(NoTenantAccess, RoleRequired, StepUpRequired, TooManyApiKeys),
+    errors=(NoTenantAccess, RoleRequired, StepUpRequired, TooManyApiKeys, TenantDeleted),
 )
 async def create_api_key(call: Call, tenant_id: UUID, body: CreateApiKeyBody) -> web.Response:
     """Make an API key; `key` is shown this once. For owners and admins; needs a step-up."""

@@ -6,6 +6,7 @@ from uuid import UUID
 from aiohttp import web
 from pydantic import Field, ModelWrapValidatorHandler, RootModel, StringConstraints, model_validator
 
+from core.emails import caseless
 from core.i18n import TEXTS
 from core.pacing import no_sooner_than
 from core.tokens import token_hash
@@ -18,6 +19,7 @@ from services.auth.errors import (
     EmailTaken,
     LoginRefused,
     RefreshRefused,
+    RegistrationTokenInvalid,
     ResetTokenInvalid,
     SessionNotFound,
     WrongPassword,
@@ -60,6 +62,12 @@ class RegisterForm(RootModel[RegisterBody | PhoneRegisterBody]):
         by_phone = isinstance(value, dict) and "phone" in value and "email" not in value
         form = PhoneRegisterBody if by_phone else RegisterBody
         return handler(form.model_validate(value))
+
+
+class FinishRegistrationBody(WireModel):
+    """The token of the letter that finishes a sign-up."""
+
+    token: str = Field(max_length=256)
 
 
 class LoginBody(WireModel):
@@ -109,13 +117,14 @@ class ChangePasswordBody(WireModel):
     errors=(EmailTaken, PasswordBreached, PhoneCodeRefused, PhoneTaken, PhoneBlocked),
     aliases=("/api/v1/auth/signup",),
     rule="auth_per_ip",
-    also={200: PhoneRegisteredView},
+    also={200: PhoneRegisteredView, 202: MessageEnvelope},
 )
 async def register(call: Call, body: RegisterForm) -> web.Response:
-    """Sign up a company with its owner; its trial and its site begin at once."""
+    """Sign up a company with its owner; its trial and its site begin at once, or (202) when a letter has come back."""
     given = body.root
     if isinstance(given, PhoneRegisterBody):
         return await _register_by_phone(call, given)
+    await call.limit("auth_per_account", account_key(given.email))
     form = SignUp(
         email=given.email,
         password=given.password,
@@ -124,6 +133,24 @@ async def register(call: Call, body: RegisterForm) -> web.Response:
         locale=locale_of(call),
     )
     view = await call.context.services.auth.registration.register(form, device=device_of(call), trace=call.trace)
+    if view is None:
+        return call.message("A letter with what to do next has been sent to this email", status=202)
+    return call.ok(view, status=201)
+
+
+@router.post(
+    "/register/confirm",
+    answer=Envelope[SessionView],
+    access=Access.PUBLIC,
+    status=201,
+    errors=(RegistrationTokenInvalid, EmailTaken),
+    rule="auth_per_ip",
+)
+async def finish_registration(call: Call, body: FinishRegistrationBody) -> web.Response:
+    """Finish a sign-up by the token of its letter, where nobody is told who has an account."""
+    view = await call.context.services.auth.registration.finish(
+        token=body.token, device=device_of(call), trace=call.trace
+    )
     return call.ok(view, status=201)
 
 
@@ -249,7 +276,7 @@ async def _register_by_phone(call: Call, body: PhoneRegisterBody) -> web.Respons
 
 def account_key(name: str) -> str:
     """Return what attempts at an account are counted under, whether it exists or not: its address or its phone."""
-    return token_hash(name.lower())
+    return token_hash(caseless(name))
 
 
 def device_of(call: Call) -> Device:

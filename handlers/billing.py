@@ -7,6 +7,7 @@ from uuid import UUID
 from aiohttp import web
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
+from core.money import Money
 from handlers.envelope import Envelope, ListEnvelope
 from handlers.rest import Access, Call, PageQuery, Router, WireModel
 from models.billing import BillingPeriod
@@ -14,17 +15,22 @@ from providers.payments import ProviderUnavailable
 from services.billing import ChangeOrder, CheckoutOrder, PriceInput
 from services.billing.errors import (
     AlreadySubscribed,
+    CancellationPending,
     ChangeAtPeriodEnd,
     CreditNotFound,
     CreditSettled,
     NotEnding,
+    NothingLeftToRefund,
     NothingPending,
+    PaymentNotFound,
     PaymentOverdue,
     PlanNotFound,
+    RefundIsTold,
     SubscriptionNotFound,
     SubscriptionOver,
 )
 from services.billing.purchases import CreditView, PurchaseView
+from services.billing.refunds import PaymentRefundView
 from services.billing.return_urls import check_return_url
 from services.billing.views import (
     ChangeView,
@@ -35,6 +41,7 @@ from services.billing.views import (
     QuoteView,
     SubscriptionView,
 )
+from services.closed_tenants import TenantDeleted
 from services.identity import SuperuserRequired
 from services.permissions import KeyScope
 from services.unit_of_work import PlatformScope
@@ -71,8 +78,10 @@ _NOT_SOLD = (
     PlanNotFound,
     SubscriptionNotFound,
     AlreadySubscribed,
+    CancellationPending,
     ChangeAtPeriodEnd,
     PaymentOverdue,
+    TenantDeleted,
     ProviderUnavailable,
 )
 
@@ -139,6 +148,12 @@ class PriceBody(WireModel):
     billing_period: PeriodInput = BillingPeriod.MONTHLY
     amount: Annotated[Decimal, Field(gt=0, max_digits=10, decimal_places=2)]
     currency: Annotated[str, StringConstraints(to_upper=True, pattern="^[A-Za-z]{3}$")]
+
+
+class PaymentRefundBody(WireModel):
+    """How much to give back, in the currency's major unit; without an amount all that is left."""
+
+    amount: Annotated[Money, Field(gt=0, max_digits=12, decimal_places=2)] | None = None
 
 
 class CheckoutEnvelope(Envelope[CheckoutView]):
@@ -227,7 +242,9 @@ async def cancel(call: Call, body: CancelBody) -> web.Response:
 
 
 @router.post(
-    "/reinstate", answer=Envelope[SubscriptionView], errors=(SubscriptionNotFound, SubscriptionOver, NotEnding)
+    "/reinstate",
+    answer=Envelope[SubscriptionView],
+    errors=(SubscriptionNotFound, SubscriptionOver, NotEnding, TenantDeleted),
 )
 async def reinstate(call: Call) -> web.Response:
     """Take back that the subscription ends with its period; for the owner."""
@@ -295,6 +312,19 @@ async def settle_credit(call: Call, credit_id: UUID) -> web.Response:
     """Note that such money was given back or credited; for superusers."""
     async with call.uow(_DUES) as uow:
         view = await call.context.services.billing.settle_credit(uow, call.actor, credit_id=credit_id)
+    return call.ok(view)
+
+
+@router.post(
+    "/payments/{payment_id}/refund",
+    answer=Envelope[PaymentRefundView],
+    access=Access.USER,
+    body_required=False,
+    errors=(SuperuserRequired, PaymentNotFound, NothingLeftToRefund, RefundIsTold, ProviderUnavailable),
+)
+async def refund_payment(call: Call, payment_id: UUID, body: PaymentRefundBody) -> web.Response:
+    """Give a payment back at BTCPay Server, or note that it was, by hand, at Coinbase Commerce; for superusers."""
+    view = await call.context.services.billing.refund(call.actor, payment_id, body.amount, trace=call.trace)
     return call.ok(view)
 
 

@@ -52,10 +52,10 @@ GUARDING = frozenset(
 class RateRules:
     """The rules of contract.md 9.8, each in the notation of the `limits` library; empty means unlimited."""
 
-    auth_per_ip: str
-    sso_per_user: str
-    webhooks_per_ip: str
-    user_total: str
+    auth_per_ip: str = ""
+    sso_per_user: str = ""
+    webhooks_per_ip: str = ""
+    user_total: str = ""
     auth_per_account: str = ""
     key_total: str = ""
     key_looks_per_ip: str = ""

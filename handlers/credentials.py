@@ -42,6 +42,11 @@ def access_token(request: web.Request, *, origins: Collection[str]) -> str:
     return token
 
 
+def shows_credentials(request: web.Request) -> bool:
+    """Tell whether a header of the request says who sends it, rightly or not."""
+    return any(request.headers.get(name, "").strip() for name in (hdrs.AUTHORIZATION, KEY_HEADER))
+
+
 def _key(text: str) -> str:
     if not is_key(text):
         raise CredentialsRefused

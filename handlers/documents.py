@@ -1,6 +1,5 @@
 """The papers that we issue ourselves, as lists and files, and whom they name (docs/billing.md)."""
 
-from collections.abc import AsyncIterator
 from typing import Annotated
 from uuid import UUID
 
@@ -9,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, EmailStr, Field
 
 from core.csv import CONTENT_TYPE as CSV
 from handlers.audit import Moment
+from handlers.downloads import send_file
 from handlers.envelope import Envelope, ListEnvelope
 from handlers.forms import refuse_controls
 from handlers.rest import Access, Call, PageQuery, Router, WireModel
@@ -138,7 +138,7 @@ async def list_documents(call: Call, query: DocumentsQuery) -> web.Response:
 async def download_documents(call: Call, query: DocumentsWanted) -> web.StreamResponse:
     """Download them as CSV, in the order of their numbers; for owners and admins."""
     pieces = call.context.services.documents.csv(call.actor, query.wanted(), trace=call.trace)
-    return await _send_csv(call, pieces, name="documents")
+    return await send_file(call, pieces, name="documents.csv", content_type=CSV)
 
 
 @router.get("/billing/documents/{document_id}", answer=Envelope[DocumentView], errors=(RoleRequired, DocumentNotFound))
@@ -166,7 +166,7 @@ async def download_document(call: Call, document_id: UUID) -> web.Response:
 async def download_invoices(call: Call) -> web.StreamResponse:
     """Download the tenant's payments, refunds and disputes as CSV, oldest first; for owners and admins."""
     pieces = call.context.services.billing.invoices_csv(call.actor, trace=call.trace)
-    return await _send_csv(call, pieces, name="invoices")
+    return await send_file(call, pieces, name="invoices.csv", content_type=CSV)
 
 
 @router.get(
@@ -193,7 +193,7 @@ async def download_all_documents(call: Call, query: AllDocumentsWanted) -> web.S
     pieces = call.context.services.documents.csv_of_all(
         call.actor, query.wanted(), tenant_id=query.tenant_id, trace=call.trace
     )
-    return await _send_csv(call, pieces, name="documents")
+    return await send_file(call, pieces, name="documents.csv", content_type=CSV)
 
 
 async def pdf_of(call: Call, view: DocumentView) -> web.Response:
@@ -207,18 +207,3 @@ async def pdf_of(call: Call, view: DocumentView) -> web.Response:
             "X-Content-Type-Options": "nosniff",
         },
     )
-
-
-async def _send_csv(call: Call, pieces: AsyncIterator[bytes], *, name: str) -> web.StreamResponse:
-    response = web.StreamResponse(
-        headers={
-            "Content-Type": CSV,
-            "Content-Disposition": f'attachment; filename="{name}.csv"',
-            "Cache-Control": "no-store",
-        }
-    )
-    await response.prepare(call.request)
-    async for piece in pieces:
-        await response.write(piece)
-    await response.write_eof()
-    return response

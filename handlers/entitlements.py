@@ -4,8 +4,9 @@ from typing import Annotated
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
+from handlers.audit import Moment
 from handlers.envelope import Envelope
 from handlers.rest import Access, Call, Router, WireModel
 from handlers.super_admin import Reason
@@ -27,7 +28,7 @@ class OverrideBody(WireModel):
     """A limit (-1 means unlimited) or whether a feature is on; until when it holds (for good if absent), and why."""
 
     value: FlagValue | LimitValue
-    until: AwareDatetime | None = None
+    until: Moment | None = None
     reason: Reason
 
 

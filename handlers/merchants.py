@@ -14,7 +14,8 @@ from pydantic.alias_generators import to_camel
 from core.errors import RateLimited
 from handlers.envelope import MessageEnvelope
 from handlers.free_form import read_free_form
-from handlers.rest import Access, Call, PageQuery, PayloadTooLarge, Router, WireModel, raw
+from handlers.parsing import PayloadTooLarge
+from handlers.rest import Access, Call, PageQuery, Router, WireModel, raw
 from handlers.webhooks import raw_body, refusals_limited
 from models.orders import OrderStatus
 from providers.payments import BadPayload, BadSignature, ProviderRejected, ProviderUnavailable
@@ -30,6 +31,7 @@ from services.billing.errors import (
     WebhookUnknown,
 )
 from services.billing.return_urls import check_return_url
+from services.closed_tenants import TenantDeleted
 from services.identity import Impersonated, RoleRequired, SuperuserRequired
 from services.merchants import AccountInput, MerchantService, OrderInput, PayInput, RefundInput
 from services.merchants.errors import (
@@ -188,6 +190,7 @@ class RefundBody(CamelBody):
         SubscriptionNotFound,
         TenantUnknown,
         AlreadySubscribed,
+        TenantDeleted,
         RoleRequired,
         SuperuserRequired,
         ProviderRejected,
@@ -277,6 +280,7 @@ async def show_order(call: Call, order_id: UUID) -> web.Response:
         OrderPaidAlready,
         OrderAmountDiffers,
         NoAccount,
+        TenantDeleted,
         InvoiceBeingOpened,
         KeysUnreadable,
         RoleRequired,

@@ -3,7 +3,9 @@
 from aiohttp import web
 from pydantic import BaseModel
 
-from handlers.rest import Access, Call, PayloadTooLarge, Router, raw
+from core.addresses import counted_address
+from handlers.parsing import PayloadTooLarge
+from handlers.rest import Access, Call, Router, raw
 from handlers.webhooks import raw_body
 from providers.messengers import UpdateNotProven, UpdateUnreadable
 from services.phones.errors import MessengerUnknown
@@ -34,6 +36,6 @@ async def receive(call: Call, messenger: str) -> web.Response:
             await call.context.services.phones.bots.receive(uow, messenger, body=body, headers=call.request.headers)
     except UpdateNotProven:
         # Only these are limited: a messenger delivers everybody's updates from a few addresses.
-        await call.limit("webhooks_per_ip", call.trace.ip or "")
+        await call.limit("webhooks_per_ip", counted_address(call.trace.ip or ""))
         raise
     return raw(Taken().model_dump())

@@ -89,6 +89,9 @@ def _operation(endpoint: Endpoint, refs: dict[tuple[Any, str], Json]) -> Json:
         if endpoint.scope is not None:
             # Where a scheme is no OAuth, the roles that are needed are listed (OpenAPI 3.1, Security Requirement).
             operation["security"].append({"apiKey": [endpoint.scope.value]})
+        if endpoint.access is Access.OPTIONAL:
+            # Nobody need be signed in (OpenAPI 3.1, Operation Object, security).
+            operation["security"].append({})
     if endpoint.body is not None:
         operation["requestBody"] = {
             "required": endpoint.body_required,

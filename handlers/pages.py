@@ -18,7 +18,10 @@ Show = Callable[[web.Request], Awaitable[web.StreamResponse]]
 WEB = Path(__file__).resolve().parent.parent / "web"
 
 # The hosted page of the sandbox has a door of its own (handlers/sandbox.py).
-_FOLDERS = ("dashboard", "docs", "invitation", "redoc", "reset-password", "vendor", "verify-email")
+_FOLDERS = (
+    *("dashboard", "docs", "finish-registration", "invitation", "letters", "redoc", "reset-password", "vendor"),
+    "verify-email",
+)
 # Named here and not guessed: the tables of the machine differ, and browsers obey `nosniff`.
 _CONTENT_TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -70,6 +73,7 @@ PAGES = (
     # The addresses of these carry the token of a letter, which must reach nobody else.
     Page(paths=("/reset-password",), file="reset-password/index.html", referrer="no-referrer"),
     Page(paths=("/verify-email",), file="verify-email/index.html", referrer="no-referrer"),
+    Page(paths=("/finish-registration",), file="finish-registration/index.html", referrer="no-referrer"),
     Page(paths=("/invitations", "/invitations/{token}"), file="invitation/index.html", referrer="no-referrer"),
 )
 

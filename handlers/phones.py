@@ -94,7 +94,7 @@ async def check_phone(call: Call, body: CheckPhoneBody) -> web.Response:
     """Tell whether somebody has signed up with a phone.
 
     The released client chooses its next form by the answer, so this must tell strangers who is a customer. That is why
-    its limit is narrow; nothing else here tells.
+    its limit is narrow; nothing else here tells. Where ACCOUNTS_DISCLOSED is off, nobody seems to have signed up.
     """
     async with call.uow(_OWN) as uow:
         view = await call.context.services.auth.phones.check(uow, phone=body.phone)
@@ -135,9 +135,9 @@ async def login_password(call: Call, body: LoginPasswordBody) -> web.Response:
 
 @router.post(
     "/register-full",
-    answer=PhoneSessionView,
+    answer=LoginAnswer,
     access=Access.PUBLIC,
-    errors=(PhoneCodeRefused, PhoneTaken, PhoneBlocked, PasswordBreached),
+    errors=(PhoneCodeRefused, PhoneTaken, PhoneBlocked, PasswordBreached, LoginRefused),
     aliases=("/api/auth/register_full",),
     rule="auth_per_ip",
 )

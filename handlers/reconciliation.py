@@ -8,7 +8,7 @@ from pydantic import StringConstraints
 
 from handlers.envelope import Envelope, ListEnvelope
 from handlers.rest import Access, Call, PageQuery, Router, WireModel
-from services.billing.errors import ProviderNotSupported, ReconciliationNotFound, ReconciliationRunning
+from services.billing.errors import NothingToReconcile, ReconciliationNotFound, ReconciliationRunning
 from services.billing.reconciling import ReconciliationView
 from services.identity import SuperuserRequired
 from services.unit_of_work import PlatformScope
@@ -28,7 +28,7 @@ class ReconcileBody(WireModel):
     "/reconcile",
     answer=Envelope[ReconciliationView],
     access=Access.USER,
-    errors=(SuperuserRequired, ProviderNotSupported, ReconciliationRunning),
+    errors=(SuperuserRequired, NothingToReconcile, ReconciliationRunning),
 )
 async def reconcile(call: Call, body: ReconcileBody) -> web.Response:
     """Begin to compare everything that a payment provider holds with what we hold; for superusers."""

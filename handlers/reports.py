@@ -1,7 +1,7 @@
 """Reports for the platform's people and for owners, as JSON or as a CSV file."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from core.csv import BOM, encode_rows
 from handlers.envelope import ListEnvelope
-from handlers.rest import Access, Call, Router
+from handlers.rest import Access, Call, Handler, Router
 from services.identity import RoleRequired, SuperuserRequired
 from services.reports.views import CommissionView, MoneyView, PlanRecurringView, RecurringView, RevenueView
 from services.unit_of_work import PlatformScope
@@ -52,27 +52,18 @@ class MonthsQuery(FormatQuery):
     last: Month | None = Field(default=None, alias="to")
 
 
-@router.get(
-    "/super-admin/reports/recurring",
-    answer=ListEnvelope[RecurringView],
-    access=Access.USER,
-    errors=(SuperuserRequired,),
-    as_csv=True,
-)
+def _report_on_all(path: str, answer: Any) -> Callable[[Handler], Handler]:
+    """Declare a report about all tenants, which is for superusers."""
+    return router.get(path, answer=answer, access=Access.USER, errors=(SuperuserRequired,), as_csv=True)
+
+
+@_report_on_all("/super-admin/reports/recurring", answer=ListEnvelope[RecurringView])
 async def report_recurring(call: Call, query: MonthsQuery) -> web.Response:
     """Report monthly recurring revenue, and how it came and went."""
-    async with call.uow(_SCOPE) as uow:
-        lines = await call.context.services.reports.recurring(uow, call.actor, first=query.first, last=query.last)
-    return _answer(call, query, RecurringView, lines)
+    return await _months_of_all(call, query, RecurringView, call.context.services.reports.recurring)
 
 
-@router.get(
-    "/super-admin/reports/plans",
-    answer=ListEnvelope[PlanRecurringView],
-    access=Access.USER,
-    errors=(SuperuserRequired,),
-    as_csv=True,
-)
+@_report_on_all("/super-admin/reports/plans", answer=ListEnvelope[PlanRecurringView])
 async def report_plans(call: Call, query: FormatQuery) -> web.Response:
     """Report what each plan brings in a month now."""
     async with call.uow(_SCOPE) as uow:
@@ -80,32 +71,16 @@ async def report_plans(call: Call, query: FormatQuery) -> web.Response:
     return _answer(call, query, PlanRecurringView, lines)
 
 
-@router.get(
-    "/super-admin/reports/revenue",
-    answer=ListEnvelope[RevenueView],
-    access=Access.USER,
-    errors=(SuperuserRequired,),
-    as_csv=True,
-)
+@_report_on_all("/super-admin/reports/revenue", answer=ListEnvelope[RevenueView])
 async def report_revenue(call: Call, query: MonthsQuery) -> web.Response:
     """Report what was paid and what went back, by month, provider, plan and currency."""
-    async with call.uow(_SCOPE) as uow:
-        lines = await call.context.services.reports.revenue(uow, call.actor, first=query.first, last=query.last)
-    return _answer(call, query, RevenueView, lines)
+    return await _months_of_all(call, query, RevenueView, call.context.services.reports.revenue)
 
 
-@router.get(
-    "/super-admin/reports/commission",
-    answer=ListEnvelope[CommissionView],
-    access=Access.USER,
-    errors=(SuperuserRequired,),
-    as_csv=True,
-)
+@_report_on_all("/super-admin/reports/commission", answer=ListEnvelope[CommissionView])
 async def report_commission(call: Call, query: MonthsQuery) -> web.Response:
     """Report commission on merchants' orders, by month, provider and currency."""
-    async with call.uow(_SCOPE) as uow:
-        lines = await call.context.services.reports.commission(uow, call.actor, first=query.first, last=query.last)
-    return _answer(call, query, CommissionView, lines)
+    return await _months_of_all(call, query, CommissionView, call.context.services.reports.commission)
 
 
 @router.get("/billing/report", answer=ListEnvelope[MoneyView], errors=(RoleRequired,), as_csv=True)
@@ -114,6 +89,15 @@ async def report_spending(call: Call, query: MonthsQuery) -> web.Response:
     async with call.tenant_uow() as uow:
         lines = await call.context.services.reports.spending(uow, call.actor, first=query.first, last=query.last)
     return _answer(call, query, MoneyView, lines)
+
+
+async def _months_of_all(
+    call: Call, query: MonthsQuery, kind: type[BaseModel], report: Callable[..., Awaitable[Sequence[BaseModel]]]
+) -> web.Response:
+    """Answer a report of `ReportService` about months of all tenants."""
+    async with call.uow(_SCOPE) as uow:
+        lines = await report(uow, call.actor, first=query.first, last=query.last)
+    return _answer(call, query, kind, lines)
 
 
 def _answer(call: Call, query: FormatQuery, kind: type[BaseModel], lines: Sequence[Any]) -> web.Response:

@@ -4,7 +4,6 @@ A handler is a coroutine `handler(call, ...)`. Its further parameters are filled
 are pydantic models, any other name is a part of the path (`UUID` or `str`).
 """
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -14,32 +13,35 @@ from typing import Any, Required, TypedDict, Unpack, get_type_hints
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 
 from core import json
 from core.addresses import counted_address
-from core.errors import DomainError, ErrorKind, InvalidInput, RateLimited
+from core.errors import DomainError, RateLimited
 from core.pagination import Page, PageRequest
 from handlers.context import CLIENT_IP, CONTEXT, REQUEST_ID, Context
-from handlers.credentials import access_token
+from handlers.credentials import access_token, shows_credentials
 from handlers.envelope import Pagination
-from handlers.errors import ACCEPTED_CODINGS, CODING_UNKNOWN, FieldError, field_errors
+from handlers.parsing import read_body, validate
 from services.identity import NotAuthenticated, Principal, require_tenant
 from services.permissions import KeyScope
 from services.unit_of_work import RequestTrace, Scope, TenantScope, UnitOfWork
 
 Handler = Callable[..., Awaitable[web.StreamResponse]]
 
-# What aiohttp has unpacked by now, or has refused because this machine lacks the codec; anything else it leaves packed.
-_CODINGS = ("", "identity", "gzip", "deflate", "br", "zstd")
 # As much as sessions and audit entries keep of it.
 _USER_AGENT_LENGTH = 255
 
 
 class Access(StrEnum):
-    """Who may knock; what they may do is the service's decision."""
+    """Who may knock; what they may do is the service's decision.
+
+    Where it is `optional` nobody need be signed in, but a token or key that a header shows must be good. A cookie is
+    not heard there, for a browser sends it along unasked.
+    """
 
     PUBLIC = "public"
+    OPTIONAL = "optional"
     USER = "user"
     MEMBER = "member"
 
@@ -58,14 +60,6 @@ class WireModel(BaseModel):
     """A request body: unknown keys are ignored, as the released clients need."""
 
     model_config = ConfigDict(extra="ignore", str_strip_whitespace=True)
-
-
-class PayloadTooLarge(DomainError):
-    """The body is larger than this server reads."""
-
-    kind = ErrorKind.TOO_LARGE
-    code = "PAYLOAD_TOO_LARGE"
-    message = "The request body is too large"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +221,11 @@ class Call:
         return self._actor
 
     @property
+    def caller(self) -> Principal | None:
+        """Who calls, None if nobody is signed in; for routes on which nobody need be."""
+        return self._actor
+
+    @property
     def tenant_id(self) -> UUID:
         """The tenant of the caller's token; raises NoTenantInToken."""
         return require_tenant(self.actor)
@@ -317,15 +316,15 @@ def serve(endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.StreamRes
 
     async def handle(request: web.Request) -> web.StreamResponse:
         await _limit(request, endpoint)
-        actor = None if endpoint.access is Access.PUBLIC else await _authenticate(request, endpoint)
+        actor = await _authenticate(request, endpoint) if _must_be_known(request, endpoint) else None
         arguments: dict[str, Any] = {}
         if params is not None:
-            parsed = _validate(TypeAdapter(params), dict(request.match_info), "path")
+            parsed = validate(TypeAdapter(params), dict(request.match_info), "path")
             arguments.update({name: getattr(parsed, name) for name in endpoint.path_params})
         if endpoint.query is not None:
-            arguments["query"] = _validate(TypeAdapter(endpoint.query), dict(request.query), "query")
+            arguments["query"] = validate(TypeAdapter(endpoint.query), dict(request.query), "query")
         if endpoint.body is not None:
-            arguments["body"] = await _read_body(request, endpoint.body, required=endpoint.body_required)
+            arguments["body"] = await read_body(request, endpoint.body, required=endpoint.body_required)
         return await endpoint.handler(Call(request, actor), **arguments)
 
     return handle
@@ -350,6 +349,12 @@ async def _count(context: Context, name: str, key: str) -> None:
         raise RateLimited(retry_after_s=wait_s)
 
 
+def _must_be_known(request: web.Request, endpoint: Endpoint) -> bool:
+    if endpoint.access is Access.OPTIONAL:
+        return shows_credentials(request)
+    return endpoint.access is not Access.PUBLIC
+
+
 async def _authenticate(request: web.Request, endpoint: Endpoint) -> Principal:
     context = request.app[CONTEXT]
     token = access_token(request, origins=context.origins)
@@ -363,47 +368,3 @@ async def _authenticate(request: web.Request, endpoint: Endpoint) -> Principal:
     if endpoint.counted:
         await context.services.entitlements.calls.count(require_tenant(actor))
     return actor
-
-
-async def _read_body(request: web.Request, model: type[BaseModel], *, required: bool) -> BaseModel:
-    if request.headers.get("Content-Encoding", "").lower() not in _CODINGS:
-        raise web.HTTPUnsupportedMediaType(reason=CODING_UNKNOWN, headers=ACCEPTED_CODINGS)
-    text = await read_bytes(request)
-    if not text.strip() and not required:
-        text = b"{}"
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise _malformed("body", f"JSON decode error: {error}") from error
-    if value is None and not required:
-        value = {}
-    body: BaseModel = _validate(TypeAdapter(model), value, "body")
-    return body
-
-
-async def read_bytes(request: web.Request) -> bytes:
-    """Return the whole body; raises PayloadTooLarge, and HTTPRequestTimeout when it comes too slowly."""
-    try:
-        async with asyncio.timeout(request.app[CONTEXT].request_timeout_s):
-            return await request.read()
-    except web.HTTPRequestEntityTooLarge as error:
-        raise PayloadTooLarge from error
-    except TimeoutError as error:
-        raise web.HTTPRequestTimeout(reason="The request body did not come in time") from error
-
-
-def _malformed(place: str, message: str) -> InvalidInput:
-    problem = FieldError(field=place, message=message, type="json_invalid")
-    return InvalidInput(details={"errors": [problem.model_dump()]})
-
-
-def _validate(adapter: TypeAdapter[Any], value: object, place: str) -> Any:
-    try:
-        if place != "body":
-            json.refuse_nul(value)
-        return adapter.validate_python(value)
-    except ValidationError as error:
-        problems = field_errors(error, place)
-    except ValueError as error:
-        problems = [FieldError(field=place, message=str(error), type="value_error")]
-    raise InvalidInput(details={"errors": [problem.model_dump() for problem in problems]})

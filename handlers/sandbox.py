@@ -18,9 +18,10 @@ from pydantic import BaseModel
 from core.errors import InvalidInput, Unavailable
 from core.i18n import TEXTS
 from core.json import decimal_text
-from handlers.rest import Access, Call, PayloadTooLarge, Router, read_bytes
+from handlers.parsing import PayloadTooLarge, read_bytes
+from handlers.rest import Access, Call, Router
 from models.billing import CheckoutState
-from providers.payments.sandbox import SandboxSessionUnknown
+from providers.payments.sandbox_session import SandboxSessionUnknown
 from services.billing.sandbox import SandboxAction, SandboxEvent, SandboxPage, SandboxSessionClosed
 from services.unit_of_work import PlatformScope
 

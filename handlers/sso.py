@@ -6,6 +6,7 @@ from pydantic import BaseModel, RootModel
 from core.errors import RateLimited
 from handlers.envelope import Envelope
 from handlers.rest import Access, Call, Router, raw
+from services.closed_tenants import TenantSuspended
 from services.sso import (
     SiteNotProvisioned,
     SsoAcceptedView,
@@ -46,12 +47,12 @@ class TokenQuery(BaseModel):
 @router.post(
     "/erpnext/token",
     answer=TicketEnvelope,
-    errors=(SiteNotProvisioned, RateLimited),
+    errors=(SiteNotProvisioned, RateLimited, TenantSuspended),
     aliases=("/api/v1/sso/token",),
 )
 async def issue_token(call: Call) -> web.Response:
     """Issue a token that lets the caller enter the tenant's site once."""
-    await _limit_user(call)
+    await call.limit("sso_per_user", str(call.actor.user_id))
     async with call.tenant_uow() as uow:
         ticket = await call.context.services.sso.issue(uow, call.actor)
     response = call.ok(ticket, flat=("sso_url", "token", "expires_at", "expires_in"))
@@ -95,11 +96,3 @@ async def follow_token(call: Call, query: TokenQuery) -> web.Response:
     async with call.uow(_BY_TOKEN) as uow:
         destination = await call.context.services.sso.destination(uow, token=query.token)
     return web.Response(text="Found", status=302, headers={"Location": destination, **_NO_STORE})
-
-
-async def _limit_user(call: Call) -> None:
-    rule = call.context.rules.sso_per_user
-    if rule:
-        wait_s = await call.context.limiter.hit(rule, "sso_per_user", str(call.actor.user_id))
-        if wait_s is not None:
-            raise RateLimited(retry_after_s=wait_s)

@@ -68,7 +68,7 @@ async def _login(call: Call, body: StaffLoginBody, *, role: StaffRole) -> web.Re
 
 
 def _account(login: str) -> str:
-    # One account has one count, however its phone is written and through whichever door it is tried.
+    # A name has one count, however it is written and through whichever door it is tried.
     try:
         return parse_phone(login)
     except PhoneInvalid:

@@ -172,10 +172,10 @@ async def list_all_tenants(call: Call, query: TenantsQuery) -> web.Response:
     "/super-admin/tenants/{tenant_id}/suspend",
     answer=MessageEnvelope,
     access=Access.USER,
-    errors=(SuperuserRequired, TenantNotFound),
+    errors=(SuperuserRequired, StepUpRequired, TenantNotFound),
 )
 async def suspend_tenant(call: Call, tenant_id: UUID, body: ReasonBody) -> web.Response:
-    """Close a tenant to its people; their open sockets end at once."""
+    """Close a tenant to its people; their open sockets end at once. Needs a step-up."""
     async with call.uow(_SCOPE) as uow:
         changed = await call.context.services.platform.tenants.suspend(
             uow, call.actor, tenant_id=tenant_id, reason=body.reason
@@ -203,11 +203,11 @@ async def reinstate_tenant(call: Call, tenant_id: UUID, body: ReasonBody) -> web
     answer=ManagedUserView,
     access=Access.USER,
     status=201,
-    errors=(SuperuserRequired, RoleNotCreatable, PhoneTaken, PasswordBreached),
+    errors=(SuperuserRequired, StepUpRequired, RoleNotCreatable, PhoneTaken, PasswordBreached),
     aliases=("/api/v1/users/",),
 )
 async def create_user(call: Call, body: CreateUserBody) -> web.Response:
-    """Make a master of the platform."""
+    """Make a master of the platform. Needs a step-up."""
     view = await call.context.services.platform.users.create_master(
         call.actor, phone=body.phone, password=body.password, role=body.role, locale=locale_of(call), trace=call.trace
     )
@@ -219,11 +219,11 @@ async def create_user(call: Call, body: CreateUserBody) -> web.Response:
     answer=ManagedUserView,
     access=Access.USER,
     status=201,
-    errors=(SuperuserRequired, PhoneTaken, PasswordBreached),
+    errors=(SuperuserRequired, StepUpRequired, PhoneTaken, PasswordBreached),
     aliases=("/api/v1/platform/register_master",),
 )
 async def register_master(call: Call, body: RegisterMasterBody) -> web.Response:
-    """Make a master of the platform; for superusers, where the second ancestor let anybody."""
+    """Make a master of the platform; for superusers who step up, where the second ancestor let anybody."""
     view = await call.context.services.platform.users.create_master(
         call.actor, phone=body.phone, password=body.password, role=MASTER, locale=locale_of(call), trace=call.trace
     )

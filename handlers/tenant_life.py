@@ -6,6 +6,7 @@ from uuid import UUID
 from aiohttp import web
 from pydantic import BaseModel, BeforeValidator
 
+from handlers.downloads import send_file
 from handlers.envelope import Envelope, MessageEnvelope
 from handlers.forms import PersonName
 from handlers.rest import Access, Call, Router, WireModel
@@ -142,15 +143,4 @@ async def restore_tenant(call: Call, tenant_id: UUID) -> web.Response:
 async def export_tenant(call: Call, tenant_id: UUID) -> web.StreamResponse:
     """Download everything that is stored of a tenant; needs a step-up."""
     pieces = await call.context.services.tenants.export.begin(call.actor, tenant_id=tenant_id, trace=call.trace)
-    response = web.StreamResponse(
-        headers={
-            "Content-Type": "application/json",
-            "Content-Disposition": f'attachment; filename="tenant-{tenant_id}.json"',
-            "Cache-Control": "no-store",
-        }
-    )
-    await response.prepare(call.request)
-    async for piece in pieces:
-        await response.write(piece)
-    await response.write_eof()
-    return response
+    return await send_file(call, pieces, name=f"tenant-{tenant_id}.json", content_type="application/json")

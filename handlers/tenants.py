@@ -13,12 +13,12 @@ from handlers.forms import NewEmail, PersonName
 from handlers.free_form import read_free_form
 from handlers.rest import Access, Call, PageQuery, Router, WireModel
 from models.tenants import Role
-from services.auth import Newcomer, read_bearer
+from services.auth import Newcomer
 from services.auth.errors import CredentialsRefused, EmailTaken
 from services.auth.new_passwords import PasswordBreached
 from services.auth.views import SessionView
+from services.closed_tenants import TenantDeleted
 from services.entitlements.errors import PlanLimitReached
-from services.identity import Principal
 from services.permissions import KeyScope
 from services.tenants import TenantChanges
 from services.tenants.errors import (
@@ -169,7 +169,7 @@ async def list_members(call: Call, tenant_id: UUID, query: PageQuery) -> web.Res
     answer=InvitedEnvelope,
     access=Access.USER,
     status=201,
-    errors=(NoTenantAccess, AlreadyMember, PlanLimitReached),
+    errors=(NoTenantAccess, AlreadyMember, PlanLimitReached, TenantDeleted),
 )
 async def invite(call: Call, tenant_id: UUID, body: InviteBody) -> web.Response:
     """Invite an address: a known user joins at once, anybody else gets a letter."""
@@ -260,7 +260,7 @@ async def show_offer(call: Call, token: str) -> web.Response:
 @router.post(
     "/invitations/{token}/accept",
     answer=Envelope[SessionView],
-    access=Access.PUBLIC,
+    access=Access.OPTIONAL,
     errors=(
         CredentialsRefused,
         InvitationNotFound,
@@ -275,19 +275,11 @@ async def show_offer(call: Call, token: str) -> web.Response:
 )
 async def accept_invitation(call: Call, token: str, body: AcceptBody) -> web.Response:
     """Take the place an invitation offers, signed in or as a new user, and sign in to it."""
-    guest = await _signed_in(call) or _newcomer(call, body)
+    guest = call.caller or _newcomer(call, body)
     view = await call.context.services.auth.registration.accept_invitation(
         token=token, guest=guest, device=device_of(call), trace=call.trace
     )
     return call.ok(view)
-
-
-async def _signed_in(call: Call) -> Principal | None:
-    # A public route asks for no token, but one that is shown must be good.
-    shown = call.request.headers.get("Authorization", "")
-    if not shown:
-        return None
-    return await call.context.recognition.recognise(read_bearer(shown))
 
 
 def _newcomer(call: Call, body: AcceptBody) -> Newcomer:

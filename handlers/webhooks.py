@@ -6,9 +6,11 @@ from uuid import UUID
 
 from aiohttp import web
 
+from core.addresses import counted_address
 from core.errors import RateLimited
 from handlers.envelope import Envelope, ListEnvelope, MessageEnvelope
-from handlers.rest import Access, Call, PageQuery, PayloadTooLarge, Router, read_bytes
+from handlers.parsing import PayloadTooLarge, read_bytes
+from handlers.rest import Access, Call, PageQuery, Router
 from models.inbox import InboxState
 from providers.payments import BadPayload, BadSignature, ProviderUnavailable
 from services.billing.errors import ProviderEventNotDead, ProviderEventNotFound, WebhookUnknown
@@ -87,14 +89,15 @@ async def _receive(call: Call, provider: str) -> web.Response:
 async def refusals_limited(call: Call) -> AsyncIterator[None]:
     """Count by the client's address what is refused inside; raises RateLimited for one that had too many refused.
 
-    What is taken does not count: a provider delivers everybody's events, and all of them again, from a few addresses.
+    What cannot be checked now counts too, for strangers can have a certificate looked for that is not there. What is
+    taken does not count: a provider delivers everybody's events, and all of them again, from a few addresses.
     """
-    address = call.trace.ip or ""
+    address = counted_address(call.trace.ip or "")
     # Before the body is read, so that whoever guesses costs us little.
     await call.refuse_over(_RULE, address)
     try:
         yield
-    except _REFUSALS:
+    except (*_REFUSALS, ProviderUnavailable):
         await call.limit(_RULE, address)
         raise
 

@@ -12,6 +12,7 @@ from services.registry import Services
 _EVENTS_TASK = "billing.apply"
 _POLL_TASK = "reconciling.poll"
 _FEED_TASK = "reconciling.read"
+_MERCHANTS_FEED_TASK = "reconciling.read_merchants"
 _RECONCILE_TASK = "reconciling.run"
 _MERCHANTS_TASK = "billing.apply_merchants"
 # How often each sweep looks for rows whose doorbell or worker was lost, and how often the log is pruned, in seconds.
@@ -37,6 +38,7 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
         _EVENTS_TASK: services.billing.apply,
         _POLL_TASK: services.reconciling.poll,
         _FEED_TASK: services.reconciling.read,
+        _MERCHANTS_FEED_TASK: services.reconciling.read_merchants,
         _RECONCILE_TASK: services.reconciling.run,
         _MERCHANTS_TASK: services.billing.apply_merchants,
         "merchants.look": services.merchants.look,
@@ -57,6 +59,7 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
         "entitlements.sweep": (services.entitlements.sweep, _TENANTS_INTERVAL_S),
         "history.prune": (services.history.prune, _PRUNE_INTERVAL_S),
         "attempts.prune": (services.attempts.prune, _PRUNE_INTERVAL_S),
+        "auth.prune": (services.auth.prune, _PRUNE_INTERVAL_S),
     }
     # In one process nothing else bounds how many tasks run at once, and each may hold a connection.
     others = asyncio.Semaphore(_OTHERS_AT_ONCE)
@@ -70,6 +73,7 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
         _RECONCILE_TASK: asyncio.Semaphore(_RECONCILIATIONS_AT_ONCE),
         # And merchants' own servers may be slow on purpose: they wait for each other alone.
         **dict.fromkeys((_MERCHANTS_TASK, "merchants.look"), asyncio.Semaphore(_EVENTS_AT_ONCE)),
+        _MERCHANTS_FEED_TASK: asyncio.Semaphore(_FEEDS_AT_ONCE),
         "phones.send": asyncio.Semaphore(_CODES_AT_ONCE),
     }
     for name, work in rows.items():

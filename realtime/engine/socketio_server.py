@@ -32,6 +32,7 @@ logger = structlog.get_logger(__name__)
 
 
 Gate = Callable[[Member, str, int], Mapping[str, Any] | None]
+AddressOf = Callable[[web.Request], str]
 
 
 class _Engine:
@@ -81,14 +82,27 @@ class _Engine:
         return asyncio.Event()
 
 
+def _peer(request: web.Request) -> str:
+    return request.remote or ""
+
+
 class SocketIoServer(socketio.AsyncServer):  # type: ignore[misc]
     """A conforming Socket.IO 5 server.
 
-    `connect_timeout_s` is how long a connection may stay without being let into any namespace.
+    `connect_timeout_s` is how long a connection may stay without being let into any namespace; `address_of` tells where
+    a request comes from, for `environ["REMOTE_ADDR"]`, if others than the peer of its connection may know better.
     """
 
-    def __init__(self, manager: Broadcaster, options: EngineOptions, *, connect_timeout_s: float = 45.0) -> None:
+    def __init__(
+        self,
+        manager: Broadcaster,
+        options: EngineOptions,
+        *,
+        connect_timeout_s: float = 45.0,
+        address_of: AddressOf = _peer,
+    ) -> None:
         self.engine = EngineServer(self, options)
+        self._address_of = address_of
         self._connect_timeout_s = connect_timeout_s
         self._max_attachments = options.max_payload * _ATTACHMENTS_SIZE
         self.manager_initialized = False
@@ -114,7 +128,7 @@ class SocketIoServer(socketio.AsyncServer):  # type: ignore[misc]
 
     def on_open(self, session: Session, request: web.Request) -> None:
         self.start()
-        self.environ[session.sid] = _environ(request)
+        self.environ[session.sid] = _environ(request, self._address_of(request))
         self.engine.call_later(self._connect_timeout_s, partial(self._expect_namespace, session))
 
     def on_arrival(self, session: Session, data: Data) -> Packet | None:
@@ -322,9 +336,9 @@ class SocketIoServer(socketio.AsyncServer):  # type: ignore[misc]
         return member
 
 
-def _environ(request: web.Request) -> dict[str, Any]:
+def _environ(request: web.Request, address: str) -> dict[str, Any]:
     """Keep of a handshake what a connect handler may ask for, and not the request."""
-    kept = {"QUERY_STRING": request.query_string, "REMOTE_ADDR": request.remote or ""}
+    kept = {"QUERY_STRING": request.query_string, "REMOTE_ADDR": address}
     for name in ("Authorization", "Cookie", "Origin", "User-Agent", "X-API-Key", "X-Forwarded-For"):
         if name in request.headers:
             kept[f"HTTP_{name.upper().replace('-', '_')}"] = request.headers[name]

@@ -19,7 +19,8 @@ from realtime.rooms import managers_room
 from server.cli import new_event_loop
 from server.processes import background, stop_signal
 from server.settings import load_settings
-from server.wiring import House, Part, build, open_database
+from server.stores import open_database
+from server.wiring import House, Part, build
 from services.events import DomainEvent, NotificationCreated, PaymentReceived, StatusUpdate
 from services.unit_of_work import TenantScope
 

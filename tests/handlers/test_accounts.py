@@ -88,8 +88,22 @@ async def test_address_and_phone_come_change_and_go(company: RegisterCompany, or
     assert (shown["email"], shown["email_verified"]) == ("", False)
     status, answer = await owner.delete("auth/phone")
     assert (status, answer["error"]["code"]) == (409, "LAST_SIGN_IN")
+    status, answer = await owner.delete("auth/email")
+    assert (status, answer["error"]["code"]) == (404, "EMAIL_ABSENT")
     titles = [item["title"] for item in (await owner.get("notifications"))[1]["data"]]
     assert {"Your account has another phone", "Your e-mail address was removed"} <= set(titles)
+
+
+async def test_a_phone_that_nobody_has_is_not_taken_away(company: RegisterCompany, orchestrator: Orchestrator) -> None:
+    owner = await company()
+    assert (await confirm(owner, orchestrator, owner.email, welcome=True))[0] == 200
+    before = await owner.get("notifications")
+
+    status, answer = await owner.delete("auth/phone")
+
+    assert (status, answer["error"]["code"]) == (404, "PHONE_ABSENT")
+    assert await owner.get("notifications") == before
+    assert "user.phone_removed" not in [item["action"] for item in (await owner.get("audit"))[1]["data"]]
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """API keys on the wire: made and shown once, let in where a scope says so, and nowhere else."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -225,6 +227,18 @@ class TestUsing:
             status, answer = await request(owner.http, "GET", address(owner.url, "provisioning/jobs"), headers=headers)
             assert (status, code_of(answer)) == (401, "AUTH_ERROR")
 
+    @pytest.mark.parametrize("header", ["Authorization: Bearer ", "X-API-Key: "])
+    @pytest.mark.parametrize("line", ["GET /api/v1/provisioning/jobs", "POST /api/v1/invitations/x/accept"])
+    async def test_bytes_that_are_no_text_open_nothing(self, owner: Person, header: str, line: str) -> None:
+        parts = urlsplit(owner.url)
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        head = f"{line} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n{header}erpmax_".encode()
+        writer.write(head + b"\xff\r\nContent-Length: 0\r\n\r\n")
+        answer = (await reader.read()).split(b"\r\n", 1)[0]
+        writer.close()
+        await writer.wait_closed()
+        assert answer in (b"HTTP/1.1 401 Unauthorized", b"HTTP/1.1 422 Unprocessable Entity")
+
     async def test_a_token_is_no_key(self, owner: Person) -> None:
         headers = {"X-API-Key": owner.token}
         status, answer = await request(owner.http, "GET", address(owner.url, "provisioning/jobs"), headers=headers)
@@ -321,8 +335,16 @@ class TestScopes:
 
     async def test_a_place_is_not_taken_with_a_key(self, owner: Person, http: ClientSession) -> None:
         key = await make_key(owner, *KeyScope)
-        headers = {"Authorization": f"Bearer {key.text}"}
-        status, answer = await request(
-            http, "POST", address(owner.url, "invitations/nothing/accept"), json={}, headers=headers
-        )
-        assert (status, code_of(answer)) == (403, "API_KEY_REFUSED")
+        url = address(owner.url, "invitations/nothing/accept")
+        for headers in ({"Authorization": f"Bearer {key.text}"}, {"X-API-Key": key.text}):
+            status, answer = await request(http, "POST", url, json={}, headers=headers)
+            assert (status, code_of(answer)) == (403, "API_KEY_REFUSED")
+
+    async def test_nor_are_made_up_ones_looked_up_there_as_often_as_one_likes(
+        self, orchestrator: Orchestrator, owner: Person
+    ) -> None:
+        made_up = (await make_key(owner)).text[:-4] + "AAAA"
+        async with beside(orchestrator, rate_key_looks_per_ip="3/minute") as strict:
+            url, headers = address(strict.url, "invitations/nothing/accept"), {"Authorization": f"Bearer {made_up}"}
+            answers = [(await request(owner.http, "POST", url, json={}, headers=headers))[0] for _ in range(4)]
+        assert answers == [401, 401, 401, 429]

@@ -157,7 +157,7 @@ async def test_a_route_is_audited_as_the_table_says_and_tells_no_secret(route: s
     done = await play(stage, route)
 
     assert not (wrong := list(faults(done, WRITING[route]))), "\n".join(wrong)
-    told = json.dumps([[entry.subject_id, entry.details] for entry in done.entries])
+    told = json.dumps([[entry.subject_id, entry.details] for entry in done.entries], default=str)
     for secret in (*secrets_in(done.sent), *secrets_in(done.answer)):
         assert secret not in told, f"{secret} stands in {told}"
 

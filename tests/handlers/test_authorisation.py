@@ -6,24 +6,32 @@ The routes are the application's own, so that a new one fails here until `author
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import pyotp
 import pytest
 import yaml
 from aiohttp import ClientSession
+from sqlalchemy import select
 
 from handlers.rest import Endpoint
+from models.billing import CheckoutSession
+from models.credits import Credit, CreditReason
 from models.entitlements import Limit
+from models.inbox import InboxState, ProviderEvent
 from models.notifications import Notification, NotificationType
 from models.overrides import EntitlementOverride
 from models.provisioning import JobType, ProvisioningJob
+from models.reconciliations import Reconciliation, ReconciliationStage, ReconciliationState
 from namespaces.names import ALL
 from server.web import endpoints
 from services.permissions import KeyScope
 from services.unit_of_work import PlatformScope, TenantScope
-from tests.handlers.test_billing import paid
+from tests.handlers.buying import paid
+from tests.handlers.test_super_admin_plans import forget
 from tests.namespaces.wire import Wire
 from tests.support.keys import make_key
 from tests.support.listeners import Listener
@@ -107,23 +115,26 @@ async def cast(orchestrator: Orchestrator) -> AsyncIterator[Cast]:
     """Registered once, for every one of them costs the hashing of a password."""
     async with ClientSession() as http:
         yield await _cast(http, orchestrator)
+    # The tariffs of the public pages are everybody's.
+    await forget(orchestrator, "pricing")
 
 
 async def _cast(http: ClientSession, orchestrator: Orchestrator) -> Cast:
     company = company_factory(http, orchestrator.url)
     owner, stranger = await company(), await company()
     people = {"owner": owner, "stranger": stranger}
+    await _make_room(orchestrator, owner.tenant_id)
     for role in ("member", "admin"):
         people[role] = await joined(company, owner, role)
     email = f"root-{uuid4().hex}@example.org"
     async with orchestrator.units(PlatformScope("a test needs somebody of the platform")) as uow:
-        # Who may invite is not to depend on how many are there already.
-        uow.session.add(EntitlementOverride(tenant_id=owner.tenant_id, name=Limit.USERS, value=9, reason="a test"))
         await orchestrator.services.auth.create_superuser(uow, email=email, password=PASSWORD, full_name="Root")
     token = await sign_in(http, orchestrator.url, email)
     people["superuser"] = Person(http, orchestrator.url, email, PASSWORD, token, "", uuid4(), uuid4(), {})
     people["api_key"] = (await make_key(owner, *KeyScope)).machine
     things = await _things(company, orchestrator, owner)
+    things |= await _second_tenant(company, orchestrator, people)
+    things |= await _platform_things(company, orchestrator, people["superuser"], owner)
     return Cast(http=http, url=orchestrator.url, people=people, things=things)
 
 
@@ -159,6 +170,82 @@ async def _things(company: RegisterCompany, orchestrator: Orchestrator, owner: P
         "document_id": documents["data"][0]["id"],
         "owner_token": owner.token,
         "new_email": f"new-{uuid4().hex}@example.org",
+    }
+
+
+async def _make_room(orchestrator: Orchestrator, tenant_id: UUID) -> None:
+    """Let many people in: who may invite is not to depend on how many are there already."""
+    async with orchestrator.units(PlatformScope("a test looks at who may, not at how many")) as uow:
+        uow.session.add(EntitlementOverride(tenant_id=tenant_id, name=Limit.USERS, value=9, reason="a test"))
+
+
+async def _second_tenant(
+    company: RegisterCompany, orchestrator: Orchestrator, people: Mapping[str, Person]
+) -> dict[str, str]:
+    """Make a tenant with the same owner, admin and member that can be handed on without anybody losing the first."""
+    owner, heir = people["owner"], await company()
+    _, answer = await owner.post("tenants", {"name": f"Second {uuid4().hex}"})
+    second_id = answer["data"]["id"]
+    await _make_room(orchestrator, UUID(second_id))
+    for person, role in ((people["admin"], "admin"), (people["member"], "member"), (heir, "member")):
+        status, answer = await owner.post(f"tenants/{second_id}/users/invite", {"email": person.email, "role": role})
+        assert status == 201, answer
+    return {"second_tenant_id": second_id, "heir_id": str(heir.user_id)}
+
+
+async def _platform_things(
+    company: RegisterCompany, orchestrator: Orchestrator, superuser: Person, owner: Person
+) -> dict[str, str]:
+    """Make one of each thing that the platform's people ask about by its id."""
+    bystander = await company()
+    _, enrolled = await bystander.post("auth/2fa/enrol")
+    app = pyotp.TOTP(enrolled["data"]["secret"])
+    await bystander.post("auth/2fa/confirm", {"code": app.at(orchestrator.clock.now())})
+    slug = f"plan-{uuid4().hex[:12]}"
+    _, plan = await superuser.post(
+        "super-admin/plans", {"slug": slug, "name": "A test", "price_monthly": 1, "price_yearly": 10}
+    )
+    scope = PlatformScope("a test needs what the platform keeps")
+    async with orchestrator.units(scope) as uow:
+        bought = await uow.session.scalar(
+            select(CheckoutSession.id).where(CheckoutSession.tenant_id == owner.tenant_id)
+        )
+        money = {"provider": "sandbox", "amount": Decimal(1), "currency": "USD", "occurred_at": uow.now}
+        kept: dict[str, Any] = {
+            "credit_id": Credit(
+                id=uuid4(),
+                tenant_id=owner.tenant_id,
+                checkout_id=bought,
+                payment_key=slug,
+                reason=CreditReason.OVERPAID,
+                **money,
+            ),
+            # One that is in effect is not tried again.
+            "event_id": ProviderEvent(
+                id=uuid4(),
+                provider="sandbox",
+                event_id=slug,
+                type="a.test",
+                payload={},
+                occurred_at=uow.now,
+                state=InboxState.HANDLED,
+                next_attempt_at=uow.now,
+            ),
+            "reconciliation_id": Reconciliation(
+                id=uuid4(),
+                provider="sandbox",
+                state=ReconciliationState.DONE,
+                stage=ReconciliationStage.SUBSCRIPTIONS,
+                started_at=uow.now,
+                next_attempt_at=uow.now,
+            ),
+        }
+        uow.session.add_all(kept.values())
+    return {
+        "bystander_id": str(bystander.user_id),
+        "bystanders_tenant_id": str(bystander.tenant_id),
+        "plan_id": plan["data"]["id"],
+        **{name: str(row.id) for name, row in kept.items()},
     }
 
 

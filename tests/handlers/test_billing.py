@@ -1,14 +1,26 @@
 """Billing over REST, field by field (contract.md 1.5, 1.7, 4.2, 4.3), with the sandbox as the payment provider."""
 
 from typing import Any
-from urllib.parse import urlsplit
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from aiohttp import ClientSession
 
+from tests.handlers.buying import (
+    SUBSCRIPTION_KEYS,
+    URLS,
+    check_out,
+    colleague,
+    order,
+    paid,
+    plan_ids,
+    plan_of,
+    press,
+    refusal,
+    subscription,
+)
 from tests.support.billing import eventually
-from tests.support.people import Person, RegisterCompany, address, request
+from tests.support.people import RegisterCompany, address, request
 from tests.support.running import Orchestrator
 
 PLAN_KEYS = {
@@ -18,80 +30,10 @@ PLAN_KEYS = {
     "trial_days", "past_due_policy",
     "commission_percent",
 }  # fmt: skip
-SUBSCRIPTION_KEYS = {
-    "id", "tenant_id", "plan_id", "plan_name", "status", "billing_period", "amount", "currency", "trial_ends_at",
-    "trial_end", "current_period_start", "current_period_end", "cancel_at_period_end", "cancelled_at", "canceled_at",
-    "cancel_reason", "payment_provider", "provider", "pending_change", "overdue_since",
-    "available_actions", "created_at", "updated_at", "plan",
-}  # fmt: skip
 INVOICE_KEYS = {
     "id", "subscription_id", "event_type", "status", "amount", "currency", "provider", "provider_event_id",
     "provider_payment_id", "event_metadata", "invoice_url", "document_id", "document_number", "created_at", "paid_at",
 }  # fmt: skip
-URLS = {"success_url": "https://shop.example/ok?s={CHECKOUT_SESSION_ID}", "cancel_url": "myapp://billing/cancel"}
-
-
-async def plan_ids(person: Person) -> dict[str, str]:
-    _, answer = await person.get("billing/plans")
-    return {plan["slug"]: plan["id"] for plan in answer["data"]}
-
-
-async def order(person: Person, slug: str = "professional", **more: Any) -> dict[str, Any]:
-    return {"plan_id": (await plan_ids(person))[slug], "billing_period": "monthly", **URLS, **more}
-
-
-async def check_out(person: Person, slug: str = "professional", **more: Any) -> dict[str, Any]:
-    """Begin to buy a plan; returns the answer."""
-    status, answer = await person.post("billing/checkout", await order(person, slug, **more))
-    assert status == 200, answer
-    checkout: dict[str, Any] = answer
-    return checkout
-
-
-async def press(person: Person, checkout: dict[str, Any], action: str) -> str:
-    """Press a button of the payment page; returns where the payer is sent."""
-    async with person.http.post(checkout["checkout_url"], data={"action": action}, allow_redirects=False) as response:
-        assert response.status == 303, await response.text()
-        return response.headers["Location"]
-
-
-async def subscription(person: Person) -> dict[str, Any]:
-    status, answer = await person.get("billing/subscription")
-    assert status == 200, answer
-    shown: dict[str, Any] = answer["data"]
-    return shown
-
-
-async def plan_of(person: Person) -> str:
-    slug: str = (await subscription(person))["plan"]["slug"]
-    return slug
-
-
-async def paid(person: Person, slug: str = "professional", **more: Any) -> dict[str, Any]:
-    """Buy a plan to the end; returns the subscription."""
-    await press(person, await check_out(person, slug, **more), "pay")
-    return await eventually(lambda: subscription(person), lambda seen: seen["status"] == "active")
-
-
-async def colleague(company: RegisterCompany, owner: Person, role: str) -> Person:
-    """Return somebody else in the tenant of `owner`, signed in to it."""
-    person = await company()
-    status, _ = await owner.post(f"tenants/{owner.tenant_id}/users/invite", {"email": person.email, "role": role})
-    assert status == 201
-    _, answer = await person.post("auth/switch-tenant", {"tenant_id": str(owner.tenant_id)})
-    person.token = answer["data"]["access_token"]
-    return person
-
-
-def refusal(text: str, code: str) -> dict[str, Any]:
-    """The one error body (contract.md 1.3)."""
-    return {
-        "status": "error",
-        "data": None,
-        "message": text,
-        "detail": text,
-        "error": {"code": code, "message": text, "details": {}},
-    }
 
 
 async def test_plans_are_public_and_complete(http: ClientSession, orchestrator: Orchestrator) -> None:
@@ -174,85 +116,6 @@ async def test_strangers_are_turned_away(
 ) -> None:
     status, answer = await request(http, method, address(orchestrator.url, path), json={})
     assert (status, answer) == (401, refusal("Not authenticated", "AUTH_ERROR"))
-
-
-async def test_checkout_answers_twice_for_two_kinds_of_clients(company: RegisterCompany) -> None:
-    owner = await company()
-    answer = await check_out(owner)
-    assert set(answer) == {"status", "data", "error", "checkout_url", "session_id"}
-    assert answer["data"] == {"checkout_url": answer["checkout_url"], "session_id": answer["session_id"]}
-    assert urlsplit(answer["checkout_url"]).path == f"/sandbox/pay/{answer['session_id']}"
-
-
-@pytest.mark.parametrize(
-    "provider", [{}, {"payment_provider": None}, {"payment_provider": ""}, {"payment_provider": "SandBox"}]
-)
-async def test_the_provider_may_be_left_out(company: RegisterCompany, provider: dict[str, Any]) -> None:
-    answer = await check_out(await company(), **provider)
-    assert answer["session_id"].startswith("sbx_cs_")
-
-
-@pytest.mark.parametrize(
-    ("period", "meant"),
-    [("month", "monthly"), ("MONTHLY", "monthly"), ("Year", "yearly"), ("annual", "yearly"), ("yearly", "yearly")],
-)
-async def test_periods_have_several_names(company: RegisterCompany, period: str, meant: str) -> None:
-    shown = await paid(await company(), billing_period=period)
-    assert (shown["billing_period"], shown["amount"]) == (meant, 49.99 if meant == "monthly" else 499.99)
-
-
-async def test_the_older_path_names_the_plan(company: RegisterCompany) -> None:
-    owner = await company()
-    plan_id = (await plan_ids(owner))["starter"]
-    status, answer = await owner.post(f"billing/plans/{plan_id}/subscribe", {**URLS, "plan_id": "ignored"})
-    assert status == 200
-    await press(owner, answer, "pay")
-    shown = await eventually(lambda: subscription(owner), lambda seen: seen["status"] == "active")
-    assert shown["plan"]["slug"] == "starter"
-
-
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"plan_id": "nonsense"}, "body -> plan_id"),
-        ({"plan_id": None}, "body -> plan_id"),
-        ({"billing_period": "weekly"}, "body -> billing_period"),
-        ({"billing_period": 1}, "body -> billing_period"),
-        ({"success_url": "javascript://%0aalert(1)"}, "body -> success_url"),
-        ({"success_url": "/relative"}, "body -> success_url"),
-        ({"cancel_url": "data:text/html,x"}, "body -> cancel_url"),
-        ({"cancel_url": None}, "body -> cancel_url"),
-        ({"cancel_url": "https://shop.example/\r\nX: y"}, "body -> cancel_url"),
-        ({"payment_provider": "x" * 51}, "body -> payment_provider"),
-        ({"payment_provider": 7}, "body -> payment_provider"),
-    ],
-)
-async def test_what_is_refused_in_a_checkout(company: RegisterCompany, change: dict[str, Any], field: str) -> None:
-    owner = await company()
-    status, answer = await owner.post("billing/checkout", {**await order(owner), **change})
-    assert status == 422
-    assert [error["field"] for error in answer["errors"]] == [field]
-    assert answer["detail"] == "Validation error"
-
-
-async def test_addresses_to_return_to_are_needed(company: RegisterCompany) -> None:
-    owner = await company()
-    status, answer = await owner.post("billing/checkout", {"plan_id": (await plan_ids(owner))["starter"]})
-    assert status == 422
-    assert [error["field"] for error in answer["errors"]] == ["body -> success_url", "body -> cancel_url"]
-
-
-async def test_refusals_of_a_checkout(company: RegisterCompany) -> None:
-    owner = await company()
-    status, answer = await owner.post("billing/checkout", await order(owner) | {"plan_id": str(uuid4())})
-    assert (status, answer) == (400, refusal("Plan not found", "SUBSCRIPTION_ERROR"))
-    status, answer = await owner.post(f"billing/plans/{UUID(int=1)}/subscribe", URLS)
-    assert (status, answer) == (400, refusal("Plan not found", "SUBSCRIPTION_ERROR"))
-    status, answer = await owner.post("billing/checkout", await order(owner, payment_provider="paypal"))
-    text = "Only 'stripe' payment provider is supported currently"
-    assert (status, answer) == (400, refusal(text, "PAYMENT_ERROR"))
-    status, answer = await owner.post("billing/checkout", await order(owner, "trial"))
-    assert (status, answer["error"]["code"]) == (400, "SUBSCRIPTION_ERROR")
 
 
 async def test_roles(company: RegisterCompany) -> None:

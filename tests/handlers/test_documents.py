@@ -15,7 +15,7 @@ from sqlalchemy import update
 from handlers import hosted_documents
 from models.users import User
 from services.unit_of_work import PlatformScope
-from tests.handlers.test_billing import colleague, paid
+from tests.handlers.buying import colleague, paid
 from tests.support.identity import letter_in
 from tests.support.people import Person, RegisterCompany, address, request
 from tests.support.running import Orchestrator

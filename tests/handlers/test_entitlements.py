@@ -71,6 +71,7 @@ async def test_bad_exceptions_are_refused(company: RegisterCompany, boss: Person
         ("users", {"value": True, "reason": "why not"}),
         ("users", {"value": 5, "until": "2001-01-01T00:00:00Z", "reason": "why not"}),
         ("users", {"value": 5, "until": "2101-01-01T00:00:00", "reason": "why not"}),
+        ("users", {"value": 5, "until": "9999-12-31T23:59:59-14:00", "reason": "why not"}),
         ("no%20name", {"value": 5, "reason": "why not"}),
     ):
         status, answer = await boss.request("PUT", f"{path}/{name}", json=body)

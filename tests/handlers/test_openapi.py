@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 # What the application serves besides REST: pages for people, their files, and the documents themselves.
 NOT_REST = re.compile(
-    r"/(docs|redoc|dashboard|metrics|reset-password|verify-email)/?|/invitations(/{token})?|/assets/.+"
+    r"/(docs|redoc|dashboard|metrics|reset-password|verify-email|finish-registration)/?|/invitations(/{token})?|/assets/.+"
     r"|/(openapi|asyncapi)\.json|/(ws/)?socket\.io/"
 )
 
@@ -111,6 +111,7 @@ def test_every_operation_tells_every_refusal_it_may_give(document: Json, served:
                 assert schema == {"$ref": "#/components/schemas/ErrorBody"} or status == "503", (method, path, status)
         secured: list[Json] = [{"bearer": []}] if endpoint.access is not Access.PUBLIC else []
         secured += [{"apiKey": [endpoint.scope.value]}] if endpoint.scope is not None else []
+        secured += [{}] if endpoint.access is Access.OPTIONAL else []
         assert operation.get("security", []) == secured, (method, path)
 
 

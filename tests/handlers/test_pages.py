@@ -16,10 +16,10 @@ from handlers.pages import PAGES, WEB, mount_pages
 from services.events import CATALOGUE
 
 PATHS = [path.format(token="a-token") for page in PAGES for path in page.paths]
-OF_LETTERS = ("/reset-password", "/verify-email", "/invitations", "/invitations/a-token")
+OF_LETTERS = ("/reset-password", "/verify-email", "/finish-registration", "/invitations", "/invitations/a-token")
 OUR_SCRIPTS = sorted(
     file
-    for folder in ("dashboard", "docs", "invitation", "redoc", "reset-password", "verify-email")
+    for folder in ("dashboard", "docs", "finish-registration", "invitation", "redoc", "reset-password", "verify-email")
     for file in (WEB / folder).glob("*.js")
 )
 DASHBOARD = WEB / "dashboard"
@@ -185,6 +185,8 @@ def test_dashboard_has_a_sentence_for_every_event_it_hears() -> None:
     ("page", "script", "needed"),
     [
         ("reset-password/index.html", "reset-password/reset.js", {"title", "noToken", "done"}),
+        ("verify-email/index.html", "verify-email/verify.js", {"title", "noToken", "done"}),
+        ("finish-registration/index.html", "finish-registration/finish.js", {"title", "noToken", "done"}),
         ("invitation/index.html", "invitation/invitation.js", {"title", "noToken", "accepted", "fullName", "signIn"}),
     ],
 )
@@ -195,6 +197,7 @@ def test_the_pages_of_letters_have_every_text_in_both_languages(page: str, scrip
         for name, body in re.findall(r"^  (\w\w): \{\n(.*?)^  \},", code, re.MULTILINE | re.DOTALL)
     }
     used = set(re.findall(r'data-t="(\w+)"', (WEB / page).read_text(encoding="utf-8")))
-    used |= set(re.findall(r'\b(?:say|t|filled)\("(\w+)"', code))
+    shared = (WEB / "letters/page.js").read_text(encoding="utf-8") if "letters/page.js" in code else ""
+    used |= set(re.findall(r'\b(?:say|t|filled)\("(\w+)"', code + shared))
     assert languages["en"] == languages["ru"] >= used
     assert needed <= used

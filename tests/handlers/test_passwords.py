@@ -8,6 +8,8 @@ from uuid import uuid4
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers import auth
 from handlers.context import CONTEXT, Context, RateRules
@@ -104,6 +106,17 @@ async def limited(
 
 def _fields(services: Services) -> dict[str, Any]:
     return {name: getattr(services, name) for name in services.__slots__}
+
+
+async def test_what_the_database_takes_for_one_address_has_one_count(engine: AsyncEngine) -> None:
+    """Every letter there is, and words in which letters change their neighbours."""
+    letters = text("SELECT chr(n) FROM generate_series(1, 1114111) n WHERE n NOT BETWEEN 55296 AND 57343")
+    lowered = text("SELECT word, lower(word) FROM unnest(CAST(:words AS text[])) word WHERE lower(word) <> word")
+    async with engine.connect() as connection:
+        words = [*(await connection.scalars(letters)), "admİni@example.org", "ΧΡΉΣΤΟΣ@παράδειγμα.ελ"]
+        pairs = (await connection.execute(lowered, {"words": words})).all()
+    assert len(pairs) > 1000
+    assert [word for word, same in pairs if auth.account_key(word) != auth.account_key(same)] == []
 
 
 async def test_two_hundred_wrong_passwords_at_once_stop_at_the_limit(

@@ -1,5 +1,6 @@
 """Provisioning over REST, field by field (contract.md 1.5, 5.1, 5.2, 5.4)."""
 
+import asyncio
 import re
 from datetime import datetime
 from typing import Any
@@ -8,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from tests.handlers.provisioned import colleague, settled, with_site
+from tests.handlers.test_super_admin_plans import promoted
 from tests.support.people import Person, RegisterCompany
 from tests.support.running import Orchestrator
 
@@ -224,6 +226,18 @@ async def test_a_site_is_backed_up_and_deleted(company: RegisterCompany) -> None
     assert backup["result"]["backup_path"].startswith(owner.registration["current_tenant"]["slug"])
     _, answer = await owner.get("tenants/current")
     assert (answer["data"]["status"], answer["data"]["erpnext_site_url"]) == ("cancelled", None)
+
+
+async def test_a_backup_needs_a_plan_with_room_for_it(orchestrator: Orchestrator, company: RegisterCompany) -> None:
+    owner, boss = await company(), await promoted(orchestrator, await company("Platform"), is_superuser=True)
+    path = f"super-admin/tenants/{owner.tenant_id}/entitlements/storage_gb"
+    await boss.request("PUT", path, json={"value": 0, "reason": "a test"})
+    answers = await asyncio.gather(*(owner.post("provisioning/jobs", {"job_type": "backup_site"}) for _ in range(3)))
+    assert [status for status, _ in answers] == [402] * 3
+    assert answers[0][1]["error"]["code"] == "PLAN_LIMIT_REACHED"
+    assert answers[0][1]["error"]["details"] == {"limit": "storage_gb", "used": 0, "allowed": 0}
+    await boss.request("PUT", path, json={"value": 1, "reason": "a test"})
+    await create(owner, "backup_site")
 
 
 async def test_jobs_are_listed_by_page_status_and_type(company: RegisterCompany) -> None:

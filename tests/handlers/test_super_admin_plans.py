@@ -165,6 +165,40 @@ async def test_a_plan_is_made_changed_retired_and_brought_back(boss: Person) -> 
     assert answer["data"][4]["details"] == {"before": {"price_monthly": "199.90"}, "after": {"price_monthly": "249"}}
 
 
+@pytest.mark.embedded
+async def test_currencies_limits_and_features_that_do_not_exist_are_refused(boss: Person) -> None:
+    fresh = {"slug": f"plan-{uuid4().hex[:12]}", "name": "Odd", "price_monthly": 10, "price_yearly": 100}
+    unknown: list[tuple[dict[str, Any], str, list[str]]] = [
+        ({"currency": "ZZZ"}, "UNKNOWN_CURRENCY", ["body -> currency"]),
+        ({"limits": {"user": 5, "users": 5}}, "UNKNOWN_ENTITLEMENT", ["body -> limits -> user"]),
+        ({"limits": {"sockets": {"colour": 3}}}, "UNKNOWN_ENTITLEMENT", ["body -> limits -> sockets -> colour"]),
+        ({"feature_flags": {"magic": False}}, "UNKNOWN_ENTITLEMENT", ["body -> feature_flags -> magic"]),
+    ]
+    for change, code, fields in unknown:
+        status, answer = await boss.post("super-admin/plans", {**fresh, **change})
+        assert (status, answer["error"]["code"]) == (422, code)
+        assert [error["field"] for error in answer["errors"]] == fields
+    _, answer = await boss.get("super-admin/plans")
+    assert fresh["slug"] not in {plan["slug"] for plan in answer["data"]}
+
+    limits = {"max_users": 5, "products": 50, "staff": 1, "domains": 1, "sockets": {"payload_bytes": 9}}
+    known = {"currency": "JPY", "limits": limits, "feature_flags": {"ai_assistant": True, "custom_themes": False}}
+    status, answer = await boss.post("super-admin/plans", {**fresh, **known})
+    assert status == 201
+    plan = answer["data"]
+    for change, code, _ in unknown[1:]:
+        status, answer = await boss.patch(f"super-admin/plans/{plan['id']}", {"name": "Other", **change})
+        assert (status, answer["error"]["code"]) == (422, code)
+    status, answer = await boss.post(
+        f"billing/plans/{plan['id']}/prices", {"provider": "liqpay", "amount": "7", "currency": "ZZZ"}
+    )
+    assert (status, answer["error"]["code"]) == (422, "UNKNOWN_CURRENCY")
+    status, answer = await put(boss, f"super-admin/plans/{plan['id']}/retire")
+    assert answer["data"] == {**plan, "is_active": False, "updated_at": answer["data"]["updated_at"]}
+    _, answer = await boss.get("super-admin/audit", params={"subject_id": plan["id"]})
+    assert [entry["action"] for entry in answer["data"]] == ["plan.retired", "plan.created"]
+
+
 async def test_a_master_writes_content_and_everybody_sees_the_public_part(
     orchestrator: Orchestrator, company: RegisterCompany
 ) -> None:

@@ -4,8 +4,16 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import func, select
 
+from models.api_keys import ApiKey
+from models.audit import AuditEntry
+from models.checkouts import CheckoutSession
+from models.provisioning import ProvisioningJob
+from models.tenants import Invitation
+from services.unit_of_work import TenantScope
 from tests.support.people import Person, RegisterCompany
+from tests.support.running import Orchestrator
 
 pytestmark = pytest.mark.embedded
 
@@ -66,7 +74,32 @@ async def test_ownership_is_handed_on_and_the_former_owner_leaves(company: Regis
     assert (await owner.get(path))[0] == 403
 
 
-async def test_a_tenant_is_exported_deleted_and_restored(company: RegisterCompany) -> None:
+async def beginnings(owner: Person) -> list[tuple[str, dict[str, Any]]]:
+    """Return what begins something for a tenant, or has it charged."""
+    _, plans = await owner.get("billing/plans")
+    # One that is dearer than the trial's.
+    plan_id = next(plan["id"] for plan in plans["data"] if plan["slug"] == "professional")
+    purchase = {"plan_id": plan_id, "success_url": f"{owner.url}/", "cancel_url": f"{owner.url}/"}
+    return [
+        ("provisioning/jobs", {"job_type": "backup_site"}),
+        ("billing/checkout", {**purchase, "payment_provider": "sandbox"}),
+        ("billing/change-plan/preview", {"plan_id": plan_id}),
+        ("billing/change-plan", purchase),
+        ("billing/reinstate", {}),
+        (f"tenants/{owner.tenant_id}/users/invite", {"email": f"{uuid4().hex}@example.org"}),
+        (f"tenants/{owner.tenant_id}/api-keys", {"name": "1C", "scopes": ["tenant:read"]}),
+    ]
+
+
+async def counted(orchestrator: Orchestrator, owner: Person) -> list[int | None]:
+    async with orchestrator.house.units(TenantScope(owner.tenant_id)) as uow:
+        return [
+            await uow.session.scalar(select(func.count()).select_from(table))
+            for table in (CheckoutSession, Invitation, ApiKey, ProvisioningJob, AuditEntry)
+        ]
+
+
+async def test_a_tenant_is_exported_deleted_and_restored(company: RegisterCompany, orchestrator: Orchestrator) -> None:
     owner = await company()
     path = f"tenants/{owner.tenant_id}"
 
@@ -80,8 +113,11 @@ async def test_a_tenant_is_exported_deleted_and_restored(company: RegisterCompan
     assert (status, answer["message"], set(answer["data"])) == (200, "Tenant will be deleted", {"tenant_id", "due_at"})
     assert (await owner.get(f"{path}/deletion"))[1]["data"] == answer["data"]
     assert (await owner.get(path))[1]["data"]["status"] == "cancelled"
-    status, answer = await owner.post("provisioning/jobs", {"job_type": "backup_site"})
-    assert (status, answer["error"]["code"]) == (403, "TENANT_DELETED")
+    before = await counted(orchestrator, owner)
+    for begun, body in await beginnings(owner):
+        status, answer = await owner.post(begun, body)
+        assert (begun, status, answer["error"]["code"]) == (begun, 403, "TENANT_DELETED")
+    assert await counted(orchestrator, owner) == before
     status, answer = await owner.post(f"{path}/restore")
     assert (status, set(answer["data"])) == (200, DETAIL_KEYS)
     assert answer["data"]["status"] != "cancelled"

@@ -235,12 +235,13 @@ async def test_a_tenant_invites_so_many_and_strangers_use_up_nothing(
     [
         ({"email": "x@example.org", "role": "owner"}, 400),
         ({"email": "x@example.org", "role": "Subscriber"}, 400),
+        ({"email": "x@example.org", "role": "buyer"}, 422),
         ({"email": "x@example.org", "role": "king"}, 422),
         ({"email": "x@example.org", "role": None}, 422),
         ({"email": "x"}, 422),
         ({"role": "user"}, 422),
     ],
-    ids=["owner", "owner by another name", "unknown role", "no role", "no address", "address missing"],
+    ids=["owner", "owner by another name", "a customer", "unknown role", "no role", "no address", "address missing"],
 )
 async def test_a_bad_invitation_is_refused(company: RegisterCompany, body: dict[str, Any], status: int) -> None:
     owner = await company()
@@ -250,6 +251,8 @@ async def test_a_bad_invitation_is_refused(company: RegisterCompany, body: dict[
     assert answered == status
     if status == 400:
         assert (answer["detail"], answer["error"]["code"]) == ("Owner role cannot be granted", "TENANT_ERROR")
+    if body.get("role") == "buyer":
+        assert answer["error"]["code"] == "ROLE_NOT_GRANTABLE"
     _, answer = await owner.get(f"tenants/{owner.tenant_id}/invitations")
     assert answer["data"] == []
 
@@ -267,6 +270,7 @@ async def test_roles_and_removal_keep_their_texts(company: RegisterCompany) -> N
     assert await refusal(guest, "PATCH", owner.user_id, {"role": "user"}) == (403, only_owner)
     assert await refusal(owner, "PATCH", owner.user_id, {"role": "user"}) == (400, "Cannot change owner role")
     assert await refusal(owner, "PATCH", guest.user_id, {"role": "OWNER"}) == (400, "Owner role cannot be granted")
+    assert await refusal(owner, "PATCH", guest.user_id, {"role": "Buyer"}) == (422, "A buyer gets no place in a tenant")
     assert await refusal(owner, "PATCH", uuid4(), {"role": "user"}) == (404, "User in this tenant not found")
     assert await refusal(guest, "DELETE", owner.user_id) == (400, "Cannot remove owner from tenant")
     assert await refusal(guest, "DELETE", guest.user_id) == (400, "Cannot remove yourself from tenant")

@@ -73,6 +73,19 @@ async def test_genuine_deliveries_for_a_merchant_are_not_limited(
         assert {answer.status for answer in await asyncio.gather(*posts)} == {200}
 
 
+async def test_a_network_of_ipv6_counts_as_one_address(market: Market, engine: AsyncEngine) -> None:
+    rules = RateRules(auth_per_ip="", sso_per_user="", webhooks_per_ip="3/minute", user_total="")
+    services, proxies = market.instances[0].services, ["127.0.0.0/8"]
+    async with open_door(
+        engine, rules=rules, routers=[webhooks.router], services=services, trusted_proxies=proxies
+    ) as client:
+        statuses = [
+            (await client.post(ADDRESSES[0], data=b"{}", headers={"X-Forwarded-For": f"2001:db8::{number}"})).status
+            for number in range(1, 5)
+        ]
+    assert statuses == [400, 400, 400, 429]
+
+
 @pytest.mark.parametrize("place", [*ADDRESSES, *MERCHANTS])
 async def test_the_121st_that_is_refused_has_to_wait(door: Client, place: str) -> None:
     for _ in range(12):

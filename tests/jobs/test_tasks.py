@@ -20,11 +20,11 @@ from services.unit_of_work import Task
 QUEUES = {"provisioning_queue": "erpmax.provisioning", "tasks_queue": "erpmax.tasks"}
 ROW_TASKS = {
     *("provisioning.run", "billing.apply", "billing.apply_merchants", "merchants.look", "mail.send", "phones.send"),
-    *("reconciling.poll", "reconciling.read", "reconciling.run"),
+    *("reconciling.poll", "reconciling.read", "reconciling.read_merchants", "reconciling.run"),
 }
 SWEEPS = {
     *("provisioning.sweep", "billing.sweep", "mail.sweep", "phones.sweep", "sso.sweep", "tenants.sweep"),
-    *("api_keys.prune", "attempts.prune", "history.prune", "phones.prune"),
+    *("api_keys.prune", "attempts.prune", "auth.prune", "history.prune", "phones.prune"),
     *("entitlements.sweep", "merchants.sweep", "reconciling.sweep"),
 }
 

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from aiohttp import FormData
 from sqlalchemy import select, update
 
-from models.billing import CheckoutSession
+from models.billing import CheckoutSession, PaymentEvent, PaymentEventType, Subscription
 from models.credits import Credit, CreditReason
 from models.inbox import InboxState, ProviderEvent
 from models.users import User
@@ -94,6 +94,30 @@ async def settle(stage: Stage) -> Deed:
         )
         uow.session.add(credit)
     return Deed(by=await stage.boss(), path={"credit_id": credit.id}, tenant=owner.tenant_id)
+
+
+async def refund_payment(stage: Stage) -> Deed:
+    owner = await stage.company()
+    async with stage.orchestrator.units(SCOPE) as uow:
+        subscription_id = await uow.session.scalar(
+            select(Subscription.id).where(Subscription.tenant_id == owner.tenant_id)
+        )
+        payment = PaymentEvent(
+            id=uuid4(),
+            tenant_id=owner.tenant_id,
+            subscription_id=subscription_id,
+            event_type=PaymentEventType.PAYMENT_SUCCESS,
+            amount=Decimal("49.99"),
+            currency="USD",
+            provider="coinbase_commerce",
+            provider_event_id=uuid4().hex,
+            fact_key=uuid4().hex,
+            event_metadata={},
+            created_at=uow.now,
+        )
+        uow.session.add(payment)
+    by = await stage.boss()
+    return Deed(by=by, path={"payment_id": payment.id}, json={"amount": "10.00"}, tenant=owner.tenant_id)
 
 
 async def resend(stage: Stage) -> Deed:
@@ -295,6 +319,7 @@ DEEDS: dict[str, Play] = {
     f"DELETE {BILLING}/change-plan": withdraw_change,
     f"POST {BILLING}/plans/{{plan_id}}/prices": set_price,
     f"POST {BILLING}/credits/{{credit_id}}/settle": settle,
+    f"POST {BILLING}/payments/{{payment_id}}/refund": refund_payment,
     f"POST {BILLING}/provider-events/{{event_id}}/resend": resend,
     "POST /api/v1/sso/erpnext/token": enter_site,
     "GET /api/v1/sso/erpnext/callback": redeem,
