@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Mapping
 
 from core.i18n import DEFAULT_LOCALE
-from core.passwords import PasswordHasher
 from models.tenants import Role
+from providers.passwords.hasher import PasswordHasher
 from server.database import migrate
 from server.seed import seed
 from server.settings import load_settings
-from server.wiring import Part, build, open_database
+from server.stores import open_database
+from server.wiring import Part, build
 from services.auth.accounts import insert_user
 from services.tenants.members import attach
 from services.unit_of_work import PlatformScope

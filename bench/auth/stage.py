@@ -70,9 +70,9 @@ class Stage:
         return max(1.0, full * self.scale)
 
     @contextmanager
-    def server(self, kind: Kind) -> Iterator[Server]:
-        """Start a server of one kind and wait until it serves."""
-        command, environment = self._ours() if kind == "ours" else self._node()
+    def server(self, kind: Kind, **settings: str) -> Iterator[Server]:
+        """Start a server of one kind, ours with settings of its own, and wait until it serves."""
+        command, environment = self._ours(settings) if kind == "ours" else self._node()
         log = self.folder / f"{kind}.log"
         with Server(command, environment=environment, folder=self.folder, core=self.cores.server, log=log) as server:
             server.port = server.hear(_STARTS_S)["port"]
@@ -87,9 +87,9 @@ class Stage:
             crowd.hear(_STARTS_S)
             yield crowd
 
-    def _ours(self) -> tuple[list[str], dict[str, str]]:
+    def _ours(self, settings: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
         command = [sys.executable, "-m", "bench.realtime.host", self.tenant_id]
-        return command, {**inherited(), **self.environment, "PORT": str(free_port())}
+        return command, {**inherited(), **self.environment, **settings, "PORT": str(free_port())}
 
     def _node(self) -> tuple[list[str], dict[str, str]]:
         config = {

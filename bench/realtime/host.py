@@ -28,7 +28,8 @@ from core.logging import configure_logging
 from server.cli import new_event_loop
 from server.processes import background, listening
 from server.settings import load_settings
-from server.wiring import House, Part, build, open_database
+from server.stores import open_database
+from server.wiring import House, Part, build
 from services.unit_of_work import TenantScope
 
 _WATCH_S = 0.005

@@ -59,6 +59,13 @@ def cpu_s(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
+def family_cpu_s(pid: int) -> float:
+    """Return the CPU seconds that a process and those which it has started have used."""
+    threads = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for started in threads for child in started.read_text().split()]
+    return sum(map(cpu_s, [pid, *children]))
+
+
 def memory_bytes(pid: int) -> int:
     """Return a process's memory, pages that it shares with others counted in part (PSS)."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():

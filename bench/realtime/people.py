@@ -13,7 +13,8 @@ from server.database import migrate
 from server.keys import token_signer
 from server.seed import seed
 from server.settings import Settings, load_settings
-from server.wiring import Part, build, open_database
+from server.stores import open_database
+from server.wiring import Part, build
 from services.auth.accounts import insert_user
 from services.auth.tokens import Device, TokenDesk
 from services.registry import Services

@@ -15,7 +15,8 @@ from core.logging import configure_logging
 from server.cli import new_event_loop
 from server.processes import background, listening
 from server.settings import load_settings
-from server.wiring import Part, build, open_database
+from server.stores import open_database
+from server.wiring import Part, build
 
 
 async def main(parts: Collection[str]) -> None:

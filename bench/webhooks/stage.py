@@ -21,7 +21,7 @@ from bench.realtime.talk import Broken
 from bench.webhooks.provider import SECRET, STORE
 from server.database import migrate, plain_url
 from server.settings import Settings, load_settings
-from server.wiring import open_database
+from server.stores import open_database
 
 _PEER = Path(__file__).resolve().parent / "peer"
 _RABBITMQ = "amqp://guest:guest@127.0.0.1:5672/"
@@ -146,8 +146,6 @@ def stage(*, scale: float = 1.0) -> Iterator[Stage]:
             "BTCPAY_API_KEY": "a key of the benchmark",
             "BTCPAY_STORE_ID": STORE,
             "BTCPAY_WEBHOOK_SECRET": SECRET,
-            # Everything comes from one address here; what the limit costs is measured with it.
-            "RATE_WEBHOOKS_PER_IP": "1000000/minute",
         }
         asyncio.run(_migrate(load_settings(**{name.lower(): value for name, value in environment.items()})))
         yield Stage(
