@@ -1,4 +1,4 @@
-"""Codes and contacts by messengers, behind one contract. Only `server/wiring.py` imports the adapters, by module."""
+"""Codes and contacts by messengers, behind one contract. Only `server/messengers.py` imports adapters, by module."""
 
 from providers.messengers.contract import (
     BotEvent,
