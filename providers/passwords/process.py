@@ -7,16 +7,11 @@ each is answered by one line. It ends with its input, that is with the server, h
 """
 
 import json
-import os
 import signal
 import sys
 from typing import Any
 
 from core.passwords import Hashes
-
-# A tenth of what a server gets while both want to run. Less would starve those who sign in on a busy machine, which is
-# what the idle policy of Linux does.
-_NICENESS = 10
 
 
 def _answer(hashes: Hashes, order: dict[str, Any]) -> dict[str, Any]:
@@ -31,7 +26,6 @@ def main(memory_kib: int, rounds: int, earlier_bcrypt_rounds: int | None = None)
     # Both are sent to the whole group of processes; the server decides for us, who still needs an answer or two.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.nice(_NICENESS)
     hashes = Hashes(memory_kib=memory_kib, rounds=rounds, earlier_bcrypt_rounds=earlier_bcrypt_rounds)
     for line in sys.stdin:
         sys.stdout.write(json.dumps(_answer(hashes, json.loads(line))) + "\n")
