@@ -97,11 +97,14 @@ def plain_url(url: str) -> str:
 
 
 def create_engine(url: str, *, pool_size: int) -> AsyncEngine:
-    """Open a pool of connections; sessions run in UTC and give up waiting for a lock after a while."""
+    """Open a pool of up to `pool_size` connections; they count in UTC and give up waiting for a lock after a while."""
     engine = create_async_engine(
         url,
         pool_size=pool_size,
-        max_overflow=pool_size,
+        # None beyond those that stay: to begin and end one costs the database more than many units of work.
+        max_overflow=0,
+        # Those used last first, so that a quiet server stays with the few whose caches are warm.
+        pool_use_lifo=True,
         pool_recycle=3600,
         pool_timeout=10,
         # Errors are logged with their text, and among the values are hashes, phones and letters with their tokens.
