@@ -27,6 +27,8 @@ _OTHERS_AT_ONCE = 4
 _POLLS_AT_ONCE = 4
 _FEEDS_AT_ONCE = 6
 _RECONCILIATIONS_AT_ONCE = 2
+# They are due in the same second; all at once they would hold up the sockets of a server that is its own worker.
+_SWEEPS_AT_ONCE = 2
 # Codes that wait for a slow messenger must not hold up payments and mails, nor these them.
 _CODES_AT_ONCE = 8
 
@@ -80,9 +82,10 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
         provisioning = name == PROVISIONING_TASK
         task = _on_row(work, at_once.get(name, others))
         broker.register_task(task, task_name=name, queue_name=provisioning_queue if provisioning else tasks_queue)
+    sweeping = asyncio.Semaphore(_SWEEPS_AT_ONCE)
     for name, (sweep, interval_s) in sweeps.items():
         schedule = [{"interval": interval_s, "schedule_id": name}]
-        broker.register_task(_on_schedule(sweep), task_name=name, schedule=schedule, queue_name=tasks_queue)
+        broker.register_task(_on_schedule(sweep, sweeping), task_name=name, schedule=schedule, queue_name=tasks_queue)
 
 
 def _on_row(work: Callable[[UUID], Awaitable[object]], at_once: asyncio.Semaphore) -> Callable[[str], Awaitable[None]]:
@@ -93,8 +96,9 @@ def _on_row(work: Callable[[UUID], Awaitable[object]], at_once: asyncio.Semaphor
     return task
 
 
-def _on_schedule(sweep: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[None]]:
+def _on_schedule(sweep: Callable[[], Awaitable[object]], at_once: asyncio.Semaphore) -> Callable[[], Awaitable[None]]:
     async def task() -> None:
-        await sweep()
+        async with at_once:
+            await sweep()
 
     return task

@@ -424,4 +424,3 @@ async def revenue_of(till: Till, since: datetime) -> defaultdict[str | None, Dec
         for line in await money.revenue(uow, months):
             found[line.plan] += line.net
     return found
-
