@@ -11,6 +11,7 @@ import os
 import select
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -30,8 +31,10 @@ _RETRY_AFTER_S = 10
 _TURN_S = 2.0
 # Whoever waits for longer has gone.
 _PATIENCE_S = 20.0
-# Of a process that insists: a tenth of what a server gets while both want to run.
+# Of a process that insists: a tenth of what a server gets while both want to run. For how long it does: a machine that
+# was busy a minute ago may have moments to spare again.
 _NICENESS = 10
+_INSISTS_S = 60.0
 # Where `python -m` finds the package, wherever the server was started.
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,12 +51,13 @@ class _Process:
 
     def __init__(self, *costs: int, insists: bool = False) -> None:
         self.insists = insists
+        self._started_at = time.monotonic()
         command = [sys.executable, "-m", "providers.passwords.process", *map(str, costs)]
         # Its errors go where the server's own go.
         self._process = subprocess.Popen(  # noqa: S603 - the command is ours, word by word
             command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="ascii"
         )
-        # From here and at once, for what it imports before its first line costs more than a hash.
+        # From here and at once, for what it imports before its first line costs nearly as much as a hash.
         _make_way(self._process.pid, insists=insists)
         # The library knows only while it runs that both were asked for.
         self._orders = cast(IO[str], self._process.stdin)
@@ -74,6 +78,11 @@ class _Process:
             raise _Ended
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it has insisted for long enough."""
+        return self.insists and time.monotonic() - self._started_at >= _INSISTS_S
 
     def end(self) -> None:
         """End it and wait until it is gone."""
@@ -174,8 +183,7 @@ class PasswordHasher:
         except BaseException:
             process.end()
             raise
-        if process.insists and self._inside <= 1:
-            # Whoever comes next, when nobody waits any more, begins with one that gives way.
+        if process.is_spent:
             process.end()
         else:
             self._idle.append(process)
