@@ -55,6 +55,7 @@ from services.merchants.views import (
     OrderView,
     UrlView,
 )
+from services.step_up import StepUpRequired
 from services.tenants.errors import NoTenantAccess
 
 router = Router(tag="merchants")
@@ -208,10 +209,10 @@ async def subscribe(call: Call, body: SubscribeBody) -> web.Response:
 @router.post(
     _PROVIDER,
     answer=IntegrationView,
-    errors=(ProviderNotOffered, RoleRequired, Impersonated, NoTenantAccess),
+    errors=(ProviderNotOffered, RoleRequired, StepUpRequired, Impersonated, NoTenantAccess),
 )
 async def set_provider(call: Call, body: ProviderBody) -> web.Response:
-    """Set up the account at which the tenant's orders are paid, or replace its keys; for owners."""
+    """Set up the account at which orders are paid, or replace its keys; for owners, who may have to step up."""
     merchants = await _merchants(call)
     await call.limit(_LIMIT, str(call.tenant_id))
     view = await merchants.integrations.put(call.actor, body.account(), trace=call.trace)
@@ -228,10 +229,12 @@ async def show_provider(call: Call) -> web.Response:
 
 
 @router.delete(
-    _PROVIDER, answer=MessageEnvelope, errors=(IntegrationNotFound, RoleRequired, Impersonated, NoTenantAccess)
+    _PROVIDER,
+    answer=MessageEnvelope,
+    errors=(IntegrationNotFound, RoleRequired, StepUpRequired, Impersonated, NoTenantAccess),
 )
 async def remove_provider(call: Call, query: ProviderQuery) -> web.Response:
-    """Delete an account with its keys; for owners. Invoices that are open there are not followed any more."""
+    """Delete an account with its keys, and follow its invoices no more; as it is set up."""
     merchants = await _merchants(call)
     async with call.tenant_uow() as uow:
         await merchants.integrations.remove(uow, call.actor, provider=query.provider)

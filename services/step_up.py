@@ -8,6 +8,7 @@ from datetime import timedelta
 from sqlalchemy import select
 
 from core.errors import PermissionDenied
+from models.second_factors import SecondFactor
 from models.users import UserSession
 from services.identity import Principal, require_oneself
 from services.unit_of_work import UnitOfWork
@@ -35,3 +36,17 @@ async def require_recent_authentication(uow: UnitOfWork, actor: Principal) -> No
     )
     if proved_at is None or proved_at + RECENT < uow.now:
         raise StepUpRequired
+
+
+async def require_recent_second_factor(uow: UnitOfWork, actor: Principal) -> None:
+    """Do as `require_recent_authentication` for whoever has switched a second factor on; let others pass.
+
+    For what the clients of contract.md call at any time: they know of no step-up, nor of a second factor. Raises
+    StepUpRequired and, for everybody, Impersonated and ApiKeyRefused.
+    """
+    require_oneself(actor)
+    enrolled = select(SecondFactor.user_id).where(
+        SecondFactor.user_id == actor.user_id, SecondFactor.confirmed_at.is_not(None)
+    )
+    if await uow.session.scalar(enrolled) is not None:
+        await require_recent_authentication(uow, actor)

@@ -12,13 +12,14 @@ from core.errors import InvalidInput
 from models.merchants import PaymentIntegration
 from models.tenants import Tenant
 from providers.payments.accounts import AccountKind, Accounts
-from services.identity import Principal, require_oneself, require_permission, require_tenant
+from services.identity import Principal, require_permission, require_tenant
 from services.merchants.announcer import MerchantAnnouncer
 from services.merchants.errors import IntegrationNotFound, ProviderNotOffered
 from services.merchants.lookup import current_integration
 from services.merchants.vault import Vault
 from services.merchants.views import IntegrationsView, IntegrationView
 from services.permissions import Permission
+from services.step_up import require_recent_second_factor
 from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfWorkFactory
 
 Change = Literal["provider_changed", "provider_removed"]
@@ -66,11 +67,14 @@ class Integrations:
         """Set an account up, or replace its keys; orders are paid there from now on.
 
         Raises:
-            RoleRequired, Impersonated: the caller is not the owner in person.
+            RoleRequired, Impersonated, ApiKeyRefused: the caller is not the owner in person.
+            StepUpRequired: the owner has a second factor, and has not shown it of late.
             ProviderNotOffered, AccountRefused: the account cannot be used.
         """
         tenant_id = _owner_of(actor)
-        require_oneself(actor)
+        # Before anything is asked of the address that the account names.
+        async with self._units(TenantScope(tenant_id), trace=trace) as uow:
+            await require_recent_second_factor(uow, actor)
         name = self._name(wanted)
         kind = self._accounts.kinds[name]
         keys = _keys(kind, wanted.keys)
@@ -102,10 +106,10 @@ class Integrations:
     async def remove(self, uow: UnitOfWork, actor: Principal, *, provider: str | None) -> None:
         """Delete an account with its keys, the current one unless another is named; its webhook is closed.
 
-        Raises IntegrationNotFound, and Impersonated as `put` does.
+        Raises IntegrationNotFound, and StepUpRequired and Impersonated as `put` does.
         """
         _owner_of(actor)
-        require_oneself(actor)
+        await require_recent_second_factor(uow, actor)
         conditions = [] if provider is None else [PaymentIntegration.provider == provider]
         row = await current_integration(uow, *conditions)
         if row is None:

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -20,6 +21,7 @@ from handlers.context import RateRules
 from services.unit_of_work import PlatformScope
 from tests.fakes.btcpay_api import API_KEY, STORE, WEBHOOK_SECRET, FakeBtcPay
 from tests.handlers.frame import open_door, refusal
+from tests.handlers.second_factors import code_of, switch_on
 from tests.support.billing import eventually
 from tests.support.listeners import Listener
 from tests.support.market import Market
@@ -138,6 +140,25 @@ async def test_keys_are_never_shown(owner: Person, btcpay: FakeBtcPay) -> None:
         assert secret not in str((told, shown))
     assert await owner.delete(PROVIDER) == (200, {"status": "success", "message": "Payment provider removed"})
     assert (await owner.get(PROVIDER))[0] == 404
+
+
+async def test_a_second_factor_is_shown_before_the_money_goes_elsewhere(
+    orchestrator: Orchestrator, owner: Person, company: RegisterCompany, btcpay: FakeBtcPay
+) -> None:
+    plain, account = await company(), {**KEYS, "host": btcpay.base_url}
+    secret, _ = await switch_on(owner, orchestrator)
+    orchestrator.clock.offset += timedelta(minutes=11)
+    try:
+        for answer in (await owner.post(PROVIDER, account), await owner.delete(PROVIDER)):
+            assert (answer[0], answer[1]["error"]["code"]) == (403, "STEP_UP_REQUIRED")
+        assert (await owner.get(PROVIDER))[0] == 404
+        assert (await owner.post("auth/step-up", {"code": code_of(secret, orchestrator)}))[0] == 200
+        assert (await owner.post(PROVIDER, account))[0] == 200
+        # Clients of the contract know of no step-up, and their people have no second factor.
+        assert (await plain.post(PROVIDER, account))[0] == 200
+        assert (await plain.delete(PROVIDER))[0] == 200
+    finally:
+        orchestrator.clock.offset -= timedelta(minutes=11)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 from datetime import timedelta
 from typing import Any
 
-import pyotp
 import pytest
 
+from tests.handlers.second_factors import code_of, switch_on
 from tests.support.people import Person, RegisterCompany, address, request
 from tests.support.running import Orchestrator
 
@@ -13,23 +13,9 @@ from tests.support.running import Orchestrator
 pytestmark = pytest.mark.embedded
 
 
-def code_of(secret: str, orchestrator: Orchestrator, *, later_s: int = 0) -> str:
-    return pyotp.TOTP(secret).at(orchestrator.clock.now() + timedelta(seconds=later_s))
-
-
 async def post(person: Person, path: str, body: object) -> tuple[int, Any]:
     """Post without a token."""
     return await request(person.http, "POST", address(person.url, f"auth/{path}"), json=body)
-
-
-async def switch_on(person: Person, orchestrator: Orchestrator) -> tuple[str, list[str]]:
-    """Set up an app and return its secret with the recovery codes."""
-    status, answer = await person.post("auth/2fa/enrol")
-    assert status == 200, answer
-    secret: str = answer["data"]["secret"]
-    status, answer = await person.post("auth/2fa/confirm", {"code": code_of(secret, orchestrator)})
-    assert status == 200, answer
-    return secret, answer["data"]["recovery_codes"]
 
 
 async def test_the_whole_way(company: RegisterCompany, orchestrator: Orchestrator) -> None:

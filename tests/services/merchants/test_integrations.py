@@ -9,14 +9,18 @@ from sqlalchemy import select, text
 
 from core.errors import InvalidInput
 from models.merchants import PaymentIntegration
+from models.second_factors import SecondFactor
+from models.users import UserSession
 from providers.payments.accounts import AccountRefused
 from server.merchants import MerchantAccounts
 from server.settings import Settings
-from services.identity import Impersonated, RoleRequired
+from services.identity import ApiKeyRefused, Impersonated, RoleRequired
 from services.merchants import AccountInput
 from services.merchants.errors import IntegrationNotFound, KeysUnreadable, ProviderNotOffered
 from services.merchants.integrations import Integrations
 from services.merchants.views import IntegrationsView
+from services.permissions import KeyScope
+from services.step_up import RECENT, StepUpRequired
 from services.unit_of_work import RequestTrace, TenantScope
 from tests.fakes import btcpay_api
 from tests.support.billing import PLATFORM, Shop
@@ -148,6 +152,49 @@ async def test_only_the_owner_in_person(bazaar: Bazaar, shop: Shop) -> None:
             await bazaar.merchants.integrations.remove(uow, acting, provider=None)
         with pytest.raises(RoleRequired):
             await bazaar.merchants.integrations.show(uow, shop.admin)
+
+
+async def test_no_key_of_a_machine_may(bazaar: Bazaar, shop: Shop) -> None:
+    wanted = AccountInput(provider="btcpay", keys=keys_of(bazaar.btcpay), return_url=None)
+    machine = replace(shop.owner, scopes=frozenset(KeyScope))
+    with pytest.raises(ApiKeyRefused):
+        await bazaar.merchants.integrations.put(machine, wanted, trace=RequestTrace())
+    async with bazaar.till.units(TenantScope(shop.tenant_id)) as uow:
+        with pytest.raises(ApiKeyRefused):
+            await bazaar.merchants.integrations.remove(uow, machine, provider=None)
+
+
+async def test_who_has_a_second_factor_steps_up(bazaar: Bazaar, shop: Shop) -> None:
+    now = bazaar.till.now
+    session = UserSession(
+        id=shop.owner.session_id,
+        user_id=shop.owner.user_id,
+        current_jti="-",
+        authenticated_at=now,
+        last_seen_at=now,
+        expires_at=now + 9 * RECENT,
+    )
+    factor = SecondFactor(user_id=shop.owner.user_id, secret="-", created_at=now)
+    async with bazaar.till.units(PLATFORM) as uow:
+        uow.session.add_all([session, factor])
+    bazaar.till.clock.offset += 2 * RECENT
+    # An app that was not yet confirmed is none.
+    await bazaar.set_up(shop, "btcpay", webhook_secret="first")
+    sealed = (await row_of(bazaar, shop)).sealed
+    async with bazaar.till.units(PLATFORM) as uow:
+        (await uow.session.get_one(SecondFactor, shop.owner.user_id)).confirmed_at = uow.now
+    with pytest.raises(StepUpRequired):
+        await bazaar.set_up(shop, "btcpay", webhook_secret="second")
+    async with bazaar.till.units(TenantScope(shop.tenant_id)) as uow:
+        with pytest.raises(StepUpRequired):
+            await bazaar.merchants.integrations.remove(uow, shop.owner, provider=None)
+    assert (await row_of(bazaar, shop)).sealed == sealed
+    async with bazaar.till.units(PLATFORM) as uow:
+        (await uow.session.get_one(UserSession, session.id)).authenticated_at = uow.now
+    await bazaar.set_up(shop, "btcpay", webhook_secret="second")
+    assert (await row_of(bazaar, shop)).sealed != sealed
+    async with bazaar.till.units(TenantScope(shop.tenant_id)) as uow:
+        await bazaar.merchants.integrations.remove(uow, shop.owner, provider=None)
 
 
 async def test_a_removed_account_is_gone_with_its_events(bazaar: Bazaar, shop: Shop) -> None:
