@@ -29,8 +29,9 @@ _ACTIONS: dict[Change, str] = {
     "provider_removed": "payment_provider.removed",
 }
 _MASK = "••••"
-# A shorter key would be told by its last characters.
-_HINTED_FROM = 12
+# What tells keys apart and opens nothing: four characters, and of a short key no more than a third.
+_HINT_LENGTH = 4
+_HINT_SHARE = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,4 +179,5 @@ def _keys(kind: AccountKind, given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _hint(key: str) -> str:
-    return _MASK + (key.strip()[-4:] if len(key) >= _HINTED_FROM else "")
+    shown = min(_HINT_LENGTH, len(key.strip()) // _HINT_SHARE)
+    return _MASK + (key.strip()[-shown:] if shown else "")
