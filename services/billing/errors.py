@@ -123,7 +123,7 @@ class PriceInOtherCurrency(DomainError):
 
 
 class UnknownCurrency(InvalidInput):
-    """A price has a code that is no currency's."""
+    """A price or an amount has a code that is no currency's."""
 
     code = "UNKNOWN_CURRENCY"
     message = "This currency does not exist"

@@ -174,7 +174,7 @@ async def set_price(uow: UnitOfWork, actor: Principal, price: PriceInput) -> Pla
 
 
 def require_currency(code: str) -> None:
-    """Raise UnknownCurrency unless a plan can be priced in it."""
+    """Raise UnknownCurrency unless there is one of this code, in upper case."""
     if not is_currency(code):
         raise UnknownCurrency
 

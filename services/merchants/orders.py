@@ -13,6 +13,7 @@ from core.money import is_payable
 from core.pagination import PageRequest
 from models.merchants import CommissionLog
 from models.orders import Order, OrderStatus
+from services.billing.plans import require_currency
 from services.identity import Principal, require_permission, require_tenant
 from services.merchants.errors import OrderExists, OrderNotFound
 from services.merchants.lookup import books
@@ -35,9 +36,10 @@ class OrderInput:
 async def create_order(uow: UnitOfWork, actor: Principal, wanted: OrderInput) -> OrderView:
     """Make an order; for owners and admins.
 
-    Raises InvalidInput when the amount does not fit its currency, and OrderExists.
+    Raises UnknownCurrency, InvalidInput when the amount does not fit its currency, and OrderExists.
     """
     tenant_id = _manager_of(actor)
+    require_currency(wanted.currency)
     if not is_payable(wanted.amount, wanted.currency):
         problem = {"field": "body -> amount", "message": f"is no price in {wanted.currency}", "type": "value_error"}
         raise InvalidInput(details={"errors": [problem]})

@@ -217,6 +217,16 @@ async def test_amounts_are_texts(owner: Person) -> None:
         assert (await owner.post(ORDERS, {"amount": "1", "currency": currency}))[0] == 422
 
 
+async def test_an_order_is_in_a_currency_that_exists(owner: Person) -> None:
+    for currency in ("ZZZ", "xau", "DOGGO"):
+        status, answer = await owner.post(ORDERS, {"amount": "1", "currency": currency})
+        assert (status, answer["error"]["code"]) == (422, "UNKNOWN_CURRENCY")
+        assert [error["field"] for error in answer["errors"]] == ["body -> currency"]
+    assert (await owner.get(ORDERS))[1]["items"] == []
+    for currency in ("jpy", "USDT"):
+        assert (await owner.post(ORDERS, {"amount": "1", "currency": currency}))[0] == 201
+
+
 async def test_a_differing_amount_is_refused(owner: Person) -> None:
     _, order = await owner.post(ORDERS, {"amount": "49.90", "currency": "USD"})
     path = f"{ORDERS}/{order['id']}/pay"
