@@ -19,6 +19,8 @@ from services.identity import Principal, require_superuser
 from services.unit_of_work import UnitOfWork
 
 TRIAL_SLUG: Final = "trial"
+# Prices of plans have no more, also in currencies that have three.
+_STORED_DECIMALS: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,9 +141,8 @@ async def set_price(uow: UnitOfWork, actor: Principal, price: PriceInput) -> Pla
     require_currency(price.currency)
     if await uow.session.get(Plan, price.plan_id) is None:
         raise PlanNotFound
-    if price.amount <= 0 or price.amount % Decimal(1).scaleb(-min(exponent(price.currency), 2)) != 0:
-        problem = {"field": "body -> amount", "message": f"is no price in {price.currency}", "type": "value_error"}
-        raise InvalidInput(details={"errors": [problem]})
+    if price.amount <= 0 or not _fits(price.amount, price.currency):
+        raise InvalidInput(details={"errors": [_no_price("amount", price.currency)]})
     told = {"amount": price.amount, "currency": price.currency}
     before = await _own_price(uow, price)
     row = await uow.session.scalars(
@@ -177,6 +178,21 @@ def require_currency(code: str) -> None:
     """Raise UnknownCurrency unless there is one of this code, in upper case."""
     if not is_currency(code):
         raise UnknownCurrency
+
+
+def require_prices(prices: Mapping[str, Decimal], currency: str) -> None:
+    """Raise InvalidInput, which names the fields, for prices with more decimals than their currency."""
+    problems = [_no_price(name, currency) for name, amount in prices.items() if not _fits(amount, currency)]
+    if problems:
+        raise InvalidInput(details={"errors": problems})
+
+
+def _fits(amount: Decimal, currency: str) -> bool:
+    return amount % Decimal(1).scaleb(-min(exponent(currency), _STORED_DECIMALS)) == 0
+
+
+def _no_price(field: str, currency: str) -> dict[str, str]:
+    return {"field": f"body -> {field}", "message": f"is no price in {currency}", "type": "value_error"}
 
 
 async def _own_price(uow: UnitOfWork, price: PriceInput) -> Mapping[str, object] | None:

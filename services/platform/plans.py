@@ -1,6 +1,7 @@
 """What is sold, as those who sell it see it: plans made, changed, retired and brought back."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -8,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
 from models.plans import Plan
-from services.billing.plans import TRIAL_SLUG, require_currency
+from services.billing.plans import TRIAL_SLUG, require_currency, require_prices
 from services.billing.views import PlanView
 from services.entitlements.catalogue import require_known
 from services.identity import Principal, require_superuser
@@ -17,6 +18,7 @@ from services.unit_of_work import UnitOfWork
 
 # What of a plan says what its tenants may have.
 _ENTITLING = frozenset(("limits", "feature_flags"))
+_PRICES = ("price_monthly", "price_yearly")
 
 
 class Plans:
@@ -35,10 +37,12 @@ class Plans:
     async def create(self, uow: UnitOfWork, actor: Principal, *, slug: str, values: Mapping[str, Any]) -> PlanView:
         """Make a plan, which is sold at once; `values` are fields of `Plan`.
 
-        Raises PlanSlugTaken, UnknownCurrency and UnknownEntitlement.
+        Raises PlanSlugTaken, UnknownCurrency, UnknownEntitlement, and InvalidInput when a price does not fit its
+        currency.
         """
         require_superuser(actor)
         require_currency(values["currency"])
+        require_prices(_prices(values), values["currency"])
         require_known(values)
         # Of two who make it at once, the database decides who was first.
         statement = (
@@ -54,10 +58,11 @@ class Plans:
         return PlanView.of(plan)
 
     async def change(self, uow: UnitOfWork, actor: Principal, *, plan_id: UUID, values: Mapping[str, Any]) -> PlanView:
-        """Change fields of a plan; raises PlanNotFound and UnknownEntitlement."""
+        """Change fields of a plan; raises PlanNotFound and what `create` does of the fields that are given."""
         require_superuser(actor)
         require_known(values)
         plan = await self._held(uow, actor, plan_id)
+        require_prices(_prices(values), plan.currency)
         before = {name: getattr(plan, name) for name in values}
         for name, value in values.items():
             setattr(plan, name, value)
@@ -94,6 +99,10 @@ class Plans:
         if plan is None:
             raise PlanNotFound
         return plan
+
+
+def _prices(values: Mapping[str, Any]) -> dict[str, Decimal]:
+    return {name: values[name] for name in _PRICES if name in values}
 
 
 def _audit(uow: UnitOfWork, actor: Principal, action: str, plan: Plan, **details: Mapping[str, Any]) -> None:

@@ -199,6 +199,26 @@ async def test_currencies_limits_and_features_that_do_not_exist_are_refused(boss
     assert [entry["action"] for entry in answer["data"]] == ["plan.retired", "plan.created"]
 
 
+@pytest.mark.embedded
+async def test_a_price_that_nobody_could_pay_is_refused(boss: Person) -> None:
+    fresh = {"slug": f"plan-{uuid4().hex[:12]}", "name": "Yen", "currency": "JPY"}
+    odd = {"price_monthly": "9.50", "price_yearly": "100"}
+    status, answer = await boss.post("super-admin/plans", {**fresh, **odd})
+    assert (status, answer["error"]["code"]) == (422, "VALIDATION_ERROR")
+    assert [error["field"] for error in answer["errors"]] == ["body -> price_monthly"]
+    status, answer = await boss.post("super-admin/plans", {**fresh, "price_monthly": "950.00", "price_yearly": 9500})
+    assert status == 201, answer
+    plan = answer["data"]["id"]
+    status, answer = await boss.patch(f"super-admin/plans/{plan}", {"price_monthly": "9.01", "price_yearly": "9.10"})
+    assert status == 422
+    assert [error["field"] for error in answer["errors"]] == ["body -> price_monthly", "body -> price_yearly"]
+    assert (await boss.patch(f"super-admin/plans/{plan}", {"name": "Other", "price_yearly": 9000}))[0] == 200
+    price = {"provider": "stripe", "amount": "9.50", "currency": "JPY"}
+    status, answer = await boss.post(f"billing/plans/{plan}/prices", price)
+    assert (status, [error["field"] for error in answer["errors"]]) == (422, ["body -> amount"])
+    assert (await put(boss, f"super-admin/plans/{plan}/retire"))[0] == 200
+
+
 async def test_a_master_writes_content_and_everybody_sees_the_public_part(
     orchestrator: Orchestrator, company: RegisterCompany
 ) -> None:
