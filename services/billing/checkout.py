@@ -171,14 +171,15 @@ class Checkouts:
         provider = self._providers.get(self._aliases.get(name, name))
         if provider is not None:
             return provider
-        if name != _STRIPE:
-            real = [name for name, known in self._providers.items() if not known.capabilities.development_only]
-            raise ProviderNotSupported(real)
         # In development without keys the sandbox stands in for Stripe, which is what the released clients name.
         default = self._providers.get(self._default_provider)
-        if default is None or not default.capabilities.development_only:
+        stand_in = default if default is not None and default.capabilities.development_only else None
+        if name != _STRIPE:
+            taken = [*self._providers, *self._aliases, *(() if stand_in is None else (_STRIPE,))]
+            raise ProviderNotSupported(list(dict.fromkeys(taken)))
+        if stand_in is None:
             raise StripeNotConfigured
-        return default
+        return stand_in
 
     async def _record_intent(
         self, uow: UnitOfWork, actor: Principal, order: CheckoutOrder, *, provider: PaymentProvider, tenant_id: UUID

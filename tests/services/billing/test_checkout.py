@@ -95,8 +95,19 @@ async def test_a_tenant_without_a_subscription(till: Till, shop: Shop) -> None:
 
 
 async def test_other_providers(till: Till, shop: Shop) -> None:
+    sandbox = till.providers.pop("sandbox")
     with pytest.raises(ProviderNotSupported, match="Only 'stripe' payment provider is supported currently"):
         await till.checkout(shop.owner, provider="paypal")
+    # Whatever would be taken is named: by its own name, by another, and what the sandbox stands in for.
+    till.providers["sandbox"] = sandbox
+    till.billing._checkouts._aliases = {"box": "sandbox"}
+    for names in ("'stripe', 'sandbox', 'box'", "'sandbox', 'box', 'stripe'"):
+        with pytest.raises(ProviderNotSupported, match=f"Only {names} payment providers are supported currently"):
+            await till.checkout(shop.owner, provider="paypal")
+        till.providers.pop("stripe", None)
+        till.billing._checkouts._default_provider = "sandbox"
+    for name in ("sandbox", "box", "stripe"):
+        assert (await till.checkout(shop.owner, provider=name)).checkout_url
 
 
 async def test_stripe_without_keys(till: Till, shop: Shop) -> None:
