@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from core.clock import Clock
 from providers.http import HttpClient, HttpPolicy
-from server.payments import open_payments
+from server.payments import KNOWN, open_payments
 from server.settings import Settings
 from services.billing import BillingService
 from services.documents import DocumentService
@@ -39,6 +39,7 @@ def open_billing(
         providers=payments.providers,
         default_provider=payments.default,
         aliases=payments.aliases,
+        known=KNOWN,
         notifications=notifications,
         dunning=[timedelta(days=days) for days in settings.dunning_retry_days],
         verification=Verification(required=settings.require_verified_email),

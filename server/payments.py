@@ -4,12 +4,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from core.clock import Clock
 from providers.circuit import Circuit
 from providers.http import HttpClient, HttpPolicy
-from providers.payments import PaymentProvider, split_secrets
+from providers.payments import (
+    PaymentProvider,
+    btcpay,
+    coinbase_business,
+    coinbase_commerce,
+    paypal,
+    split_secrets,
+    stripe_adapter,
+)
 from providers.payments.btcpay import BtcPayProvider
 from providers.payments.coinbase_business import CoinbaseBusinessProvider
 from providers.payments.coinbase_commerce import CoinbaseCommerceProvider
@@ -24,6 +33,17 @@ from server.settings import ConfigurationError, Settings
 SANDBOX: Final = "sandbox"
 # Before the name was given to two products, `coinbase` was the older one (contract.md 4.6).
 _COINBASES: Final = ("coinbase_commerce", "coinbase_business")
+# Every provider that may be given keys, with the header that its webhooks are known by.
+KNOWN: Final[Mapping[str, str | None]] = MappingProxyType(
+    {
+        "stripe": stripe_adapter.SIGNATURE_HEADER,
+        "liqpay": None,
+        "paypal": paypal.SIGNATURE_HEADER,
+        "btcpay": btcpay.SIGNATURE_HEADER,
+        "coinbase_commerce": coinbase_commerce.SIGNATURE_HEADER,
+        "coinbase_business": coinbase_business.SIGNATURE_HEADER,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

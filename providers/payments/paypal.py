@@ -37,6 +37,7 @@ from providers.payments.reading import Node, read_object, reading_identity
 from providers.payments.signature import find_header
 
 PROVIDER: Final = "paypal"
+SIGNATURE_HEADER: Final = "PAYPAL-TRANSMISSION-SIG"
 LIVE_API_BASE: Final = "https://api-m.paypal.com"
 SANDBOX_API_BASE: Final = "https://api-m.sandbox.paypal.com"
 CURRENCIES: Final = frozenset(
@@ -106,7 +107,7 @@ class PayPalProvider(OneTimeProvider):
             tells_expiry=False,
             may_differ=False,
             currencies=CURRENCIES,
-            signature_header="PAYPAL-TRANSMISSION-SIG",
+            signature_header=SIGNATURE_HEADER,
             development_only=False,
         )
 

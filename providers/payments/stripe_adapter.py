@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from stripe.params import EventListParams, PaymentIntentRetrieveParams, RefundCreateParams
     from stripe.params.checkout import SessionCreateParams
 
+SIGNATURE_HEADER: Final = "Stripe-Signature"
 API_VERSION: Final = "2026-10-28.endive"
 """Pinned here and not left to the SDK, so that upgrading the SDK does not change shapes behind our back."""
 
@@ -124,7 +125,7 @@ class StripeProvider:
             tells_expiry=True,
             may_differ=False,
             currencies=None,
-            signature_header="Stripe-Signature",
+            signature_header=SIGNATURE_HEADER,
             development_only=False,
         )
 
@@ -135,7 +136,7 @@ class StripeProvider:
         """See `PaymentProvider.verify`."""
         if not self._webhook_secrets:
             raise BadSignature(SignatureFault.NOT_CONFIGURED, "Stripe webhook secret is not configured")
-        signed = parse_signature_header(find_header(headers, "Stripe-Signature"), provider="Stripe")
+        signed = parse_signature_header(find_header(headers, SIGNATURE_HEADER), provider="Stripe")
         if not any(_is_signed(body, signed, secret) for secret in self._webhook_secrets):
             raise BadSignature(SignatureFault.INVALID_SIGNATURE, "Invalid Stripe webhook signature")
         refuse_wrong_time(signed.timestamp, now=now, provider="Stripe")

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from types import MappingProxyType
 from uuid import UUID
 
 from core.pagination import Page, PageRequest
@@ -58,6 +59,8 @@ class BillingService:
             webhook answer that it is not configured; in development the sandbox then stands in for its checkout.
         default_provider: the name that a checkout uses when it names none.
         aliases: further names that a checkout may use.
+        known: all providers that may be given keys, whether they have been or not, and the header that the webhooks of
+            each are known by.
         dunning: how long after a failed renewal it is tried again, and each time after that.
         verification: whether buying asks for a confirmed address.
         reconcile_hour: from which hour of the day (UTC) on every provider is compared with what we hold.
@@ -79,6 +82,7 @@ class BillingService:
         documents: DocumentService,
         mail: MailService,
         aliases: Mapping[str, str] | None = None,
+        known: Mapping[str, str | None] = MappingProxyType({}),
         dunning: Sequence[timedelta] = DUNNING,
         verification: Verification = NOT_REQUIRED,
         reconcile_hour: int = 3,
@@ -114,6 +118,7 @@ class BillingService:
         self._inbox = Inbox(
             units,
             providers=providers,
+            known=known,
             applier=applier,
             announcer=announcer,
             instructions=self._instructions,

@@ -81,6 +81,7 @@ class Inbox:
         units: UnitOfWorkFactory,
         *,
         providers: Mapping[str, PaymentProvider],
+        known: Mapping[str, str | None],
         applier: FactApplier,
         announcer: Announcer,
         instructions: Instructions,
@@ -89,21 +90,20 @@ class Inbox:
         self._units = units
         self._merchants = merchants
         self._providers = providers
+        self._known = known
         self._applier = applier
         self._announcer = announcer
         self._instructions = instructions
 
     def sender(self, headers: Mapping[str, str]) -> str:
-        """Name the provider whose signature a webhook carries, where its address does not; Stripe when none is known.
+        """Name the provider whose signature a webhook carries, where its address does not, also one without keys.
 
-        The first ancestor had one address for webhooks, and Stripe alone sent to it.
+        Without any signature that we know of it is Stripe: the first ancestor had one address for webhooks, and Stripe
+        alone sent to it.
         """
         sent = {name.lower() for name in headers}
-        named = (
-            name
-            for name, provider in self._providers.items()
-            if (provider.capabilities.signature_header or "").lower() in sent
-        )
+        usable = {name: provider.capabilities.signature_header for name, provider in self._providers.items()}
+        named = (name for name, header in {**usable, **self._known}.items() if (header or "").lower() in sent)
         return next(named, _STRIPE)
 
     async def receive(

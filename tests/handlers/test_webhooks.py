@@ -308,6 +308,17 @@ async def test_stripe_without_a_secret(orchestrator: Orchestrator, http: ClientS
         assert (status, answer["detail"]) == (404, "Stripe webhook secret is not configured")
 
 
+@pytest.mark.parametrize(
+    "header", ["BTCPay-Sig", "x-cc-webhook-signature", "X-Hook0-Signature", "PAYPAL-TRANSMISSION-SIG"]
+)
+async def test_a_provider_without_keys_is_not_taken_for_stripe(
+    orchestrator: Orchestrator, http: ClientSession, header: str
+) -> None:
+    for path in ("/api/billing/webhook", "/api/v1/billing/webhook"):
+        status, answer = await request(http, "POST", orchestrator.url + path, data=b"{}", headers={header: "sha256=00"})
+        assert (status, answer["detail"]) == (404, "Payment provider not found")
+
+
 async def test_the_sandbox_refuses_forgeries_too(orchestrator: Orchestrator, http: ClientSession) -> None:
     url = address(orchestrator.url, "billing/webhook/sandbox")
     status, answer = await request(http, "POST", url, data=b"{}", headers={"Sandbox-Signature": "t=1,v1=00"})

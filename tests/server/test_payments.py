@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from core.clock import SystemClock
 from providers.http import HttpClient
-from server.payments import Payments, open_payments
+from server.payments import KNOWN, Payments, open_payments
 from server.settings import ConfigurationError, Settings
 from tests.fakes.coinbase_business_api import FakeBusiness
 
@@ -47,6 +47,8 @@ async def test_every_provider_that_has_keys(http: HttpClient, tmp_path: Path) ->
         coinbase_business_key_id="x",
         coinbase_business_key_secret=SecretStr(FakeBusiness().key_secret),
     )
+    headers = {name: provider.capabilities.signature_header for name, provider in payments.providers.items()}
+    assert {**KNOWN, **headers} == {**KNOWN, "sandbox": headers["sandbox"]}
     expected = ["stripe", "liqpay", "paypal", "btcpay", "coinbase_business", "sandbox"]
     assert list(payments.providers) == expected
     assert [provider.name for provider in payments.providers.values()] == expected
