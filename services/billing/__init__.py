@@ -1,6 +1,7 @@
 """Billing: plans, the tenant's subscription, and the money that comes for it."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from types import MappingProxyType
@@ -90,6 +91,7 @@ class BillingService:
         merchants: MerchantEvents | None = None,
         return_url: str = "",
     ) -> None:
+        self._providers, self._aliases, self._known = providers, aliases or {}, known
         announcer = self.announcer = Announcer(notifications, mail=mail, grace=grace)
         self._instructions = Instructions(units, providers, announcer)
         self._subscriptions = Subscriptions(units, announcer=announcer, instructions=self._instructions)
@@ -97,7 +99,7 @@ class BillingService:
             units,
             providers=providers,
             default_provider=default_provider,
-            aliases=aliases or {},
+            aliases=self._aliases,
             verification=verification,
         )
         self._subscribing = Subscribing(units, checkouts=self._checkouts, return_url=return_url)
@@ -129,7 +131,7 @@ class BillingService:
         )
         self.winding_up = WindingUp(announcer=announcer, instructions=self._instructions)
         self.reconciling = Reconciling(
-            units, providers=providers, aliases=aliases or {}, merchants=merchants, nightly_hour=reconcile_hour
+            units, providers=providers, aliases=self._aliases, merchants=merchants, nightly_hour=reconcile_hour
         )
         self.sandbox = SandboxDesk(providers)
         self._refunds = Refunds(units, providers=providers, money=MoneyFacts(announcer, documents))
@@ -142,7 +144,8 @@ class BillingService:
 
     async def set_price(self, uow: UnitOfWork, actor: Principal, price: PriceInput) -> PlanPriceView:
         """Say what a plan costs at one provider; see `set_price`. Needs a PlatformScope."""
-        return await set_price(uow, actor, price)
+        meant = replace(price, provider=self._aliases.get(price.provider, price.provider))
+        return await set_price(uow, actor, meant, providers={*self._known, *self._providers})
 
     async def seed_plans(self, uow: UnitOfWork) -> None:
         """Add the first day's plans that are missing; harmless when repeated."""

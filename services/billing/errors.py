@@ -133,6 +133,21 @@ class UnknownCurrency(InvalidInput):
         super().__init__(details={"errors": [problem]})
 
 
+class UnknownProvider(InvalidInput):
+    """A price is for a payment provider that this server cannot work with, so nobody would ever pay it."""
+
+    code = "UNKNOWN_PROVIDER"
+    message = "This payment provider does not exist"
+
+    def __init__(self, names: Sequence[str]) -> None:
+        problem = {
+            "field": "body -> provider",
+            "message": f"should be one of: {', '.join(names)}",
+            "type": "value_error",
+        }
+        super().__init__(details={"errors": [problem]})
+
+
 class PageBeingOpened(Unavailable):
     """Somebody else has just asked the provider for this purchase's page, and the answer is not there yet."""
 

@@ -1,7 +1,7 @@
 """The plans that are sold, and the ones that a fresh installation starts with (contract.md 4.2)."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from core.errors import InvalidInput
 from core.money import exponent, is_currency
 from models.billing import BillingPeriod, Plan, PlanPrice
-from services.billing.errors import PlanNotFound, UnknownCurrency
+from services.billing.errors import PlanNotFound, UnknownCurrency, UnknownProvider
 from services.billing.views import PlanPriceView, PlanView, PricedPlanView
 from services.identity import Principal, require_superuser
 from services.unit_of_work import UnitOfWork
@@ -131,13 +131,17 @@ async def price_at(uow: UnitOfWork, plan: Plan, provider: str, period: BillingPe
     return (plan.price(period), plan.currency) if own is None else (own.amount, own.currency)
 
 
-async def set_price(uow: UnitOfWork, actor: Principal, price: PriceInput) -> PlanPriceView:
-    """Say what a plan costs at one provider from now on; for superusers.
+async def set_price(
+    uow: UnitOfWork, actor: Principal, price: PriceInput, *, providers: Collection[str]
+) -> PlanPriceView:
+    """Say what a plan costs at one of the `providers` from now on, whether it has keys yet or not; for superusers.
 
-    Purchases that were begun keep the price that was asked.
-    Raises PlanNotFound, UnknownCurrency, and InvalidInput when the amount does not fit its currency.
+    Purchases that were begun keep the price that was asked. Raises PlanNotFound, UnknownProvider, UnknownCurrency, and
+    InvalidInput when the amount does not fit its currency.
     """
     require_superuser(actor)
+    if price.provider not in providers:
+        raise UnknownProvider(sorted(providers))
     require_currency(price.currency)
     if await uow.session.get(Plan, price.plan_id) is None:
         raise PlanNotFound

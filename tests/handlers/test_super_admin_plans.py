@@ -216,6 +216,16 @@ async def test_a_price_that_nobody_could_pay_is_refused(boss: Person) -> None:
     price = {"provider": "stripe", "amount": "9.50", "currency": "JPY"}
     status, answer = await boss.post(f"billing/plans/{plan}/prices", price)
     assert (status, [error["field"] for error in answer["errors"]]) == (422, ["body -> amount"])
+    # The name of both products of Coinbase is neither while no keys say which one is meant.
+    for provider in ("nosuch", "coinbase"):
+        status, answer = await boss.post(f"billing/plans/{plan}/prices", {**price, "provider": provider})
+        assert (status, answer["error"]["code"]) == (422, "UNKNOWN_PROVIDER")
+        (error,) = answer["errors"]
+        assert error["field"] == "body -> provider"
+        assert "coinbase_commerce, liqpay, paypal, sandbox, stripe" in error["message"]
+    for provider in ("stripe", "coinbase_business"):
+        told = {**price, "provider": provider, "amount": "950"}
+        assert (await boss.post(f"billing/plans/{plan}/prices", told))[0] == 200
     assert (await put(boss, f"super-admin/plans/{plan}/retire"))[0] == 200
 
 

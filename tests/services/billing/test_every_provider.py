@@ -309,6 +309,9 @@ async def test_a_price_of_its_own(till: Till, shop: Shop) -> None:
                 await till.billing.set_price(uow, operator, replace(price, amount=Decimal("1.50"), currency="JPY"))
             with pytest.raises(SuperuserRequired):
                 await till.billing.set_price(uow, shop.owner, price)
+            # A price for a further name of the provider is one for the provider.
+            till.billing._aliases = {"pay": "liqpay"}
+            assert await till.billing.set_price(uow, operator, replace(price, provider="pay")) == shown
         assert listed == [shown]
         try:
             created = await liqpay.begin(shop)
