@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from sqlalchemy import select
 
-from core.errors import DomainError
+from core.errors import InvalidInput
 from core.i18n import TEXTS
 from models.documents import BillingDetails
 from models.tenants import Tenant
@@ -15,11 +15,14 @@ from services.permissions import Permission
 from services.unit_of_work import UnitOfWork
 
 
-class LanguageUnknown(DomainError):
+class LanguageUnknown(InvalidInput):
     """Papers are not written in this language."""
 
-    code = "VALIDATION_ERROR"
     message = "Documents are not written in this language"
+
+    def __init__(self) -> None:
+        problem = {"field": "body -> language", "message": self.message, "type": "value_error"}
+        super().__init__(details={"errors": [problem]})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ class JobNotFound(NotFound):
 
 
 class JobNotRetryable(DomainError):
-    """The job has not ended yet; a conflict that the released clients expect as a bad request."""
+    """The job has not ended yet; a conflict that the released clients expect as a bad request (contract.md 1.5)."""
 
     kind = ErrorKind.BAD_REQUEST
     code = "CONFLICT"

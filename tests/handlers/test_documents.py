@@ -183,7 +183,8 @@ async def test_details_that_cannot_be(company: RegisterCompany, details: dict[st
 
 async def test_a_language_in_which_nothing_is_written(company: RegisterCompany) -> None:
     status, answer = await (await company()).request("PUT", "billing/details", json={"language": "xx"})
-    assert (status, answer["detail"]) == (400, "Documents are not written in this language")
+    assert (status, answer["detail"]) == (422, "Documents are not written in this language")
+    assert [error["field"] for error in answer["errors"]] == ["body -> language"]
 
 
 async def test_the_file_of_an_invoice(company: RegisterCompany) -> None:
