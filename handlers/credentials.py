@@ -36,7 +36,7 @@ def access_token(request: web.Request, *, origins: Collection[str]) -> str:
     key = request.headers.get(KEY_HEADER, "").strip()
     if header is None and key:
         return _key(key)
-    token = _bearer(header if header is not None else request.cookies.get(COOKIE, ""))
+    token = _bearer(header) if header is not None else _in_cookie(request.cookies.get(COOKIE, ""))
     if header is None and request.method not in _SAFE_METHODS and not _is_ours(request, origins):
         raise CrossSiteRefused
     return token
@@ -51,6 +51,12 @@ def _key(text: str) -> str:
     if not is_key(text):
         raise CredentialsRefused
     return text
+
+
+def _in_cookie(text: str) -> str:
+    """Return the token of a cookie, which the released clients write with `Bearer ` before it, and others without."""
+    bare = text.strip()
+    return _bearer(text) if not bare or " " in bare else bare
 
 
 def _bearer(text: str) -> str:

@@ -65,5 +65,15 @@ async def test_a_header_is_heard_before_the_cookie(company: RegisterCompany) -> 
     assert await ask(owner, "GET", "auth/me", {"Authorization": "Basic x"}) == (401, "AUTH_ERROR")
 
 
-async def test_a_cookie_that_is_none_authenticates_nobody(company: RegisterCompany) -> None:
-    assert await ask(await company(), "GET", "auth/me", {}, token="forged") == (401, "AUTH_ERROR")
+async def test_a_cookie_may_hold_the_token_alone(company: RegisterCompany) -> None:
+    owner = await company()
+    bare = {"Cookie": f"access_token={owner.token}"}
+    assert await ask(owner, "GET", "auth/me", bare) == (200, "")
+    assert await ask(owner, "PATCH", f"tenants/{owner.tenant_id}", bare) == (403, "CROSS_SITE_REFUSED")
+    assert await ask(owner, "PATCH", f"tenants/{owner.tenant_id}", {**bare, "Origin": ORIGIN}) == (200, "")
+
+
+@pytest.mark.parametrize("cookie", ["", '"Bearer "', "Bearer", "forged", '"Basic eA=="', '"Bearer forged"'])
+async def test_a_cookie_that_is_none_authenticates_nobody(company: RegisterCompany, cookie: str) -> None:
+    owner = await company()
+    assert await ask(owner, "GET", "auth/me", {"Cookie": f"access_token={cookie}"}) == (401, "AUTH_ERROR")
