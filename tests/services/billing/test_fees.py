@@ -13,10 +13,10 @@ from providers.payments import DisputeClosed, DisputeOpened, Fee, Reading
 from services.billing.journal import balances
 from tests.fakes.server import Fault
 from tests.fakes.stripe_objects import Obj
-from tests.services.billing.test_changes import change, halfway, pay
 from tests.services.billing.test_every_provider import ACTIVE, PRICE, ended
 from tests.services.billing.test_journal import disputed, paid
 from tests.support.billing import PLATFORM, Shop, Till
+from tests.support.changing import change, halfway, pay
 from tests.support.orders_of_facts import Undo, take_all
 from tests.support.reconciling import open_watch
 from tests.support.stalls import open_stall

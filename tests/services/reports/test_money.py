@@ -29,8 +29,8 @@ from services.reports import money
 from services.reports.money import Sum, commission_lines, revenue_lines, spending_lines
 from services.reports.months import Months
 from services.unit_of_work import RequestTrace, UnitOfWork
-from tests.services.billing.test_changes import change, halfway, order, pay
 from tests.support.billing import PLATFORM, Shop, Till
+from tests.support.changing import change, halfway, order, pay
 
 pytestmark = pytest.mark.embedded
 
