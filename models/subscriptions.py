@@ -12,8 +12,8 @@ from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
 from models.base import Base, Identified, TenantOwned, enum_column
 from models.checkouts import CheckoutSession, Prepaid
 from models.dunning import Dunning
-from models.endings import Ending
 from models.overrides import EntitlementOverride
+from models.paid_periods import PaidPeriod
 from models.plan_changes import PendingChange
 from models.plans import BillingPeriod, Plan, period_after
 
@@ -31,7 +31,7 @@ class SubscriptionStatus(StrEnum):
     EXPIRED = "expired"
 
 
-class Subscription(Identified, TenantOwned, PendingChange, Dunning, Ending, Base):
+class Subscription(Identified, TenantOwned, PendingChange, Dunning, PaidPeriod, Base):
     """A tenant's one subscription to the platform.
 
     Facts reach it late and out of order, so what they tell is kept in registers of which each remembers the provider's
@@ -62,15 +62,10 @@ class Subscription(Identified, TenantOwned, PendingChange, Dunning, Ending, Base
         enum_column(BillingPeriod, name="billing_period"), default=BillingPeriod.MONTHLY
     )
     trial_ends_at: Mapped[datetime | None]
-    current_period_start: Mapped[datetime]
-    current_period_end: Mapped[datetime]
-    # The day of the month that periods end on wherever the provider does not say.
-    anchor_day: Mapped[int]
     payment_provider: Mapped[str | None] = mapped_column(String(50))
     external_subscription_id: Mapped[str | None] = mapped_column(String(255))
     external_customer_id: Mapped[str | None] = mapped_column(String(255))
     facts_until: Mapped[datetime | None]
-    period_facts_until: Mapped[datetime | None]
     failed_until: Mapped[datetime | None]
     # Up to when the tenant has been told of what it may have; None for what it began with.
     entitlements_told_at: Mapped[datetime | None]
@@ -320,16 +315,6 @@ class Subscription(Identified, TenantOwned, PendingChange, Dunning, Ending, Base
         self._rest(now)
         self.updated_at = now
 
-    def warn_of_end(self, thresholds: tuple[int, ...], *, now: datetime) -> int | None:
-        """Return the days left (rounded up) when a warning is due, once for each of `thresholds` and end."""
-        days_left = -((now - self.ends_at) // timedelta(days=1))
-        due = min((days for days in thresholds if days_left <= days), default=None)
-        warned = self.expiry_warned_days
-        if due is None or days_left < 1 or (warned is not None and warned <= due):
-            return None
-        self.expiry_warned_days = due
-        return days_left
-
     @property
     def is_closed(self) -> bool:
         """Whether we have ended it ourselves, after which nothing that a provider tells changes it."""
@@ -367,30 +352,15 @@ class Subscription(Identified, TenantOwned, PendingChange, Dunning, Ending, Base
         self.trial_ends_at = self.current_period_end if self.status is SubscriptionStatus.TRIAL else None
 
     def _take_period(self, period: tuple[datetime | None, datetime], at: datetime) -> None:
-        start, end = period
         bought_until = None if self.checkout is None else self.checkout.bought_until
-        if bought_until is not None and end < bought_until - _SAME_END:
-            # The provider tells of the time before a change that it has not heard of.
-            return
-        known = self.period_facts_until
-        # Of two facts of one moment, the period that ends later was bought last.
-        if known is not None and (at < known or (at == known and end < self.current_period_end)):
-            return
-        if start is None:
-            self._set_period(self.current_period_start, end)
-            return
-        self.period_facts_until = at
-        self.anchor_day = start.astimezone(UTC).day
-        self._set_period(start, end)
+        # Else the provider tells of the time before a change that it has not heard of.
+        if bought_until is None or period[1] >= bought_until - _SAME_END:
+            super()._take_period(period, at)
 
     def _set_period(self, start: datetime, end: datetime) -> None:
-        if self.ended_at is not None:
-            start, end = min(start, self.ended_at), self.ended_at
-        if end != self.current_period_end:
-            self.expiry_warned_days = None
-        self.current_period_start, self.current_period_end = start, end
+        super()._set_period(start, end)
         if self.status is SubscriptionStatus.TRIAL and self.facts_until is not None:
-            self.trial_ends_at = end
+            self.trial_ends_at = self.current_period_end
 
     def _visible(self) -> tuple[object, ...]:
         return self.status, self.current_period_start, self.current_period_end, self.cancel_at_period_end
