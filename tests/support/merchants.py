@@ -194,7 +194,8 @@ class Bazaar:
 
     async def rows(self, shop: Shop) -> list[OrderInvoice]:
         async with self.till.units(PLATFORM) as uow:
-            return list(await uow.session.scalars(select(OrderInvoice).where(OrderInvoice.tenant_id == shop.tenant_id)))
+            mine = select(OrderInvoice).where(OrderInvoice.tenant_id == shop.tenant_id)
+            return list(await uow.session.scalars(mine.order_by(OrderInvoice.created_at)))
 
     async def events(self, shop: Shop) -> list[ProviderEvent]:
         """Return what the inbox holds of a merchant's account."""
