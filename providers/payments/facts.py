@@ -254,7 +254,9 @@ class RefundFailed(ProviderFact):
 class DisputeOpened(ProviderFact):
     """The payer disputes a payment. An `inquiry` only asks: it takes no money (yet).
 
-    `fee` is what the provider takes for a dispute, None where it does not say.
+    `beside_refunds` tells that the provider takes the amount whatever was refunded: both have left. Without it what is
+    refunded of a disputed payment is a part of its dispute. `fee` is what the provider takes for a dispute, None where
+    it does not say.
     """
 
     dispute_ref: str
@@ -264,6 +266,7 @@ class DisputeOpened(ProviderFact):
     currency: str
     reason: str | None
     inquiry: bool
+    beside_refunds: bool = False
     fee: Fee | None = None
 
 
@@ -271,7 +274,8 @@ class DisputeOpened(ProviderFact):
 class DisputeClosed(ProviderFact):
     """A dispute is decided: `won` leaves the money with us, `lost` keeps it with the payer.
 
-    `fee` is what the provider has taken for it all in all, zero where it has given its fee back.
+    `returned` is what the provider has given back of a lost one: what had been refunded when it was disputed. `fee` is
+    what it has taken for it all in all, zero where it has given its fee back. See `DisputeOpened` for the rest.
     """
 
     dispute_ref: str
@@ -281,6 +285,8 @@ class DisputeClosed(ProviderFact):
     currency: str
     outcome: DisputeOutcome
     inquiry: bool
+    beside_refunds: bool = False
+    returned: Decimal = Decimal(0)
     fee: Fee | None = None
 
 

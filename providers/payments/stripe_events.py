@@ -2,12 +2,19 @@
 
 Events that tell what another one tells are left unread on purpose, so that nothing is counted twice:
 `invoice.payment_succeeded` (`invoice.paid` also covers invoices settled outside Stripe), `refund.created`
-(`charge.refunded` carries the running total) and `charge.dispute.funds_reinstated` (`closed` decides). That a refund
-has failed, days later, is told by up to three events, none of which carries the running total. A dispute is `created`
-once, perhaps as an inquiry: that its money was taken after all is told by `funds_withdrawn`.
+(`charge.refunded` carries the running total). That a refund has failed, days later, is told by up to three events, none
+of which carries the running total. A dispute is `created` once, perhaps as an inquiry: that its money was taken after
+all is told by `funds_withdrawn`.
+
+A payment that was refunded in part can be disputed in full: Stripe withdraws all of it, beside the refund. Where the
+dispute is lost for the rest alone, Stripe gives the refunded part back and still calls it `lost`
+(support.stripe.com/questions/dispute-for-full-charge-amount-after-a-partial-refund-was-issued). That is told by
+`funds_reinstated`, after `closed`; what is won comes back by `closed` alone.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
 from typing import Final
 
 from providers.payments.contract import VerifiedEvent
@@ -47,6 +54,7 @@ from providers.payments.stripe_objects import (
     read_amount,
     read_currency,
     read_subscription,
+    returned_of_dispute,
     subscription_of_invoice,
 )
 
@@ -264,11 +272,12 @@ def _dispute_opened(dispute: Node, source: Source) -> Fact:
         currency=read_currency(dispute),
         reason=dispute.text_or_none("reason"),
         inquiry=dispute.text("status").startswith("warning_"),
+        beside_refunds=True,
         fee=fee_of_dispute(dispute),
     )
 
 
-def _dispute_closed(dispute: Node, source: Source) -> Fact:
+def _dispute_closed(dispute: Node, source: Source) -> DisputeClosed:
     payment_ref, charge_ref = disputed_payment(dispute)
     status = dispute.text("status")
     outcome = _OUTCOMES.get(status)
@@ -283,8 +292,17 @@ def _dispute_closed(dispute: Node, source: Source) -> Fact:
         currency=read_currency(dispute),
         outcome=outcome,
         inquiry=status.startswith("warning_"),
+        beside_refunds=True,
+        returned=returned_of_dispute(dispute) if outcome == "lost" else Decimal(0),
         fee=fee_of_dispute(dispute),
     )
+
+
+def _dispute_returned(dispute: Node, source: Source) -> Fact | None:
+    if dispute.text("status") != "lost":
+        return None
+    # Its fee was told with the decision.
+    return replace(_dispute_closed(dispute, source), fee=None)
 
 
 _READERS: Final[dict[str, Callable[[Node, Source], Fact | None]]] = {
@@ -308,10 +326,12 @@ _READERS: Final[dict[str, Callable[[Node, Source], Fact | None]]] = {
     "charge.dispute.created": _dispute_opened,
     "charge.dispute.funds_withdrawn": _dispute_opened,
     "charge.dispute.closed": _dispute_closed,
+    "charge.dispute.funds_reinstated": _dispute_returned,
 }
 
-EVENT_TYPES: Final = tuple(_READERS)
-"""The events that mean something to us: also what a webhook endpoint must be subscribed to.
+EVENT_TYPES: Final = tuple(kind for kind in _READERS if kind != "charge.refund.updated")
+"""The events that are asked for when webhooks may be lost.
 
-Stripe lists no more than 20 types of events at once.
+Stripe lists no more than 20 types of events at once; `refund.updated` tells of every refund, `charge.refund.updated` of
+some of them.
 """

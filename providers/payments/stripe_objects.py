@@ -9,6 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
+from core.money import round_money
 from providers.payments.errors import BadPayload
 from providers.payments.facts import (
     BillingPeriod,
@@ -211,6 +212,19 @@ def fee_of_dispute(dispute: Node) -> Fee | None:
         return None
     currency = read_currency(booked[0])
     return Fee(amount=from_stripe(max(sum(row.integer("fee") for row in booked), 0), currency), currency=currency)
+
+
+def returned_of_dispute(dispute: Node) -> Decimal:
+    """Return how much of a dispute Stripe has given back, in the dispute's currency.
+
+    The entries in the account's books that tell it may be in another one, so it is their share that counts.
+    """
+    booked = [row.integer("amount") for row in dispute.rows("balance_transactions")]
+    taken, back = -sum(min(amount, 0) for amount in booked), sum(max(amount, 0) for amount in booked)
+    if not taken:
+        return Decimal(0)
+    amount, currency = read_amount(dispute, "amount"), read_currency(dispute)
+    return round_money(amount * min(back, taken) / taken, currency)
 
 
 def read_amount(node: Node, *keys: str) -> Decimal:

@@ -31,6 +31,9 @@ from services.unit_of_work import UnitOfWork
 # In the metadata of a payment: the newest failure of a refund; in a refund's: when its total was told last.
 _FELL = "refund_failed"
 _AGAIN = "told_again_at"
+# In a dispute's: that its money was taken beside what was refunded, and what came back of it though it was lost.
+_BESIDE = "beside_refunds"
+_RETURNED = "returned"
 # In a refund's, too: which refunds had failed when its total was read, and that the provider took it back, for which a
 # dispute may be the reason.
 _KNOWING = "read_knowing_failed"
@@ -172,17 +175,27 @@ async def refunded_of(uow: UnitOfWork, provider: str, payment_key: str) -> Decim
 async def book_dispute(
     uow: UnitOfWork, subscription: Subscription, payment: PaymentEvent, fact: DisputeOpened | DisputeClosed
 ) -> Booked:
-    """Book a disputed payment, once per dispute; the metadata's `outcome` tells how it was decided."""
+    """Book a disputed payment, once per dispute, less what came back of one that was lost.
+
+    The metadata's `outcome` tells how it was decided.
+    """
     outcome: dict[str, object] = {"outcome": fact.outcome} if isinstance(fact, DisputeClosed) else {}
     if isinstance(fact, DisputeClosed) and fact.fee is not None:
         outcome["fee_decided"] = True
+    if fact.beside_refunds:
+        outcome[_BESIDE] = True
+    returned = fact.returned if isinstance(fact, DisputeClosed) else Decimal(0)
     known = await _known(uow, fact.provider, PaymentEventType.CHARGEBACK, fact.dispute_ref)
     before = None if known is None else known.event_metadata.get("outcome")
     is_decided = isinstance(fact, DisputeClosed) and fact.outcome != before
     if known is not None:
-        known.event_metadata = {**known.event_metadata, **outcome}
+        returned_before = Decimal(known.event_metadata.get(_RETURNED, 0))
+        known.amount += returned_before
         if (fact.occurred_at, fact.event_id) < (known.created_at, known.provider_event_id):
             known.amount, known.currency = fact.amount, fact.currency
+        known.event_metadata = {**known.event_metadata, **outcome}
+        # Nothing that came back is taken again, so of several tellings the one that knows of most is right.
+        _give_back(known, max(returned, returned_before))
         known.created_at, known.provider_event_id = _earlier(known, fact)
         return Booked(movement=known, is_new=False, is_decided=is_decided)
     chargeback = _movement(
@@ -196,8 +209,15 @@ async def book_dispute(
     )
     chargeback.payment_id = payment.id
     chargeback.event_metadata = dict(outcome)
+    _give_back(chargeback, returned)
     uow.session.add(chargeback)
     return Booked(movement=chargeback, is_new=True, is_decided=is_decided)
+
+
+def _give_back(dispute: PaymentEvent, returned: Decimal) -> None:
+    if returned:
+        dispute.amount -= returned
+        dispute.event_metadata = {**dispute.event_metadata, _RETURNED: str(returned)}
 
 
 async def payment_of(uow: UnitOfWork, provider: str, *refs: str | None) -> PaymentEvent | None:
@@ -254,12 +274,19 @@ async def _movements_of(uow: UnitOfWork, payment: PaymentEvent, kind: PaymentEve
 async def _count_refunds(
     uow: UnitOfWork, payment: PaymentEvent, steps: Mapping[Decimal, PaymentEvent], fact: ProviderFact
 ) -> Refunded:
-    """Bring each total's row to what it adds; no more than was paid goes back, and what a dispute took not twice."""
+    """Bring each total's row to what it adds: no more than was paid is refunded.
+
+    What a dispute took is no refund as well, unless it was taken beside what was refunded (`DisputeOpened`).
+    """
     disputes = await _movements_of(uow, payment, PaymentEventType.CHARGEBACK)
     counted = {
         total: row for total, row in steps.items() if not (disputes and row.event_metadata.get(_REVERSAL, False))
     }
-    taken = (row.amount for row in disputes if row.event_metadata.get("outcome") != "won")
+    taken = (
+        row.amount
+        for row in disputes
+        if row.event_metadata.get("outcome") != "won" and not row.event_metadata.get(_BESIDE, False)
+    )
     now = min(_total_now(payment, counted), max(payment.amount - sum(taken, Decimal(0)), Decimal(0)))
     below = Decimal(0)
     moves = []

@@ -30,14 +30,24 @@ class Due:
 
 
 def due_papers(payment: PaymentEvent, movements: Sequence[PaymentEvent], issued: Sequence[Document]) -> list[Due]:
-    """Return what is to be issued for a payment and the refunds and disputes of it, in the order of issue."""
+    """Return what is to be issued for a payment and the refunds and disputes of it, in the order of issue.
+
+    A paper tells of the price, which cannot fall below nothing: what a dispute takes beside what was refunded is in the
+    journal alone (docs/billing.md).
+    """
     found = _towards(payment, DocumentReason.PAYMENT, payment.amount, issued)
     refunds = [row for row in movements if row.event_type is PaymentEventType.REFUND]
     found += _refunds(refunds, issued) or _failed_refunds(refunds, issued)
     disputes = [row for row in movements if row.event_type is PaymentEventType.CHARGEBACK]
+    left = payment.amount - _refunded(refunds)
     for row in sorted(disputes, key=lambda row: (row.created_at, row.fact_key)):
-        won = row.amount if row.event_metadata.get("outcome") == "won" else Decimal(0)
-        found += _towards(row, DocumentReason.DISPUTE, -row.amount, issued)
+        if row.event_metadata.get("outcome") == "won":
+            # Its credit note stands as it was issued, and is voided by as much.
+            taken = won = -_total(_issued(row, DocumentReason.DISPUTE, issued)) or row.amount
+        else:
+            taken, won = max(min(row.amount, left), Decimal(0)), Decimal(0)
+            left -= taken
+        found += _towards(row, DocumentReason.DISPUTE, -taken, issued)
         found += _towards(row, DocumentReason.DISPUTE_WON, won, issued)
     return found
 
@@ -52,9 +62,17 @@ def tax_of(total: Decimal, rate: Decimal, currency: str) -> Decimal:
 
 
 def _towards(movement: PaymentEvent, reason: DocumentReason, target: Decimal, issued: Sequence[Document]) -> list[Due]:
-    known = [paper.total for paper in issued if (paper.movement_id, paper.reason) == (movement.id, reason)]
-    step = round_money(target, movement.currency) - round_money(sum(known, Decimal(0)), movement.currency)
+    known = _issued(movement, reason, issued)
+    step = round_money(target, movement.currency) - round_money(_total(known), movement.currency)
     return [Due(reason=reason, movement=movement, total=step, part=len(known) + 1)] if step else []
+
+
+def _issued(movement: PaymentEvent, reason: DocumentReason, issued: Sequence[Document]) -> list[Document]:
+    return [paper for paper in issued if (paper.movement_id, paper.reason) == (movement.id, reason)]
+
+
+def _total(papers: Iterable[Document]) -> Decimal:
+    return sum((paper.total for paper in papers), Decimal(0))
 
 
 def _refunds(refunds: Sequence[PaymentEvent], issued: Sequence[Document]) -> list[Due]:
@@ -83,12 +101,12 @@ def _failed_refunds(refunds: Sequence[PaymentEvent], issued: Sequence[Document])
 
 
 def _due_refund(row: PaymentEvent, step: Decimal, issued: Sequence[Document]) -> Due:
-    known = [paper for paper in issued if (paper.movement_id, paper.reason) == (row.id, DocumentReason.REFUND)]
+    known = _issued(row, DocumentReason.REFUND, issued)
     return Due(reason=DocumentReason.REFUND, movement=row, total=step, part=len(known) + 1)
 
 
 def _told(papers: Iterable[Document]) -> Decimal:
-    return -sum((paper.total for paper in papers if paper.reason is DocumentReason.REFUND), Decimal(0))
+    return -_total(paper for paper in papers if paper.reason is DocumentReason.REFUND)
 
 
 def _refunded(refunds: Sequence[PaymentEvent]) -> Decimal:

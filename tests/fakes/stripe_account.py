@@ -162,6 +162,15 @@ class StripeAccount(FakeServer):
             dispute["balance_transactions"].append({**back, "net": -taken["net"], "fee_details": []})
         return [self._event("charge.dispute.closed", dispute)]
 
+    def return_refunded(self, dispute_id: str) -> list[Obj]:
+        """Of a lost dispute what had been refunded comes back, once it is closed."""
+        dispute = self.disputes[dispute_id]
+        charge = self.charges[dispute["charge"]]
+        refunded = {**charge, "amount": charge["amount_refunded"]}
+        back = stripe_objects.balance_transaction(refunded, fee=0, now=self.now())
+        dispute["balance_transactions"].append({**back, "source": dispute["id"], "type": "adjustment"})
+        return [self._event("charge.dispute.funds_reinstated", dispute)]
+
     def charge_of(self, subscription_id: str) -> Obj:
         """The newest charge of a subscription's customer."""
         customer = self.subscriptions[subscription_id]["customer"]

@@ -172,6 +172,40 @@ class TestStory:
         assert (opened.amount, opened.reason) == (Decimal("49.99"), "fraudulent")
         assert opened.inquiry is closed.inquiry is inquiry
         assert closed.outcome == outcome
+        assert opened.beside_refunds
+        assert closed.beside_refunds
+        assert closed.returned == 0
+
+    @pytest.mark.parametrize(
+        ("currency", "rate", "returned"), [("usd", 1, "10.00"), ("eur", 2, "10.00")], ids=["own currency", "converted"]
+    )
+    async def test_a_lost_dispute_gives_back_what_was_refunded(
+        self, stripe: StripeHarness, currency: str, rate: int, returned: str
+    ) -> None:
+        _, subscription = await paid_checkout(stripe)
+        charge = stripe.fake.charge_of(subscription["id"])
+        stripe.fake.refund(charge["id"], 1000)
+        stripe.fake.open_dispute(charge["id"])
+        (dispute_ref,) = stripe.fake.disputes
+        stripe.fake.close_dispute(dispute_ref, "lost")
+        (event,) = stripe.fake.return_refunded(dispute_ref)
+        for entry in event["data"]["object"]["balance_transactions"]:
+            entry.update(currency=currency, amount=entry["amount"] * rate)
+
+        (closed,) = read(stripe, [event])
+
+        assert isinstance(closed, DisputeClosed)
+        assert (closed.outcome, closed.amount, closed.returned) == ("lost", Decimal("49.99"), Decimal(returned))
+        # The fee is told by the decision.
+        assert closed.fee is None
+
+    async def test_what_is_won_comes_back_by_the_decision(self, stripe: StripeHarness) -> None:
+        _, subscription = await paid_checkout(stripe)
+        stripe.fake.open_dispute(stripe.fake.charge_of(subscription["id"])["id"])
+        (dispute_ref,) = stripe.fake.disputes
+        (closed,) = stripe.fake.close_dispute(dispute_ref, "won")
+
+        assert read(stripe, [closed | {"type": "charge.dispute.funds_reinstated"}]) == []
 
 
 class TestSubscriptionStates:
@@ -268,7 +302,6 @@ class TestDoubleTelling:
             "refund.updated",
             "charge.refund.updated",
             "charge.dispute.updated",
-            "charge.dispute.funds_reinstated",
             "charge.succeeded",
             "payment_intent.succeeded",
         ],

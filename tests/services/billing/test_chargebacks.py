@@ -119,3 +119,41 @@ async def test_every_order_of_an_inquiry_that_becomes_a_dispute(till: Till, shop
         events += happens(dispute_id)
     readings = [await told_by_stripe(till, event) for event in events if event["type"] != "charge.dispute.updated"]
     assert_one(await end_states(till, shop, "stripe", readings), count=6)
+
+
+@pytest.mark.parametrize("outcome", [None, "lost", "won"])
+async def test_stripe_withdraws_all_of_a_payment_that_was_refunded_in_part(
+    till: Till, shop: Shop, outcome: str | None
+) -> None:
+    charge = till.stripe.charge_of(await till.buy(shop))
+    await till.take(*till.stripe.refund(charge["id"], 2000))
+    till.travel(days=3)
+    await till.take(*till.stripe.open_dispute(charge["id"]))
+    refund, fees = Decimal(20), Decimal("16.75")
+    if outcome is None:
+        assert await gone(till, shop) == {"refunds": refund, "disputes": PRICE, "cash": -refund - fees}
+        # The price cannot fall below nothing, whatever the bank has taken beside it.
+        assert sum(paper.total for paper in await till.papers(shop)) == 0
+        return
+    (dispute_id,) = till.stripe.disputes
+    await till.take(*till.stripe.close_dispute(dispute_id, outcome))
+    if outcome == "won":
+        assert await gone(till, shop) == {"refunds": refund, "disputes": 0, "cash": PRICE - refund - fees + 15}
+        assert sum(paper.total for paper in await till.papers(shop)) == PRICE - refund
+        return
+    await till.take(*till.stripe.return_refunded(dispute_id))
+    assert await gone(till, shop) == {"refunds": refund, "disputes": PRICE - refund, "cash": -fees}
+    assert sum(paper.total for paper in await till.papers(shop)) == 0
+
+
+async def test_every_order_of_a_refund_and_a_dispute_that_gives_it_back(till: Till, shop: Shop) -> None:
+    charge = till.stripe.charge_of(await till.buy(shop))
+    events = till.stripe.refund(charge["id"], 2000)
+    till.travel(days=3)
+    events += till.stripe.open_dispute(charge["id"])
+    (dispute_id,) = till.stripe.disputes
+    for happens in (lambda known: till.stripe.close_dispute(known, "lost"), till.stripe.return_refunded):
+        till.travel(seconds=7)
+        events += happens(dispute_id)
+    readings = [await told_by_stripe(till, event) for event in events]
+    assert_one(await end_states(till, shop, "stripe", readings), count=24)

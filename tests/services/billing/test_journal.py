@@ -40,6 +40,7 @@ DISPUTES = {"first": Decimal("20.00"), "second": Decimal("49.99")}
 pytestmark = pytest.mark.embedded
 
 cents = st.integers(1, 4999).map(lambda number: Decimal(number) / 100)
+returns = st.integers(0, 1999).map(lambda number: Decimal(number) / 100)
 outcomes = st.fixed_dictionaries({name: st.sampled_from([None, "open", "won", "lost"]) for name in DISPUTES})
 
 
@@ -93,13 +94,18 @@ async def test_any_sequence_of_payment_refunds_and_disputes(
 ) -> None:
     totals = data.draw(st.lists(cents, max_size=4), label="totals refunded")
     decided = data.draw(outcomes, label="disputes")
+    beside = data.draw(st.booleans(), label="beside refunds")
     told = [paid(checkout), *(refunded(checkout, total) for total in totals)]
+    lost = Decimal(0)
     for name, outcome in decided.items():
-        told += disputed(checkout, name, outcome)
+        told += disputed(checkout, name, outcome, beside=beside)
+        returned = data.draw(returns, label="returned") if outcome == "lost" else Decimal(0)
+        if returned:
+            told += returned_of(checkout, name, returned, beside=beside)
+        lost += DISPUTES[name] - returned if outcome in ("open", "lost") else 0
     order = data.draw(st.permutations([*told, *told[:2]]), label="order of arrival")
-    lost = sum((DISPUTES[name] for name, outcome in decided.items() if outcome in ("open", "lost")), Decimal(0))
-    # What a bank has taken back is no refund as well.
-    back = min(max(totals, default=Decimal(0)), max(PRICE - lost, Decimal(0)))
+    # What a bank has taken back is no refund as well, unless its dispute takes no notice of refunds.
+    back = min(max(totals, default=Decimal(0)), PRICE if beside else max(PRICE - lost, Decimal(0)))
     readings = [Reading(facts=(fact,)) for fact in order]
     async with ledger.session.begin_nested() as attempt:
         await take_all(ledger, till.billing._inbox._applier, "stripe", readings)
@@ -168,17 +174,27 @@ def refunded(checkout: CheckoutSession, total: Decimal) -> Fact:
     )
 
 
-def disputed(checkout: CheckoutSession, name: str, outcome: str | None) -> Sequence[Fact]:
-    if outcome is None:
-        return []
-    about: Any = {
+def dispute(checkout: CheckoutSession, name: str, *, beside: bool) -> Any:
+    return {
         "dispute_ref": f"dp_{checkout.id.hex}_{name}",
         "payment_ref": f"pi_{checkout.id.hex}",
         "charge_ref": None,
         "amount": DISPUTES[name],
         "currency": "USD",
         "inquiry": False,
+        "beside_refunds": beside,
     }
+
+
+def returned_of(checkout: CheckoutSession, name: str, returned: Decimal, *, beside: bool) -> Sequence[Fact]:
+    about = dispute(checkout, name, beside=beside)
+    return [DisputeClosed(**source(checkout, f"returned_{name}", 5), **about, outcome="lost", returned=returned)]
+
+
+def disputed(checkout: CheckoutSession, name: str, outcome: str | None, *, beside: bool = False) -> Sequence[Fact]:
+    if outcome is None:
+        return []
+    about = dispute(checkout, name, beside=beside)
     opened = DisputeOpened(**source(checkout, f"opened_{name}", 3), **about, reason=None)
     if outcome == "open":
         return [opened]

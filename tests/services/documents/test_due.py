@@ -118,6 +118,19 @@ def test_a_dispute_that_turns_out_to_be_another_amount_gets_a_further_paper(
     assert issue(payment, [dispute], issued) == []
 
 
+def test_a_dispute_beside_a_refund_takes_back_no_more_than_was_invoiced() -> None:
+    payment, issued = paid(), list[Document]()
+    refund, dispute = refunded("10.00", "10.00"), disputed("49.99")
+    issue(payment, [refund, dispute], issued)
+    assert told(issued) == [("invoice", "49.99"), ("credit_note", "-10.00"), ("credit_note", "-39.99")]
+    # What is refunded after all is no part of the dispute's credit note any more.
+    refund.amount, refund.event_metadata = Decimal("15.00"), {"refunded_total": "15.00"}
+    assert told(issue(payment, [refund, dispute], issued)) == [("credit_note", "-5.00"), ("cancellation", "5.00")]
+    dispute.event_metadata = {"outcome": "won"}
+    assert told(issue(payment, [refund, dispute], issued)) == [("cancellation", "34.99")]
+    assert issue(payment, [refund, dispute], issued) == []
+
+
 def test_every_order_of_payment_refund_and_disputes_leaves_the_same_papers() -> None:
     payment = paid()
     movements = [refunded("10.00", "10.00"), disputed("5.00", outcome="won"), disputed("7.00", outcome="lost")]

@@ -50,6 +50,8 @@ class Bought:
     renewals: int
     refunds: list[Decimal]
     dispute: str | None
+    # Whether its dispute takes no notice of refunds.
+    beside: bool = False
 
 
 @dataclass(slots=True)
@@ -72,6 +74,7 @@ histories = st.lists(
         renewals=st.integers(0, 2),
         refunds=st.lists(st.integers(1, 999).map(lambda cents: Decimal(cents) / 100), max_size=2),
         dispute=st.sampled_from([None, "open", "won", "lost"]),
+        beside=st.booleans(),
     ),
     min_size=1,
     max_size=3,
@@ -280,8 +283,8 @@ def gone(checkout: CheckoutSession, bought: Bought, renewal: int, sold: tuple[da
     at, slug, expected = sold
     told: list[Fact] = []
     total = Decimal(0)
-    # What a bank has taken back is no refund as well.
-    left = Decimal(0) if bought.dispute in ("open", "lost") else bought.price
+    # What a bank has taken back is no refund as well, unless its dispute takes no notice of refunds.
+    left = Decimal(0) if bought.dispute in ("open", "lost") and not bought.beside else bought.price
     for number, part in enumerate(bought.refunds):
         when = at + timedelta(days=20 * (number + 1))
         expected.refunded[key(when, slug, bought)] += min(total + part, left) - min(total, left)
@@ -297,6 +300,7 @@ def gone(checkout: CheckoutSession, bought: Bought, renewal: int, sold: tuple[da
         about: Any = {
             "provider": "stripe", "dispute_ref": f"dp_{ref(checkout, renewal)}", "payment_ref": ref(checkout, renewal),
             "charge_ref": None, "amount": bought.price, "currency": bought.currency, "inquiry": False,
+            "beside_refunds": bought.beside,
         }  # fmt: skip
         when = at + timedelta(days=11)
         told.append(DisputeOpened(**about, event_id=f"evt_{ref(checkout, renewal)}_o", occurred_at=when, reason=None))
