@@ -13,7 +13,7 @@ from handlers.parsing import PayloadTooLarge, read_bytes
 from handlers.rest import Access, Call, PageQuery, Router
 from models.inbox import InboxState
 from providers.payments import BadPayload, BadSignature, ProviderUnavailable
-from services.billing.errors import ProviderEventNotDead, ProviderEventNotFound, WebhookUnknown
+from services.billing.errors import ProviderEventEmptied, ProviderEventNotDead, ProviderEventNotFound, WebhookUnknown
 from services.billing.provider_events import ProviderEventView
 from services.identity import SuperuserRequired
 from services.unit_of_work import PlatformScope
@@ -69,7 +69,7 @@ async def list_events(call: Call, query: EventQuery) -> web.Response:
     "/provider-events/{event_id}/resend",
     answer=Envelope[ProviderEventView],
     access=Access.USER,
-    errors=(SuperuserRequired, ProviderEventNotFound, ProviderEventNotDead),
+    errors=(SuperuserRequired, ProviderEventNotFound, ProviderEventNotDead, ProviderEventEmptied),
 )
 async def resend_event(call: Call, event_id: UUID) -> web.Response:
     """Let a dead event be tried again; for superusers. `event_id` is ours, the `id` of the list."""

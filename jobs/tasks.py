@@ -19,6 +19,8 @@ _MERCHANTS_TASK = "billing.apply_merchants"
 _SWEEP_INTERVAL_S = 10
 _PRUNE_INTERVAL_S = 600
 _TENANTS_INTERVAL_S = 60
+# What is kept for days and has no index by age is looked through less often.
+_DAYS_OLD_INTERVAL_S = 3600
 # How many provisioning jobs, events of payment providers, and other tasks one worker carries out side by side.
 _JOBS_AT_ONCE = 8
 _EVENTS_AT_ONCE = 4
@@ -50,6 +52,7 @@ def register(broker: AsyncBroker, services: Services, *, provisioning_queue: str
     sweeps: dict[str, tuple[Callable[[], Awaitable[object]], int]] = {
         "provisioning.sweep": (services.provisioning.sweep, _SWEEP_INTERVAL_S),
         "billing.sweep": (services.billing.sweep, _SWEEP_INTERVAL_S),
+        "billing.prune": (services.billing.prune, _DAYS_OLD_INTERVAL_S),
         "reconciling.sweep": (services.reconciling.sweep, _SWEEP_INTERVAL_S),
         "merchants.sweep": (services.merchants.sweep, _SWEEP_INTERVAL_S),
         "mail.sweep": (services.mail.sweep, _SWEEP_INTERVAL_S),

@@ -33,7 +33,10 @@ class EventSource(StrEnum):
 
 
 class ProviderEvent(Identified, Base):
-    """A verified event as the provider sent it; unique on (provider, account, event_id)."""
+    """A verified event as the provider sent it; unique on (provider, account, event_id).
+
+    `payload` is empty when it is so old that its content was removed.
+    """
 
     __tablename__ = "provider_events"
     __table_args__ = (
@@ -94,6 +97,11 @@ class ProviderEvent(Identified, Base):
         self.attempts += 1
         self.last_error = reason
         self.state = InboxState.DEAD
+
+    @property
+    def is_emptied(self) -> bool:
+        """Whether its content was removed, so that nobody can read any more what it told."""
+        return not self.payload
 
     def resend(self, now: datetime) -> bool:
         """Give a dead event a new chance; returns False for one that is not dead."""

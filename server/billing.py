@@ -43,6 +43,7 @@ def open_billing(
         notifications=notifications,
         dunning=[timedelta(days=days) for days in settings.dunning_retry_days],
         verification=Verification(required=settings.require_verified_email),
+        keep_events=timedelta(days=settings.provider_events_keep_days),
         reconcile_hour=settings.reconcile_hour,
         documents=documents,
         mail=mail,

@@ -151,6 +151,7 @@ class Settings(BaseSettings):
     # Payments; of webhook secrets several may stand side by side, separated by commas
     payment_provider: Annotated[_ProviderName, LOWER] = ""
     reconcile_hour: int = Field(default=3, ge=0, le=23)
+    provider_events_keep_days: int = Field(default=30, ge=1, le=3650)
     entitlement_grace_days: int = Field(default=3, ge=0, le=90)
     http_retry_enabled: bool = True
     dunning_retry_days: Annotated[_Days, Field(min_length=1, max_length=12), *COMMAS] = (2, 5, 7, 7)

@@ -18,6 +18,7 @@ from services.billing.apply import FactApplier
 from services.billing.checkout import CheckoutOrder, Checkouts
 from services.billing.errors import SubscriptionNotFound
 from services.billing.export import PaymentExport
+from services.billing.forgetting import Forgetting
 from services.billing.inbox import Inbox, MerchantEvents
 from services.billing.instructions import Instructions
 from services.billing.money import MoneyFacts
@@ -64,6 +65,7 @@ class BillingService:
             each are known by.
         dunning: how long after a failed renewal it is tried again, and each time after that.
         verification: whether buying asks for a confirmed address.
+        keep_events: how long the content of providers' events is kept.
         reconcile_hour: from which hour of the day (UTC) on every provider is compared with what we hold.
         notifications: keeps what people are told.
         documents: issues our papers of the money that is booked.
@@ -86,6 +88,7 @@ class BillingService:
         known: Mapping[str, str | None] = MappingProxyType({}),
         dunning: Sequence[timedelta] = DUNNING,
         verification: Verification = NOT_REQUIRED,
+        keep_events: timedelta = timedelta(days=30),
         reconcile_hour: int = 3,
         grace: timedelta = timedelta(days=3),
         merchants: MerchantEvents | None = None,
@@ -129,6 +132,7 @@ class BillingService:
         self._sweeper = Sweeper(
             units, providers=providers, announcer=announcer, instructions=self._instructions, dunning=dunning
         )
+        self._forgetting = Forgetting(units, keep=keep_events)
         self.winding_up = WindingUp(announcer=announcer, instructions=self._instructions)
         self.reconciling = Reconciling(
             units, providers=providers, aliases=self._aliases, merchants=merchants, nightly_hour=reconcile_hour
@@ -260,3 +264,7 @@ class BillingService:
         await self._inbox.sweep()
         await self._sweeper.sweep()
         await self._instructions.sweep()
+
+    async def prune(self) -> int:
+        """Remove the content of old events; returns of how many. For the scheduler."""
+        return await self._forgetting.prune()

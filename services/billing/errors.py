@@ -218,6 +218,14 @@ class ProviderEventNotDead(DomainError):
     message = "Only dead events can be resent"
 
 
+class ProviderEventEmptied(DomainError):
+    """The event is so old that its content was removed, so there is nothing left to try."""
+
+    kind = ErrorKind.CONFLICT
+    code = "CONFLICT"
+    message = "The content of this event was removed; have its provider's data compared instead"
+
+
 class NothingToReconcile(DomainError):
     """Nothing can be asked of a provider at which neither the platform nor a merchant has an account."""
 

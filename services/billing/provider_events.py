@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 
 from core.pagination import Page, PageRequest
 from models.inbox import EventSource, InboxState, ProviderEvent
-from services.billing.errors import ProviderEventNotDead, ProviderEventNotFound
+from services.billing.errors import ProviderEventEmptied, ProviderEventNotDead, ProviderEventNotFound
 from services.billing.stored import task_of
 from services.billing.views import View
 from services.identity import Principal, require_superuser
@@ -69,12 +69,14 @@ async def list_provider_events(
 async def resend_provider_event(uow: UnitOfWork, actor: Principal, *, row_id: UUID) -> ProviderEventView:
     """Let a dead event be tried again, once whatever killed it is mended; for superusers.
 
-    Raises ProviderEventNotFound and ProviderEventNotDead.
+    Raises ProviderEventNotFound, ProviderEventNotDead and ProviderEventEmptied.
     """
     require_superuser(actor)
     row = await uow.session.scalar(select(ProviderEvent).where(ProviderEvent.id == row_id).with_for_update())
     if row is None:
         raise ProviderEventNotFound
+    if row.is_emptied:
+        raise ProviderEventEmptied
     if not row.resend(uow.now):
         raise ProviderEventNotDead
     uow.audit(

@@ -226,7 +226,7 @@ async def _platform_things(
                 provider="sandbox",
                 event_id=slug,
                 type="a.test",
-                payload={},
+                payload={"id": "evt_1"},
                 occurred_at=uow.now,
                 state=InboxState.HANDLED,
                 next_attempt_at=uow.now,

@@ -24,7 +24,7 @@ ROW_TASKS = {
 }
 SWEEPS = {
     *("provisioning.sweep", "billing.sweep", "mail.sweep", "phones.sweep", "sso.sweep", "tenants.sweep"),
-    *("api_keys.prune", "attempts.prune", "auth.prune", "history.prune", "phones.prune"),
+    *("api_keys.prune", "attempts.prune", "auth.prune", "billing.prune", "history.prune", "phones.prune"),
     *("entitlements.sweep", "merchants.sweep", "reconciling.sweep"),
 }
 
@@ -90,7 +90,7 @@ def test_every_task_is_known_with_its_queue_and_its_hours(broker: AsyncBroker) -
     assert set(queues.values()) == {"erpmax.tasks"}
     hours = {name: task.labels["schedule"] for name, task in tasks.items() if "schedule" in task.labels}
     every = {name: 600 if name.endswith(".prune") else 10 for name in SWEEPS}
-    every |= {"tenants.sweep": 60, "entitlements.sweep": 60}
+    every |= {"tenants.sweep": 60, "entitlements.sweep": 60, "billing.prune": 3600}
     assert hours == {name: [{"interval": every[name], "schedule_id": name}] for name in SWEEPS}
 
 

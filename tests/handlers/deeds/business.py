@@ -127,7 +127,7 @@ async def resend(stage: Stage) -> Deed:
             provider="sandbox",
             event_id=uuid4().hex,
             type="nothing.happened",
-            payload={},
+            payload={"id": "evt_1"},
             occurred_at=uow.now,
             received_at=uow.now,
             state=InboxState.DEAD,
