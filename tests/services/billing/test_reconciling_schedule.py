@@ -48,7 +48,14 @@ async def test_what_is_paid_is_not_asked_about(till: Till, shop: Shop, btcpay: S
     assert len(btcpay.fake.requests) <= before + 2
 
 
+def go_to_noon(till: Till) -> None:
+    """Move time on to where no hour and no day ends within a test."""
+    noon = till.now.replace(hour=12, minute=0)
+    till.clock.offset += noon + timedelta(days=noon <= till.now) - till.now
+
+
 async def test_schedulers_do_not_ask_twice(till: Till, shop: Shop, btcpay: Stall) -> None:
+    go_to_noon(till)
     watch = await open_watch(till)
     await btcpay.begin(shop)
     till.travel(minutes=10)
@@ -64,6 +71,7 @@ async def test_schedulers_do_not_ask_twice(till: Till, shop: Shop, btcpay: Stall
 
 
 async def test_a_night_has_one_sweep_and_the_next_another(till: Till, shop: Shop) -> None:
+    go_to_noon(till)
     watch = await open_watch(till)
     till.billing.reconciling._sweeps._nightly_hour = 0
     for _ in range(3):
@@ -77,6 +85,7 @@ async def test_a_night_has_one_sweep_and_the_next_another(till: Till, shop: Shop
 
 
 async def test_the_night_waits_for_its_hour(till: Till, shop: Shop) -> None:
+    go_to_noon(till)
     watch = await open_watch(till)
     till.billing.reconciling._sweeps._nightly_hour = till.now.hour + 1
     await watch.look()
