@@ -141,6 +141,7 @@ class OrderDispute(Identified, TenantOwned, Base):
 class RefundState(StrEnum):
     """What became of a refund: `asked` until the provider has answered, `failed` when it gave nothing back.
 
+    What is `asked` is asked again until it is answered (services/merchants/looking.py), and never given back twice.
     `pending` was taken on by the provider and counts as given back, unless the provider tells later that it failed.
     """
 

@@ -64,7 +64,7 @@ class MerchantService:
         )
         self.refunds = Refunds(units, accounts=accounts, vault=vault, settlement=settlement)
         self.rotation = Rotation(units, vault)
-        self._looking = Looking(units, self.inbox)
+        self._looking = Looking(units, inbox=self.inbox, refunds=self.refunds)
 
     async def refuse_other_tenant(self, actor: Principal, named: str) -> None:
         """Raise NoTenantAccess unless a name, an id or a slug, is that of the tenant of the caller's token."""

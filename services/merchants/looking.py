@@ -1,4 +1,7 @@
-"""Looking at invoices without being told: events of a merchant's provider may be lost for good (providers.md 2.5)."""
+"""Looking at invoices without being told: events of a merchant's provider may be lost for good (providers.md 2.5).
+
+A refund of which nobody knows what became of it is asked for once more then: whoever asked for it may have died.
+"""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -8,7 +11,7 @@ from sqlalchemy import select, update
 
 from models.inbox import EventSource
 from models.merchants import PaymentIntegration
-from models.orders import OrderInvoice
+from models.orders import OrderInvoice, OrderRefund, RefundState
 from models.payment_progress import CheckoutState
 from providers.payments import ProviderRejected, ProviderUnavailable, Reading, facts_of_fetched, settle_payment
 from services.billing.changes import audit_reconciled, watching
@@ -16,18 +19,14 @@ from services.billing.errors import FactRefused, NotThereYet
 from services.billing.inbox import Told
 from services.merchants.errors import KeysUnreadable
 from services.merchants.inbound import MerchantInbox
-from services.unit_of_work import PlatformScope, TenantScope, UnitOfWorkFactory
+from services.merchants.look_times import look_after
+from services.merchants.refunds import Refunds
+from services.unit_of_work import PlatformScope, TenantScope, UnitOfWork, UnitOfWorkFactory
 
 TASK: Final = "merchants.look"
 
-# How long after the one before each look comes: soon while the customer may be paying, which takes a while to be
-# confirmed, then in an hour, then daily for a month.
-_SOON: Final = timedelta(minutes=5)
 _MARGIN: Final = timedelta(minutes=30)
 _UNPAID: Final = (CheckoutState.PENDING, CheckoutState.APPROVED, CheckoutState.PROCESSING)
-_HOURLY: Final = timedelta(hours=1)
-_DAILY: Final = timedelta(days=1)
-_LOOKS: Final = 32
 _AGAIN: Final = timedelta(minutes=10)
 _LIMIT: Final = 200
 _SCOPE: Final = PlatformScope("the invoices of every merchant are looked at")
@@ -36,9 +35,10 @@ _SCOPE: Final = PlatformScope("the invoices of every merchant are looked at")
 class Looking:
     """Asks merchants' providers how their invoices stand. Doing it twice, or in two processes, changes nothing."""
 
-    def __init__(self, units: UnitOfWorkFactory, inbox: MerchantInbox) -> None:
+    def __init__(self, units: UnitOfWorkFactory, *, inbox: MerchantInbox, refunds: Refunds) -> None:
         self._units = units
         self._inbox = inbox
+        self._refunds = refunds
 
     async def sweep(self) -> None:
         """Ring for the invoices that it is time to look at."""
@@ -61,7 +61,7 @@ class Looking:
                 uow.ring(TASK, row_id)
 
     async def look(self, invoice_id: UUID) -> None:
-        """Ask for one invoice and take in how it stands."""
+        """Ask for one invoice and take in how it stands, and drive its refund on if nobody else does."""
         async with self._units(_SCOPE) as uow:
             invoice = await uow.session.get(OrderInvoice, invoice_id)
             integration = (
@@ -75,6 +75,7 @@ class Looking:
             await self._done(invoice)
             return
         try:
+            await self._refunds.ask_again(invoice)
             await self._ask(integration, invoice, invoice.session_id)
         except (ProviderUnavailable, ProviderRejected, KeysUnreadable):
             # The merchant's affair, and asked for again in its time.
@@ -108,17 +109,15 @@ class Looking:
             if row is not None:
                 if not _is_page_open(row, now=uow.now):
                     row.looks += 1
-                row.look_at = None if row.session_id is None else look_after(row, now=uow.now)
+                asked = await _unanswered(uow, row)
+                row.look_at = None if row.session_id is None else look_after(row, unanswered=asked, now=uow.now)
 
 
-def look_after(invoice: OrderInvoice, *, now: datetime) -> datetime | None:
-    """Tell when an invoice is to be looked at next; None when it has been looked at often enough."""
-    looks = invoice.looks or 0
-    if looks >= _LOOKS:
-        return None
-    if looks == 0:
-        return now + _SOON
-    return now + (_HOURLY if looks == 1 else _DAILY)
+async def _unanswered(uow: UnitOfWork, invoice: OrderInvoice) -> OrderRefund | None:
+    refund: OrderRefund | None = await uow.session.scalar(
+        select(OrderRefund).where(OrderRefund.invoice_id == invoice.id, OrderRefund.state == RefundState.ASKED)
+    )
+    return refund
 
 
 def _is_page_open(invoice: OrderInvoice, *, now: datetime) -> bool:

@@ -23,7 +23,7 @@ from providers.payments.accounts import Accounts
 from services.closed_tenants import require_not_ending
 from services.identity import Principal, require_permission, require_tenant
 from services.merchants.errors import InvoiceBeingOpened, NoAccount, OrderAmountDiffers, OrderPaidAlready
-from services.merchants.looking import look_after
+from services.merchants.look_times import look_after
 from services.merchants.lookup import current_integration, held_book
 from services.merchants.reckoning import Book
 from services.merchants.settlement import add_twin

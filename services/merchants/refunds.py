@@ -1,5 +1,6 @@
 """Giving a customer's money back at the merchant's own provider, by which our commission on it goes back too."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -20,8 +21,8 @@ from providers.payments import (
 )
 from providers.payments.accounts import Accounts
 from services.identity import Principal, require_oneself, require_permission, require_tenant
-from services.merchants.errors import IntegrationNotFound, NothingToRefund, RefundUnderWay
-from services.merchants.looking import look_after
+from services.merchants.errors import IntegrationNotFound, NothingToRefund, OrderNotFound, RefundUnderWay
+from services.merchants.look_times import look_after
 from services.merchants.lookup import held_book
 from services.merchants.reckoning import Book
 from services.merchants.settlement import Settlement
@@ -49,6 +50,8 @@ class RefundInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
+    tenant_id: UUID
+    order_id: UUID
     provider: PaymentProvider
     request: RefundRequest
 
@@ -56,8 +59,8 @@ class _Asked:
 class Refunds:
     """Refunds of orders. The intent is recorded, the provider is asked, its answer is recorded.
 
-    A refund whose outcome is unknown, because the provider did not answer, is asked for once more by the next attempt,
-    with the same id, before any other can be made.
+    A refund whose outcome is unknown, because the provider did not answer or the process that asked has died, is asked
+    for once more with the same id, by the next attempt or by the sweep, before any other can be made.
     """
 
     def __init__(self, units: UnitOfWorkFactory, *, accounts: Accounts, vault: Vault, settlement: Settlement) -> None:
@@ -80,25 +83,50 @@ class Refunds:
         require_oneself(actor)
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
             asked = await self._ask(uow, actor, order_id, wanted)
+        return await self._carry_out(asked)
+
+    async def ask_again(self, invoice: OrderInvoice) -> None:
+        """Ask once more for a refund of an invoice of which nobody knows what became of it, unless somebody is asking.
+
+        What the provider refuses has failed. A refund whose account is gone waits until the account is back.
+
+        Raises:
+            ProviderUnavailable, KeysUnreadable: the provider does not answer, or cannot be asked, now.
+        """
+        with suppress(ProviderRejected, IntegrationNotFound, OrderNotFound):
+            async with self._units(TenantScope(invoice.tenant_id)) as uow:
+                book = await held_book(uow, invoice.order_id)
+                refund = _asked_of(book, invoice.id)
+                if refund is None or _is_being_asked(refund, now=uow.now):
+                    return
+                asked = await self._take_on(uow, book, _of_invoice(book, invoice.id), refund)
+            await self._carry_out(asked)
+
+    async def _carry_out(self, asked: _Asked) -> OrderView:
+        tenant_id, order_id, refund_id = asked.tenant_id, asked.order_id, asked.request.refund_id
         try:
             made = await asked.provider.refund(asked.request)
         except ProviderRejected:
-            await self._record(tenant_id, order_id, asked.request.refund_id, None)
+            await self._record(tenant_id, order_id, refund_id, None)
             raise
         except ProviderUnavailable:
             async with self._units(TenantScope(tenant_id)) as uow:
-                _asked_for(await held_book(uow, order_id), asked.request.refund_id).asking_until = None
+                _refund_of(await held_book(uow, order_id), refund_id).asking_until = None
             raise
-        return await self._record(tenant_id, order_id, asked.request.refund_id, made)
+        return await self._record(tenant_id, order_id, refund_id, made)
 
     async def _ask(self, uow: UnitOfWork, actor: Principal, order_id: UUID, wanted: RefundInput) -> _Asked:
         book = await held_book(uow, order_id)
         invoice = _of_invoice(book, wanted.invoice_id)
+        refund = _unanswered(uow, book, invoice, wanted) or _begin(uow, actor, book, invoice, wanted)
+        return await self._take_on(uow, book, invoice, refund)
+
+    async def _take_on(self, uow: UnitOfWork, book: Book, invoice: OrderInvoice, refund: OrderRefund) -> _Asked:
+        """Take the lease of a refund, after which the sweep asks for it, and return what to ask of whom."""
         integration = await uow.session.get(PaymentIntegration, invoice.integration_id or UUID(int=0))
         if integration is None:
             raise IntegrationNotFound
-        refund = _unanswered(uow, book, invoice, wanted) or _begin(uow, actor, book, invoice, wanted)
-        refund.asking_until = uow.now + _LEASE
+        refund.asking_until = invoice.look_at = uow.now + _LEASE
         provider = self._accounts.open(integration.provider, self._vault.open(integration))
         request = RefundRequest(
             refund_id=refund.id,
@@ -108,13 +136,13 @@ class Refunds:
             currency=refund.currency,
             refunded_before=book.given_back(invoice),
         )
-        return _Asked(provider=provider, request=request)
+        return _Asked(tenant_id=invoice.tenant_id, order_id=invoice.order_id, provider=provider, request=request)
 
     async def _record(self, tenant_id: UUID, order_id: UUID, refund_id: UUID, made: RefundCreated | None) -> OrderView:
         async with self._units(TenantScope(tenant_id)) as uow:
             book = await held_book(uow, order_id)
             before = OrderView.of(book)
-            refund = _asked_for(book, refund_id)
+            refund = _refund_of(book, refund_id)
             refund.asking_until = None
             if made is None:
                 refund.state = RefundState.FAILED
@@ -141,18 +169,26 @@ def _look_anew(book: Book, refund: OrderRefund, now: datetime) -> None:
         invoice.look_at = look_after(invoice, now=now)
 
 
-def _asked_for(book: Book, refund_id: UUID) -> OrderRefund:
+def _refund_of(book: Book, refund_id: UUID) -> OrderRefund:
     return next(row for row in book.refunds if row.id == refund_id)
 
 
 def _unanswered(uow: UnitOfWork, book: Book, invoice: OrderInvoice, wanted: RefundInput) -> OrderRefund | None:
-    asked = [row for row in book.refunds if row.invoice_id == invoice.id and row.state is RefundState.ASKED]
-    if not asked:
+    asked = _asked_of(book, invoice.id)
+    if asked is None:
         return None
-    is_being_asked = asked[0].asking_until is not None and asked[0].asking_until > uow.now
-    if is_being_asked or wanted.amount not in (None, asked[0].amount):
+    if _is_being_asked(asked, now=uow.now) or wanted.amount not in (None, asked.amount):
         raise RefundUnderWay
-    return asked[0]
+    return asked
+
+
+def _asked_of(book: Book, invoice_id: UUID) -> OrderRefund | None:
+    asked = (row for row in book.refunds if row.invoice_id == invoice_id and row.state is RefundState.ASKED)
+    return next(asked, None)
+
+
+def _is_being_asked(refund: OrderRefund, *, now: datetime) -> bool:
+    return refund.asking_until is not None and refund.asking_until > now
 
 
 def _begin(uow: UnitOfWork, actor: Principal, book: Book, invoice: OrderInvoice, wanted: RefundInput) -> OrderRefund:

@@ -2,6 +2,7 @@
 
 import asyncio
 from decimal import Decimal
+from typing import NoReturn
 from uuid import UUID
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from models.journal import Account
 from models.orders import OrderInvoice, OrderStatus, RefundState
 from providers.payments import ProviderRejected, ProviderUnavailable
+from providers.payments.btcpay import BtcPayProvider
 from services.billing.inbox import Told
 from services.identity import RoleRequired
 from services.merchants import RefundInput
@@ -97,6 +99,93 @@ async def test_an_answer_that_was_lost_gives_back_once(bazaar: Bazaar, shop: Sho
     known = await refund(bazaar, shop, order, "10")
     assert (known.refunds[0].state, known.refunded) == (RefundState.PENDING, "10.00")
     assert len(bazaar.btcpay.pull_payments) == 1
+
+
+@pytest.mark.parametrize("has_heard", [True, False], ids=["the provider has heard it", "it has not"])
+async def test_a_refund_whose_asker_dies_is_driven_on(bazaar: Bazaar, shop: Shop, *, has_heard: bool) -> None:
+    order = await paid(bazaar, shop)
+    (row,) = await bazaar.rows(shop)
+    # However often it was looked at before.
+    await bazaar.till.change(OrderInvoice, row.id, looks=32, look_at=None)
+    await die_asking(bazaar, shop, order, has_heard=has_heard)
+    assert len(bazaar.btcpay.pull_payments) == int(has_heard)
+    left = await bazaar.look_at(shop, order)
+    assert (left.refunds[0].state, left.refunded) == (RefundState.ASKED, "0.00")
+    # Somebody may still be asking.
+    bazaar.till.travel(seconds=50)
+    await sweep(bazaar)
+    assert (await bazaar.look_at(shop, order)).refunds[0].state is RefundState.ASKED
+    bazaar.till.travel(seconds=11)
+    await sweep(bazaar)
+    booked = await bazaar.look_at(shop, order)
+    assert [(one.state, one.amount) for one in booked.refunds] == [(RefundState.PENDING, "10.00")]
+    assert (booked.refunded, booked.commission) == ("10.00", "2.00")
+    assert booked.refunds[0].claim_url is not None
+    assert len(bazaar.btcpay.pull_payments) == 1
+
+
+async def test_a_refund_that_is_driven_on_may_be_refused(bazaar: Bazaar, shop: Shop) -> None:
+    order = await paid(bazaar, shop)
+    await die_asking(bazaar, shop, order, has_heard=False)
+    bazaar.till.travel(seconds=61)
+    # The invoice, its payments and the refunds of before are read first.
+    bazaar.btcpay.faults.extend([Fault(), Fault(), Fault(), Fault(status=422)])
+    await sweep(bazaar)
+    refused = await bazaar.look_at(shop, order)
+    assert (refused.refunds[0].state, refused.refunded) == (RefundState.FAILED, "0.00")
+    # The money is there to be given back once more.
+    assert (await refund(bazaar, shop, order)).refunded == "49.90"
+
+
+async def test_a_refund_is_driven_on_until_the_provider_answers(bazaar: Bazaar, shop: Shop) -> None:
+    order = await paid(bazaar, shop)
+    (row,) = await bazaar.rows(shop)
+    await bazaar.till.change(OrderInvoice, row.id, looks=32, look_at=None)
+    await die_asking(bazaar, shop, order, has_heard=True)
+    bazaar.till.travel(seconds=61)
+    for _ in range(3):
+        bazaar.btcpay.always = Fault(status=500)
+        await sweep(bazaar)
+        assert (await bazaar.look_at(shop, order)).refunds[0].state is RefundState.ASKED
+        bazaar.btcpay.always = None
+        bazaar.till.travel(minutes=59)
+        await sweep(bazaar)
+        assert (await bazaar.look_at(shop, order)).refunds[0].state is RefundState.ASKED
+        bazaar.till.travel(minutes=2)
+    await sweep(bazaar)
+    assert (await bazaar.look_at(shop, order)).refunds[0].state is RefundState.PENDING
+    assert len(bazaar.btcpay.pull_payments) == 1
+
+
+async def test_two_sweepers_drive_a_refund_on_once(bazaar: Bazaar, shop: Shop) -> None:
+    order = await paid(bazaar, shop)
+    await die_asking(bazaar, shop, order, has_heard=False)
+    bazaar.till.travel(seconds=61)
+    (row,) = await bazaar.rows(shop)
+    bazaar.btcpay.always = Fault(delay_s=0.1)
+    await asyncio.gather(*(bazaar.merchants.look(row.id) for _ in range(3)))
+    assert (await bazaar.look_at(shop, order)).refunded == "10.00"
+    assert len(bazaar.btcpay.pull_payments) == 1
+
+
+async def die_asking(bazaar: Bazaar, shop: Shop, order: OrderView, *, has_heard: bool) -> None:
+    """Ask for a refund of 10 in a process that is gone before it has booked the answer, as `kill -9` leaves it."""
+
+    async def gone(*_: object) -> NoReturn:
+        raise asyncio.CancelledError
+
+    with pytest.MonkeyPatch.context() as patch:
+        if has_heard:
+            patch.setattr(bazaar.merchants.refunds, "_record", gone)
+        else:
+            patch.setattr(BtcPayProvider, "refund", gone)
+        with pytest.raises(asyncio.CancelledError):
+            await refund(bazaar, shop, order, "10")
+
+
+async def sweep(bazaar: Bazaar) -> None:
+    await bazaar.merchants.sweep()
+    await bazaar.work()
 
 
 async def test_what_the_provider_refuses_is_not_given_back(bazaar: Bazaar) -> None:
