@@ -59,6 +59,7 @@ class ReconciliationStage(StrEnum):
     EVENTS = "events"
     PURCHASES = "purchases"
     SUBSCRIPTIONS = "subscriptions"
+    FEES = "fees"
     MERCHANTS = "merchants"
 
     @property

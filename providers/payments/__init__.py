@@ -52,7 +52,7 @@ from providers.payments.facts import (
 )
 from providers.payments.payment_state import OrderTags, PaymentState, PaymentStatus, facts_of_payment
 from providers.payments.settling import Reading, facts_of_fetched, read_event, settle_payment
-from providers.payments.sightings import saw_state, saw_subscription
+from providers.payments.sightings import saw_fee, saw_state, saw_subscription
 from providers.payments.signature import split_secrets
 
 __all__ = [
@@ -103,6 +103,7 @@ __all__ = [
     "facts_of_fetched",
     "facts_of_payment",
     "read_event",
+    "saw_fee",
     "saw_state",
     "saw_subscription",
     "settle_payment",

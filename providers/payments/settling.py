@@ -17,7 +17,7 @@ from providers.payments.facts import (
     SubscriptionChanged,
 )
 from providers.payments.payment_state import PaymentState, PaymentStatus, facts_of_payment
-from providers.payments.sightings import PAYMENT_SEEN, SUBSCRIPTION_SEEN, seen_reference
+from providers.payments.sightings import FEE_SEEN, PAYMENT_SEEN, SUBSCRIPTION_SEEN, seen_reference
 
 
 async def settle_payment(provider: PaymentProvider, reference: str) -> PaymentState | None:
@@ -60,6 +60,8 @@ async def read_event(provider: PaymentProvider, event: VerifiedEvent) -> Reading
     """
     if event.type == SUBSCRIPTION_SEEN:
         return await _read_subscription(provider, event)
+    if event.type == FEE_SEEN:
+        return await _read_fee(provider, event)
     is_seen = event.type == PAYMENT_SEEN
     told = () if is_seen else provider.interpret(event)
     facts = tuple([await _as_it_is_now(provider, fact) for fact in told])
@@ -78,6 +80,15 @@ async def _read_subscription(provider: PaymentProvider, event: VerifiedEvent) ->
         return Reading(facts=(), is_missing=True)
     source = Source(provider=provider.name, event_id=event.event_id, occurred_at=event.occurred_at)
     return Reading(facts=(SubscriptionChanged(**source, state=state),))
+
+
+async def _read_fee(provider: PaymentProvider, event: VerifiedEvent) -> Reading:
+    payment_ref = seen_reference(event)
+    fee = await provider.fetch_fee(payment_ref)
+    if fee is None:
+        return Reading(facts=(), is_missing=True)
+    source = Source(provider=provider.name, event_id=event.event_id, occurred_at=event.occurred_at)
+    return Reading(facts=(PaymentLinked(**source, invoice_ref=payment_ref, payment_ref=payment_ref, fee=fee),))
 
 
 async def _as_it_is_now(provider: PaymentProvider, fact: Fact) -> Fact:

@@ -9,12 +9,13 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from providers.payments.contract import VerifiedEvent
-from providers.payments.facts import SubscriptionState
+from providers.payments.facts import Fee, SubscriptionState
 from providers.payments.payment_state import PaymentState
 from providers.payments.reading import Node
 
 PAYMENT_SEEN: Final = "reconciliation.payment"
 SUBSCRIPTION_SEEN: Final = "reconciliation.subscription"
+FEE_SEEN: Final = "reconciliation.fee"
 
 REFUND_HORIZON: Final = timedelta(days=31)
 """How old a payment may be whose refund is still looked for, where payments are listed by when they were made."""
@@ -34,6 +35,11 @@ def saw_state(state: PaymentState) -> VerifiedEvent:
     ended = (*sorted(state.refunds_made), *(f"{ref} failed" for ref in sorted(state.refunds_failed)))
     kept = () if state.fee is None else (f"{state.fee.amount} {state.fee.currency} kept",)
     return saw_payment(state.session_id, *words, *ended, *kept, at=state.changed_at)
+
+
+def saw_fee(payment_ref: str, fee: Fee, *, at: datetime) -> VerifiedEvent:
+    """Tell that the provider now says what it kept of the payment of `at`, which a fact named before."""
+    return _seen(FEE_SEEN, payment_ref, fee.amount, fee.currency, at=at)
 
 
 def saw_subscription(state: SubscriptionState, *, by: object, at: datetime) -> VerifiedEvent:

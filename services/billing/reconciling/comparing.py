@@ -8,18 +8,19 @@ from typing import TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy import or_, select
+from sqlalchemy import exists, or_, select
 
-from models.billing import CheckoutSession, Subscription, SubscriptionStatus
+from models.billing import CheckoutSession, PaymentEvent, PaymentEventType, Subscription, SubscriptionStatus
+from models.journal import EntryKind, JournalEntry
 from models.reconciliations import Reconciliation
-from providers.payments import PaymentProvider, ProviderRejected, VerifiedEvent, saw_state, saw_subscription
+from providers.payments import PaymentProvider, ProviderRejected, VerifiedEvent, saw_fee, saw_state, saw_subscription
 from services.billing.reconciling.feeds import in_order
 from services.billing.reconciling.known import knows_payment, knows_subscription
 from services.unit_of_work import PlatformScope, UnitOfWorkFactory
 
 T = TypeVar("T")
 
-# How far back events are listed (Stripe keeps its own for so long), and how old a purchase or an end may be.
+# How far back events are listed (Stripe keeps its own for so long) and fees are asked for, and how old a purchase or an end may be.
 _EVENTS_OF = timedelta(days=30)
 _ROWS_OF = timedelta(days=90)
 _PAGE = 20
@@ -97,6 +98,37 @@ async def compare_subscriptions(units: UnitOfWorkFactory, provider: PaymentProvi
     return Part(events=events, checked=len(held), cursor=_next(held))
 
 
+async def compare_fees(units: UnitOfWorkFactory, provider: PaymentProvider, row: Reconciliation) -> Part:
+    """Ask what was kept of payments of which that is not known yet; of purchases their own comparison asks.
+
+    A provider may book it some time after the payment, and tells of it by no event.
+    """
+    is_posted = exists().where(
+        JournalEntry.provider == PaymentEvent.provider,
+        JournalEntry.kind == EntryKind.FEE,
+        JournalEntry.fact_key == PaymentEvent.fact_key,
+    )
+    asked = select(PaymentEvent).where(
+        PaymentEvent.provider == provider.name,
+        PaymentEvent.event_type == PaymentEventType.PAYMENT_SUCCESS,
+        PaymentEvent.provider_payment_id.is_not(None),
+        PaymentEvent.checkout_id.is_(None),
+        PaymentEvent.created_at > row.started_at - _EVENTS_OF,
+        ~is_posted,
+    )
+    if row.cursor is not None:
+        asked = asked.where(PaymentEvent.id > UUID(row.cursor))
+    async with units(_SCOPE) as uow:
+        payments = list(await uow.session.scalars(asked.order_by(PaymentEvent.id).limit(_PAGE)))
+    fees = await _ask_all(provider.fetch_fee, [payment.provider_payment_id or "" for payment in payments])
+    events = [
+        saw_fee(payment.provider_payment_id or "", fee, at=payment.created_at)
+        for payment, fee in zip(payments, fees, strict=True)
+        if fee is not None
+    ]
+    return Part(events=events, checked=len(payments), cursor=_next(payments))
+
+
 async def _ask_all(ask: Callable[[str], Awaitable[T | None]], references: Sequence[str]) -> list[T | None]:
     """Ask for each, a few at a time; raises the first failure once those asked with it have answered.
 
@@ -118,5 +150,5 @@ async def _ask_all(ask: Callable[[str], Awaitable[T | None]], references: Sequen
     return answers
 
 
-def _next(rows: Sequence[CheckoutSession] | Sequence[Subscription]) -> str | None:
+def _next(rows: Sequence[CheckoutSession] | Sequence[Subscription] | Sequence[PaymentEvent]) -> str | None:
     return str(rows[-1].id) if len(rows) == _PAGE else None

@@ -18,7 +18,13 @@ from models.merchants import PaymentIntegration
 from models.reconciliations import Reconciliation, ReconciliationStage, ReconciliationState
 from providers.payments import PaymentProvider, ProviderRejected, ProviderUnavailable
 from services.billing.inbox import MerchantEvents
-from services.billing.reconciling.comparing import Part, compare_events, compare_purchases, compare_subscriptions
+from services.billing.reconciling.comparing import (
+    Part,
+    compare_events,
+    compare_fees,
+    compare_purchases,
+    compare_subscriptions,
+)
 from services.billing.reconciling.merchants import compare_invoices
 from services.billing.reconciling.pauses import pause_after
 from services.billing.stored import store_event
@@ -188,6 +194,8 @@ class Sweeps:
                 return await compare_purchases(self._units, provider, row)
             case ReconciliationStage.SUBSCRIPTIONS if provider.capabilities.fetch_subscription:
                 return await compare_subscriptions(self._units, provider, row)
+            case ReconciliationStage.FEES if provider.capabilities.recurring:
+                return await compare_fees(self._units, provider, row)
             case _:
                 return _NOTHING
 

@@ -97,6 +97,42 @@ async def test_a_fee_that_is_settled_later(till: Till, shop: Shop, *, is_change:
     assert (again.found, again.changed) == (0, 0)
 
 
+async def test_a_renewals_fee_that_is_settled_later(till: Till, shop: Shop) -> None:
+    watch = await open_watch(till)
+    subscription_id = await till.buy(shop)
+    till.travel(days=31)
+    before = await fees(till, shop)
+    told = till.stripe.renew(subscription_id)
+    books = {**till.stripe.books}
+    till.stripe.books.clear()
+    await till.take(*told)
+    await watch.swept("stripe")
+    assert await fees(till, shop) == before
+    till.stripe.books.update(books)
+    till.travel(days=29)
+    found = await watch.swept("stripe")
+    assert (found.found, found.changed) == (1, 1)
+    (late,) = [fee for fee in await fees(till, shop) if fee not in before]
+    assert late[1:] == (Decimal("1.75"), "USD")
+    again = await watch.swept("stripe")
+    assert (again.found, again.changed) == (0, 0)
+
+
+async def test_a_renewals_fee_is_not_asked_for_without_end(till: Till, shop: Shop) -> None:
+    watch = await open_watch(till)
+    subscription_id = await till.buy(shop)
+    till.travel(days=31)
+    before = await fees(till, shop)
+    told = till.stripe.renew(subscription_id)
+    books = {**till.stripe.books}
+    till.stripe.books.clear()
+    await till.take(*told)
+    till.stripe.books.update(books)
+    till.travel(days=31)
+    assert (await watch.swept("stripe")).found == 0
+    assert await fees(till, shop) == before
+
+
 async def test_stripe_is_asked_again_when_it_is_away(till: Till, shop: Shop) -> None:
     view = await till.checkout(shop.owner)
     events = till.stripe.pay_checkout(view.session_id)
