@@ -19,6 +19,7 @@ from models.notifications import NotificationType
 from models.recurring import RecurringRevenue, monthly_revenue
 from models.tenants import Membership, Role
 from models.users import User
+from providers.payments import InvoicePaid
 from services.billing.views import EntitlementsView, SubscriptionView
 from services.events import PaymentFailed, PaymentReceived, SubscriptionExpiring, SubscriptionUpdated
 from services.mail import MailService
@@ -171,6 +172,14 @@ class Announcer:
             "id": instruction.subscription_ref,
         }
         await self._alert(uow, "instruction_refused", shown, data={"instruction_id": str(instruction.id)})
+
+    async def payment_differs(
+        self, uow: UnitOfWork, subscription: Subscription, fact: InvoicePaid, *, paid: str, agreed: str
+    ) -> None:
+        """Tell every superuser that a renewal came to something else than was agreed."""
+        shown = {"provider": fact.provider, "id": fact.subscription_ref, "paid": paid, "agreed": agreed}
+        data = {"subscription_id": str(subscription.id), "invoice": fact.invoice_ref}
+        await self._alert(uow, "payment_differs", shown, data=data)
 
     async def _alert(self, uow: UnitOfWork, news: str, shown: Mapping[str, str], *, data: Mapping[str, str]) -> None:
         """Tell superusers by letter, and where they are members."""

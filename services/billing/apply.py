@@ -5,12 +5,13 @@ Facts arrive twice, late and out of order, and every order must end in the same 
 yet waits (NotThereYet). Nothing is activated before the money asked for has arrived.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, assert_never
 from uuid import UUID
 
+from core.json import decimal_text
 from models.billing import (
     CheckoutKind,
     CheckoutSession,
@@ -39,6 +40,7 @@ from providers.payments import (
     SubscriptionEnded,
 )
 from services.billing import ledger
+from services.billing.agreed import agreed_prices, differs
 from services.billing.announcer import Announcer, News
 from services.billing.change_facts import ChangeFacts, close_changes
 from services.billing.errors import FactRefused, NotThereYet
@@ -191,6 +193,10 @@ class FactApplier:
         if target.standing is Standing.UNPAID and period is None:
             # Only the checkout itself can tell from when the purchase counts.
             raise NotThereYet("checkout")
+        if target.standing is Standing.UNPAID and fact.billing_reason == "renewal" and _has_other_price(checkout, fact):
+            # It may differ, and is taken as it came once the purchase that it renews is paid.
+            raise NotThereYet("payment")
+        agreed = await agreed_prices(uow, target, fact)
         orders: list[UUID] = []
         if checkout is not None and (fact.billing_reason == "start" or target.standing is Standing.UNPAID):
             _refuse_other_price(checkout, fact.amount, fact.currency)
@@ -199,8 +205,10 @@ class FactApplier:
             )
             await self._replacements.settle(uow, subscription)
             orders += await self._withdraw_others(uow, target)
-        await ledger.note_paid_invoice(uow, subscription, fact, fact.invoice_ref)
+        is_first = await ledger.note_paid_invoice(uow, subscription, fact, fact.invoice_ref)
         is_new = await self._money.book(uow, subscription, fact)
+        if is_first and fact.billing_reason == "renewal" and differs(fact, agreed):
+            await self._tell_difference(uow, subscription, fact, agreed)
         changed = target.standing is Standing.UNPAID
         # A renewal that does not say what it bought adds one period, so it must count only once.
         bought = (period is not None and not _is_of_waiting(fact)) or (fact.billing_reason == "renewal" and is_new)
@@ -213,6 +221,15 @@ class FactApplier:
             if checkout is not None and fact.billing_reason == "renewal":
                 await self._replacements.owe_renewal(uow, subscription, checkout, fact)
         return orders
+
+    async def _tell_difference(
+        self, uow: UnitOfWork, subscription: Subscription, fact: InvoicePaid, agreed: Collection[tuple[Decimal, str]]
+    ) -> None:
+        """Have people look at a renewal of another amount: the money is there, and what it pays for is served."""
+        expected = ", ".join(sorted(f"{decimal_text(amount)} {currency}" for amount, currency in agreed))
+        paid = f"{decimal_text(fact.amount)} {fact.currency}"
+        audit(uow, "payment.differs", subscription, invoice=fact.invoice_ref, paid=paid, agreed=expected)
+        await self._announcer.payment_differs(uow, subscription, fact, paid=paid, agreed=expected)
 
     async def _invoice_failed(self, uow: UnitOfWork, fact: InvoicePaymentFailed) -> None:
         target = await _target(uow, fact)
@@ -341,6 +358,10 @@ def _is_in_force(target: Target) -> bool:
 def _is_of_waiting(fact: InvoicePaid) -> bool:
     """Whether a bill buys nothing: Stripe writes one when it begins to wait with a charge, for the time until then."""
     return fact.amount == 0 and fact.billing_reason == "change"
+
+
+def _has_other_price(checkout: CheckoutSession | None, fact: InvoicePaid) -> bool:
+    return checkout is not None and (fact.amount, fact.currency.upper()) != (checkout.amount, checkout.currency.upper())
 
 
 def _refuse_other_price(checkout: CheckoutSession, amount: Decimal, currency: str) -> None:

@@ -237,12 +237,14 @@ async def payment_of(uow: UnitOfWork, provider: str, *refs: str | None) -> Payme
 
 async def note_paid_invoice(
     uow: UnitOfWork, subscription: Subscription, fact: CheckoutPaid | InvoicePaid, invoice_ref: str
-) -> None:
-    """Keep the bill as paid; its checkout knows less of it than its own event does."""
+) -> bool:
+    """Keep the bill as paid, and tell whether that is news; its checkout knows less of it than its own event does."""
     invoice = await _invoice(uow, subscription, fact, invoice_ref)
+    is_news = invoice.status is not InvoiceStatus.PAID
     invoice.tell_paid(at=fact.occurred_at, amount=fact.amount, currency=fact.currency)
     if isinstance(fact, InvoicePaid):
         invoice.tell_bought((fact.period_start, fact.period_end), hosted_url=fact.hosted_invoice_url)
+    return is_news
 
 
 async def note_failed_invoice(uow: UnitOfWork, subscription: Subscription, fact: InvoicePaymentFailed) -> None:

@@ -20,7 +20,8 @@ from services.unit_of_work import PlatformScope, UnitOfWorkFactory
 
 T = TypeVar("T")
 
-# How far back events are listed (Stripe keeps its own for so long) and fees are asked for, and how old a purchase or an end may be.
+# How far back events are listed (Stripe keeps its own for so long) and fees are asked for, and how old a purchase or an
+# end may be.
 _EVENTS_OF = timedelta(days=30)
 _ROWS_OF = timedelta(days=90)
 _PAGE = 20
