@@ -1,6 +1,6 @@
 """Purchases that were begun at a provider, and how they came out (contract.md 4.4)."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -180,28 +180,61 @@ class Prepaid:
     anchor_day: int
 
 
-def prepaid_period(paid: Iterable[CheckoutSession], *, served_for: timedelta) -> Prepaid | None:
-    """Add up what payments have bought.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """Where a payment has put what it bought: from `start` to the end of `period`, all that is paid by then.
 
-    A payment for what is in force adds a period to what is paid already; one for anything else, or that came when the
-    last period had been over for `served_for`, begins anew.
+    `continues` is False where it began anew and so replaced whatever was paid before. A change that does not restart
+    the period adds nothing to it.
+    """
+
+    purchase: CheckoutSession
+    start: datetime
+    period: Prepaid
+    continues: bool
+
+
+def placed(
+    paid: Iterable[CheckoutSession], *, served_for: timedelta, charging: Collection[str] = ()
+) -> Iterator[Placed]:
+    """Place what payments have bought one behind the other, in the order in which they were paid.
+
+    A payment for what is in force adds a period to what is paid already; one for anything else, that came when the last
+    period had been over for `served_for`, or at one of the providers that charge by themselves (`charging`), begins
+    anew. Changes that do not build on what was in force then, or were paid too late, are left out.
     """
     period: Prepaid | None = None
     offer: tuple[object, ...] = ()
     current: UUID | None = None
     for purchase in in_time(paid):
         paid_at = purchase.place_in_time[0]
+        start, continues = paid_at, False
         if purchase.kind is CheckoutKind.CHANGE:
-            if purchase.base_id != current or not purchase.is_in_time:
+            if period is None or purchase.base_id != current or not purchase.is_in_time:
                 continue
+            continues = True
             period = _begun(purchase, paid_at) if purchase.restarts else period
-        elif period is not None and paid_at < period.end + served_for and purchase.renews(offer, current):
+        elif (
+            period is not None
+            and purchase.provider not in charging
+            and paid_at < period.end + served_for
+            and purchase.renews(offer, current)
+        ):
+            start, continues = period.end, True
             end = period_after(period.end, purchase.billing_period, anchor_day=period.anchor_day)
-            start = period.start if paid_at < period.end else period.end
-            period = Prepaid(start=start, end=end, anchor_day=period.anchor_day)
+            begins = period.start if paid_at < period.end else period.end
+            period = Prepaid(start=begins, end=end, anchor_day=period.anchor_day)
         else:
             period = _begun(purchase, paid_at)
         offer, current = purchase.offer, purchase.id
+        yield Placed(purchase=purchase, start=start, period=period, continues=continues)
+
+
+def prepaid_period(paid: Iterable[CheckoutSession], *, served_for: timedelta) -> Prepaid | None:
+    """Add up what payments have bought at a provider that does not charge by itself, as `placed` puts it."""
+    period: Prepaid | None = None
+    for step in placed(paid, served_for=served_for):
+        period = step.period
     return period
 
 

@@ -86,7 +86,7 @@ class FactApplier:
         self._announcer = announcer
         self._money = MoneyFacts(announcer, documents)
         self._changes = ChangeFacts(providers=providers, announcer=announcer, instructions=instructions)
-        self._replacements = Replacements(providers=providers, announcer=announcer)
+        self._replacements = Replacements(providers=providers, announcer=announcer, served_for=served_for)
         self._instructions = instructions
         self._fulfilment = Fulfilment(providers=providers, instructions=instructions, served_for=served_for)
 

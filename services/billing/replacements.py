@@ -1,15 +1,14 @@
 """Periods of subscriptions that another purchase has replaced before they were over: what was left of them is owed."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from decimal import Decimal
-from itertools import pairwise
 
 from sqlalchemy import select
 
 from models.billing import CheckoutKind, CheckoutSession, CheckoutState, Subscription
-from models.checkouts import changes_in_force, in_time
-from models.plans import period_after
+from models.checkouts import Placed, in_time, placed
 from models.proration import PaidPeriod
 from providers.payments import InvoicePaid, PaymentProvider
 from services.billing.announcer import Announcer
@@ -17,27 +16,39 @@ from services.billing.owed import keep_superseded
 from services.unit_of_work import UnitOfWork
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """What one purchase has bought, and what a whole period of it costs by now."""
+
+    purchase: CheckoutSession
+    period: PaidPeriod
+    price: Decimal
+
+
 class Replacements:
     """Keeps credits for them, from all that is known, so that the order of the news does not matter.
 
     At a provider that charges by itself any other purchase replaces the one in force, which it is told to stop. At the
-    others a further payment for the same adds a period.
+    others a further payment for the same adds a period. `served_for` is how long an unpaid subscription is served.
     """
 
-    def __init__(self, *, providers: Mapping[str, PaymentProvider], announcer: Announcer) -> None:
+    def __init__(
+        self, *, providers: Mapping[str, PaymentProvider], announcer: Announcer, served_for: timedelta
+    ) -> None:
         self._charging = {name for name, provider in providers.items() if provider.capabilities.recurring}
         self._announcer = announcer
+        self._served_for = served_for
 
     async def settle(self, uow: UnitOfWork, subscription: Subscription) -> None:
         """Bring what is owed for a tenant's replaced periods to what it is; the subscription's lock is held."""
         paid = await _paid(uow, subscription)
-        for purchase, begins, next_one in self._replaced(_periods(paid)):
+        for part, next_one in self._replaced(paid):
             await self._owe(
                 uow,
                 subscription,
-                purchase,
-                payment_key=str(purchase.id),
-                amount=_rest(purchase, paid, begins=begins, replaced_by=next_one),
+                part.purchase,
+                payment_key=str(part.purchase.id),
+                amount=_rest(part, replaced_by=next_one),
                 occurred_at=next_one.place_in_time[0],
             )
 
@@ -53,22 +64,18 @@ class Replacements:
             uow, subscription, purchase, payment_key=fact.payment_key, amount=fact.amount, occurred_at=fact.occurred_at
         )
 
-    def _replaced(
-        self, periods: Sequence[CheckoutSession]
-    ) -> Iterator[tuple[CheckoutSession, datetime, CheckoutSession]]:
-        """Tell of each purchase that was replaced when its period begins, and by what."""
-        begins: list[tuple[CheckoutSession, datetime]] = []
-        end: datetime | None = None
-        for purchase, next_one in pairwise(periods):
-            paid_at = purchase.place_in_time[0]
-            start = paid_at if end is None else max(paid_at, end)
-            begins.append((purchase, start))
-            if purchase.provider not in self._charging and next_one.renews(purchase.offer, purchase.id):
-                end = _end(purchase, start)
+    def _replaced(self, paid: Sequence[CheckoutSession]) -> Iterator[tuple[_Part, CheckoutSession]]:
+        """Tell of all that was in force or paid ahead when another purchase replaced it, and by which."""
+        parts: list[_Part] = []
+        for step in placed(paid, served_for=self._served_for, charging=self._charging):
+            if step.purchase.kind is CheckoutKind.CHANGE:
+                parts = _changed(parts, step)
                 continue
-            for member, begun_at in begins:
-                yield member, begun_at, next_one
-            begins, end = [], None
+            if not step.continues:
+                for part in parts:
+                    yield part, step.purchase
+                parts = []
+            parts.append(_part(step.purchase, step))
 
     async def _owe(
         self,
@@ -102,21 +109,23 @@ def _periods(paid: Sequence[CheckoutSession]) -> list[CheckoutSession]:
     return [purchase for purchase in paid if purchase.kind is CheckoutKind.PERIOD]
 
 
-def _end(purchase: CheckoutSession, start: datetime) -> datetime:
-    return period_after(start, purchase.billing_period, anchor_day=start.astimezone(UTC).day)
+def _part(purchase: CheckoutSession, step: Placed) -> _Part:
+    period = PaidPeriod(start=step.start, end=step.period.end, currency=purchase.currency)
+    return _Part(purchase=purchase, period=period, price=step.purchase.price)
 
 
-def _rest(
-    purchase: CheckoutSession, paid: Sequence[CheckoutSession], *, begins: datetime, replaced_by: CheckoutSession
-) -> Decimal:
-    """Return what was left of a purchase's own period at the price in force, when another one was paid."""
-    if purchase.valid_until is not None and purchase.valid_until <= replaced_by.place_in_time[0]:
+def _changed(parts: Sequence[_Part], step: Placed) -> list[_Part]:
+    """Return what is paid after a change: at another price, or a new period that the rest was counted towards."""
+    change = step.purchase
+    if change.restarts:
+        return [_part(part.purchase, step) for part in parts if part.purchase.id == change.root_id]
+    return [replace(part, price=change.price) for part in parts]
+
+
+def _rest(part: _Part, *, replaced_by: CheckoutSession) -> Decimal:
+    """Return what was left of a part at the price in force, when another purchase was paid."""
+    at = replaced_by.place_in_time[0]
+    if part.purchase.valid_until is not None and part.purchase.valid_until <= at:
         # It had ended by then, and whoever ends it at once is given nothing back.
         return Decimal(0)
-    changes = [row for row in paid if row.kind is CheckoutKind.CHANGE]
-    in_force = [purchase, *changes_in_force(purchase, changes, replaced_by=replaced_by)]
-    begun = [row for row in in_force if row is purchase or row.restarts][-1]
-    start = begins if begun is purchase else begun.place_in_time[0]
-    period = PaidPeriod(start=start, end=_end(begun, start), currency=purchase.currency)
-    at = max(start, replaced_by.place_in_time[0])
-    return -period.due_for_remainder(before=in_force[-1].price, after=Decimal(0), at=at)
+    return -part.period.due_for_remainder(before=part.price, after=Decimal(0), at=max(part.period.start, at))

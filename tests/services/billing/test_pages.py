@@ -1,10 +1,11 @@
 """Pages at which a tenant could pay for what it needs no more: closed at their providers."""
 
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
 
-from models.billing import BillingPeriod, CheckoutState, CreditReason, InstructionKind
+from models.billing import BillingPeriod, CheckoutKind, CheckoutState, CreditReason, InstructionKind
 from tests.fakes.stripe_api import Fault
 from tests.support.billing import PLATFORM, Shop, Till
 from tests.support.stalls import open_stall
@@ -121,6 +122,40 @@ async def test_prepaid_months_of_one_plan_add_up_and_are_all_owed(till: Till, sh
         await paypal.take(paypal.harness.paid(other))
     used, untouched = sorted(credit.amount for credit in await till.credits(shop))
     assert (used, untouched) == (Decimal("19.98"), Decimal("19.99")), "half an hour of the first month was used"
+
+
+async def test_months_paid_ahead_from_a_31st_are_counted_as_they_are_served(till: Till, shop: Shop) -> None:
+    till.clock.offset += datetime(till.now.year + 1, 1, 31, 12, tzinfo=UTC) - till.now
+    async with open_stall(till, "paypal") as paypal:
+        # Begun first, for it could not be begun while another plan is paid.
+        other = await paypal.begin(shop, plan="starter", period=BillingPeriod.YEARLY)
+        for _ in range(3):
+            await paypal.take(paypal.harness.paid(await paypal.begin(shop, plan="starter")))
+            till.travel(seconds=2)
+        served_until = (await till.subscription(shop)).current_period_end
+        assert (served_until.month, served_until.day) == (4, 30)
+        # In the second month, which lasts until the 31st of March.
+        till.clock.offset += datetime(till.now.year, 3, 30, 12, tzinfo=UTC) - till.now
+        await paypal.take(paypal.harness.paid(other))
+    # Of the first month nothing is left, of the second a day of its 31, and the third is untouched.
+    assert sorted(credit.amount for credit in await till.credits(shop)) == [Decimal("0.64"), Decimal("19.99")]
+
+
+async def test_a_month_paid_ahead_for_the_plan_that_was_changed_to_replaces_nothing(till: Till, shop: Shop) -> None:
+    async with open_stall(till, "paypal") as paypal:
+        other = await paypal.begin(shop, plan="professional", period=BillingPeriod.YEARLY)
+        await paypal.take(paypal.harness.paid(await paypal.begin(shop, plan="starter")))
+        for _ in range(2):
+            # A change for the difference, and a month of what it has changed to.
+            till.travel(minutes=1)
+            await paypal.take(paypal.harness.paid(await paypal.begin(shop, plan="business")))
+        assert [row.kind for row in await till.checkouts(shop)][2:] == [CheckoutKind.CHANGE, CheckoutKind.PERIOD]
+        assert await till.credits(shop) == []
+        till.travel(minutes=1)
+        await paypal.take(paypal.harness.paid(other))
+    # Both months at the price in force, of which hardly anything was used.
+    used, untouched = sorted(credit.amount for credit in await till.credits(shop))
+    assert (used, untouched) == (Decimal("98.99"), Decimal("99.00"))
 
 
 async def test_what_was_cancelled_at_once_is_not_replaced_by_what_is_bought_later(till: Till, shop: Shop) -> None:

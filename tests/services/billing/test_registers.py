@@ -17,7 +17,7 @@ from models.billing import (
     Subscription,
     SubscriptionStatus,
 )
-from models.checkouts import prepaid_period
+from models.checkouts import placed, prepaid_period
 from tests.services.billing.rows import MONTH_END, NOW, PLAN_ID, active, checkout
 
 
@@ -156,3 +156,22 @@ def test_payments_of_before_are_counted_in_their_order() -> None:
     before = subscription.current_period_end
     subscription.prepay(gap, now=NOW)
     assert subscription.current_period_end == before
+
+
+@pytest.mark.parametrize(
+    ("day", "ends"),
+    [(31, ["02-28", "03-31", "04-30", "05-31"]), (29, ["02-28", "03-29", "04-29", "05-29"])],
+    ids=["from the 31st", "from the 29th"],
+)
+def test_periods_paid_ahead_lie_end_to_end_on_the_first_payments_day(day: int, ends: list[str]) -> None:
+    first = datetime(2027, 1, day, 12, tzinfo=UTC)
+    paid = [bought(0) for _ in range(4)]
+    for count, purchase in enumerate(paid):
+        purchase.completed_at = first + timedelta(minutes=count)
+    steps = list(placed(paid, served_for=timedelta(days=22)))
+    assert [step.period.end.strftime("%m-%d") for step in steps] == ends
+    assert [step.start for step in steps] == [first, *(step.period.end for step in steps[:-1])]
+    assert [step.continues for step in steps] == [False, True, True, True]
+    # Whoever charges by itself puts nothing behind what is paid.
+    charged = list(placed(paid, served_for=timedelta(days=22), charging={paid[0].provider}))
+    assert [(step.start, step.continues) for step in charged] == [(row.completed_at, False) for row in paid]
