@@ -150,6 +150,7 @@ class FactApplier:
             checkout.mark_paid(fact.occurred_at)
             await self._money.book(uow, subscription, fact, purchase=checkout)
             orders = await self._changes.settle(uow, subscription)
+            await self._replacements.settle(uow, subscription)
             return orders + await self._withdraw_others(uow, begun)
         checkout.subscription_ref = checkout.subscription_ref or fact.subscription_ref
         orders, added = await self._fulfilment.complete(
@@ -206,7 +207,8 @@ class FactApplier:
             await self._replacements.settle(uow, subscription)
             orders += await self._withdraw_others(uow, target)
         is_first = await ledger.note_paid_invoice(uow, subscription, fact, fact.invoice_ref)
-        is_new = await self._money.book(uow, subscription, fact)
+        renews = _renewed(target, fact)
+        is_new = await self._money.book(uow, subscription, fact, renews=renews)
         if is_first and fact.billing_reason == "renewal" and differs(fact, agreed):
             await self._tell_difference(uow, subscription, fact, agreed)
         changed = target.standing is Standing.UNPAID
@@ -218,7 +220,9 @@ class FactApplier:
             self._announcer.subscription_updated(uow, subscription)
         elif is_new and (target.standing is Standing.REPLACED or subscription.was_closed_before(fact.occurred_at)):
             audit(uow, "payment.for_replaced_subscription", subscription, invoice=fact.invoice_ref)
-            if checkout is not None and fact.billing_reason == "renewal":
+            if renews is not None:
+                await self._replacements.settle(uow, subscription)
+            elif checkout is not None and fact.billing_reason == "renewal":
                 await self._replacements.owe_renewal(uow, subscription, checkout, fact)
         return orders
 
@@ -353,6 +357,12 @@ def _is_in_force(target: Target) -> bool:
     """Whether the provider's subscription is the tenant's own, possibly since this very fact."""
     checkout = target.checkout
     return target.standing is Standing.CURRENT or target.subscription.checkout is checkout
+
+
+def _renewed(target: Target, fact: InvoicePaid) -> CheckoutSession | None:
+    """Return the purchase that a payment has renewed; what is charged after we have ended it renews nothing."""
+    is_over = target.standing is Standing.CURRENT and target.subscription.was_closed_before(fact.occurred_at)
+    return target.checkout if fact.billing_reason == "renewal" and not is_over else None
 
 
 def _is_of_waiting(fact: InvoicePaid) -> bool:

@@ -109,6 +109,7 @@ class ChangeFacts:
             change,
             payment_key=str(change.id),
             amount=change.amount if is_owed else change.amount * 0,
+            currency=change.currency,
             occurred_at=change.place_in_time[0],
         )
         if owed is not None:

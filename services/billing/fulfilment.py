@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import or_, select
+from sqlalchemy.orm.attributes import flag_modified
 
 from models.billing import CheckoutSession, CheckoutState, Subscription, SubscriptionStatus
 from models.checkouts import prepaid_period
@@ -63,6 +64,8 @@ class Fulfilment:
             orders = await self._stop(uow, subscription, *before)
             subscription.activate(checkout, paid_at=paid_at, customer_ref=customer_ref, now=uow.now)
             start = paid_at
+        # Set to what it was, by two facts of one moment, it would be left to the database's clock.
+        flag_modified(subscription, "updated_at")
         audit(uow, "subscription.activated", subscription, plan=subscription.plan.slug)
         return orders, (start, subscription.current_period_end)
 

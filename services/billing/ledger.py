@@ -28,6 +28,9 @@ from providers.payments import (
 )
 from services.unit_of_work import UnitOfWork
 
+RENEWS = "renews"
+"""In the metadata of a payment: the id of the purchase that it renewed, at a provider that charges by itself."""
+
 # In the metadata of a payment: the newest failure of a refund; in a refund's: when its total was told last.
 _FELL = "refund_failed"
 _AGAIN = "told_again_at"
@@ -68,8 +71,11 @@ async def book_payment(
     fact: CheckoutPaid | InvoicePaid,
     *,
     purchase: CheckoutSession | None = None,
+    renews: CheckoutSession | None = None,
 ) -> Booked | None:
     """Book money that has arrived, once per `payment_key`, for its purchase if it is one; None when the amount is zero.
+
+    `renews` is the purchase of which it paid a further period.
 
     A first payment is told by its checkout and by its invoice: whichever comes second adds what it knows, and the
     one that happened first gives the moment, so that the result does not depend on who came first.
@@ -90,6 +96,8 @@ async def book_payment(
             payment_ref=fact.payment_ref,
         )
         payment.invoice_url, payment.checkout_id = url, checkout_id
+        if renews is not None:
+            payment.event_metadata = {RENEWS: str(renews.id)}
         uow.session.add(payment)
         return Booked(movement=payment, is_new=True)
     known.provider_payment_id = known.provider_payment_id or fact.payment_ref

@@ -94,10 +94,11 @@ class MoneyFacts:
         fact: CheckoutPaid | InvoicePaid,
         *,
         purchase: CheckoutSession | None = None,
+        renews: CheckoutSession | None = None,
         added: Period = None,
     ) -> bool:
         """Book a payment, with its purchase and the period that this has added; returns whether it is new."""
-        booked = await ledger.book_payment(uow, subscription, fact, purchase=purchase)
+        booked = await ledger.book_payment(uow, subscription, fact, purchase=purchase, renews=renews)
         if booked is not None and isinstance(fact, CheckoutPaid):
             await _post_fee(uow, subscription, fact, fact.payment_key)
         if booked is None or not booked.is_new:

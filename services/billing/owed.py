@@ -13,9 +13,15 @@ from services.unit_of_work import UnitOfWork
 
 
 async def keep_superseded(
-    uow: UnitOfWork, purchase: CheckoutSession, *, payment_key: str, amount: Decimal, occurred_at: datetime
+    uow: UnitOfWork,
+    purchase: CheckoutSession,
+    *,
+    payment_key: str,
+    amount: Decimal,
+    currency: str,
+    occurred_at: datetime,
 ) -> Credit | None:
-    """Bring what is owed of a purchase's payment to `amount`, unless an operator has settled it.
+    """Bring what is owed of a payment for a purchase to `amount` of `currency`, unless an operator has settled it.
 
     The subscription's lock is held. Zero drops the credit. Returns it when it is new, for its people to be told.
     """
@@ -33,7 +39,7 @@ async def keep_superseded(
         provider=purchase.provider,
         kind=EntryKind.UNEARNED,
         key=payment_key,
-        currency=purchase.currency,
+        currency=currency,
         occurred_at=occurred_at,
     )
     await post(uow, moved, amount, may_fall=True)
@@ -50,7 +56,7 @@ async def keep_superseded(
         payment_key=payment_key,
         reason=CreditReason.SUPERSEDED,
         amount=amount,
-        currency=purchase.currency,
+        currency=currency,
         occurred_at=occurred_at,
     )
     uow.session.add(credit)

@@ -1,12 +1,13 @@
 """Pages at which a tenant could pay for what it needs no more: closed at their providers."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
 
-from models.billing import BillingPeriod, CheckoutKind, CheckoutState, CreditReason, InstructionKind
+from models.billing import BillingPeriod, CheckoutKind, CheckoutState, CreditReason, InstructionKind, SubscriptionStatus
 from tests.fakes.stripe_api import Fault
+from tests.services.billing.test_changes import halfway
 from tests.support.billing import PLATFORM, Shop, Till
 from tests.support.stalls import open_stall
 
@@ -175,3 +176,89 @@ async def test_a_renewal_of_what_was_replaced_is_owed(till: Till, shop: Shop) ->
     await till.take(*till.stripe.renew(old))
     (credit,) = await till.credits(shop)
     assert (credit.reason, credit.amount) == (CreditReason.SUPERSEDED, Decimal("19.99"))
+
+
+@pytest.mark.parametrize("is_late", [False, True], ids=["in their order", "the renewal last"])
+async def test_a_renewal_is_owed_whenever_it_is_heard_of(till: Till, shop: Shop, *, is_late: bool) -> None:
+    views = [await till.checkout(shop.owner, plan=plan) for plan in ("starter", "business")]
+    first = till.stripe.pay_checkout(views[0].session_id)
+    till.travel(days=32)
+    replacing = till.stripe.pay_checkout(views[1].session_id)
+    till.travel(minutes=1)
+    renewal = till.stripe.renew(till.stripe.sessions[views[0].session_id]["subscription"])
+    await till.take(*first)
+    for told in (replacing, renewal) if is_late else (renewal, replacing):
+        await till.take(*told)
+    (credit,) = await till.credits(shop)
+    assert (credit.reason, credit.amount) == (CreditReason.SUPERSEDED, Decimal("19.99"))
+    assert await till.balance(shop, "credits") == -credit.amount
+    assert [note.title for note in await till.notifications(shop)].count("Paid and not used") == 2
+    assert (await till.view(shop.owner)).plan.slug == "business"
+
+
+async def test_of_a_renewed_month_that_was_changed_the_rest_is_owed_at_the_price_in_force(
+    till: Till, shop: Shop
+) -> None:
+    views = [await till.checkout(shop.owner, plan=plan) for plan in ("starter", "business")]
+    first = till.stripe.pay_checkout(views[0].session_id)
+    renewed = till.stripe.sessions[views[0].session_id]["subscription"]
+    await till.take(*first)
+    # Nobody heard that the other page is to be closed.
+    till.stripe.sessions[views[1].session_id]["status"] = "open"
+    until = (await till.subscription(shop)).current_period_end
+    till.clock.offset += until - till.now
+    await till.take(*till.stripe.renew(renewed))
+    till.travel(hours=1)
+    change = await till.checkout(shop.owner, plan="professional")
+    changed = till.stripe.pay_checkout(change.session_id)
+    await till.take(*changed)
+    till.stripe.sessions[views[1].session_id]["status"] = "open"
+    await halfway(till, shop)
+    await till.take(*till.stripe.pay_checkout(views[1].session_id))
+    (credit,) = await till.credits(shop)
+    # Half of 49.99, and not of the 19.99 that the renewal was.
+    assert (credit.reason, abs(credit.amount - Decimal("25.00")) <= Decimal("0.01")) == (CreditReason.SUPERSEDED, True)
+
+
+@pytest.mark.parametrize("is_late", [False, True], ids=["in their order", "the change last"])
+async def test_the_rest_of_a_changed_month_is_owed_whenever_the_change_is_heard_of(
+    till: Till, shop: Shop, *, is_late: bool
+) -> None:
+    views = [await till.checkout(shop.owner, plan=plan) for plan in ("starter", "business")]
+    await till.take(*till.stripe.pay_checkout(views[0].session_id))
+    till.stripe.sessions[views[1].session_id]["status"] = "open"
+    till.travel(minutes=1)
+    change = await till.checkout(shop.owner, plan="professional")
+    changing = till.stripe.pay_checkout(change.session_id)
+    await halfway(till, shop)
+    replacing = till.stripe.pay_checkout(views[1].session_id)
+    for told in (replacing, changing) if is_late else (changing, replacing):
+        await till.take(*told)
+    (credit,) = await till.credits(shop)
+    assert abs(credit.amount - Decimal("25.00")) <= Decimal("0.01")
+
+
+async def test_of_a_renewed_month_nothing_is_owed_once_it_was_cancelled_at_once(till: Till, shop: Shop) -> None:
+    subscription_id = await till.buy(shop)
+    till.travel(days=32)
+    await till.take(*till.stripe.renew(subscription_id))
+    till.travel(days=1)
+    await till.cancel(shop.owner, at_period_end=False)
+    till.travel(days=1)
+    await till.buy(shop, plan="starter")
+    assert await till.credits(shop) == []
+
+
+async def test_what_was_charged_after_the_end_stays_owed_when_another_is_bought(till: Till, shop: Shop) -> None:
+    subscription_id = await till.buy(shop)
+    await till.cancel(shop.owner)
+    till.stripe.subscriptions[subscription_id]["cancel_at_period_end"] = False
+    till.clock.offset += (await till.subscription(shop)).current_period_end - till.now + timedelta(minutes=1)
+    await till.billing.sweep()
+    assert (await till.subscription(shop)).status is SubscriptionStatus.CANCELLED
+    till.travel(days=1)
+    await till.take(*till.stripe.renew(subscription_id))
+    assert [credit.amount for credit in await till.credits(shop)] == [Decimal("49.99")]
+    till.travel(days=1)
+    await till.buy(shop, plan="starter")
+    assert [credit.amount for credit in await till.credits(shop)] == [Decimal("49.99")]

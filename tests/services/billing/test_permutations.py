@@ -6,7 +6,7 @@ order is applied within one transaction and undone again, which is some ten time
 
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from math import factorial
@@ -322,6 +322,36 @@ async def test_every_order_of_a_year_that_stripe_has_not_heard_of(till: Till, sh
     states = await end_states(till, shop, "stripe", readings)
     assert_one(states, count=24)
     assert held_moment(states[0], "subscriptions", "current_period_start") == year_end
+
+
+@pytest.mark.parametrize(
+    ("replaced_on", "owed"),
+    [(10, {"13.54", "19.99"}), (36, {"16.66"})],
+    ids=["charged after it was replaced", "replaced in the middle of it"],
+)
+async def test_every_order_of_a_renewal_and_what_has_replaced_it(
+    till: Till, shop: Shop, replaced_on: int, owed: set[str]
+) -> None:
+    """A starter month begun on the 1st of May is renewed on the 1st of June, whatever was bought in its place when."""
+    till.clock.offset += datetime(till.now.year + 1, 5, 1, 12, tzinfo=UTC) - till.now
+    views = [await till.checkout(shop.owner, plan=plan) for plan in ("starter", "business")]
+    told = till.stripe.pay_checkout(views[0].session_id)
+    renewed = till.stripe.sessions[views[0].session_id]["subscription"]
+    happens: dict[int, Callable[[], list[Obj]]] = {
+        replaced_on: lambda: till.stripe.pay_checkout(views[1].session_id),
+        31: lambda: till.stripe.renew(renewed),
+    }
+    began, later = till.now, []
+    for day in sorted(happens):
+        till.clock.offset += began + timedelta(days=day) - till.now
+        later += happens[day]()
+    await till.take(*told)
+    kinds = ("checkout.session.completed", "invoice.paid", "customer.subscription.updated")
+    readings = [await told_by_stripe(till, event) for event in of_kinds(later, *kinds)]
+    assert len(readings) == 4
+    states = await end_states(till, shop, "stripe", readings)
+    assert_one(states, count=24)
+    assert {str(json.loads(row.encode())["amount"]) for table, row in states[0] if table == "credits"} == owed
 
 
 async def test_every_order_of_the_sandboxs_events(till: Till, shop: Shop) -> None:
