@@ -11,8 +11,8 @@ from models.inbox import InboxState
 from models.mail import OutboundMail
 from models.users import User
 from services.unit_of_work import RequestTrace
-from tests.services.billing.test_changes import change, halfway, order, pay
 from tests.support.billing import PLATFORM, Shop, Till, money
+from tests.support.changing import change, halfway, order, pay
 
 pytestmark = pytest.mark.embedded
 

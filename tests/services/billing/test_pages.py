@@ -7,8 +7,8 @@ import pytest
 
 from models.billing import BillingPeriod, CheckoutKind, CheckoutState, CreditReason, InstructionKind, SubscriptionStatus
 from tests.fakes.stripe_api import Fault
-from tests.services.billing.test_changes import halfway
 from tests.support.billing import PLATFORM, Shop, Till
+from tests.support.changing import halfway
 from tests.support.stalls import open_stall
 
 pytestmark = pytest.mark.embedded
