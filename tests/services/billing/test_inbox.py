@@ -61,7 +61,8 @@ async def test_a_stored_event_rings_the_worker_once(till: Till, shop: Shop) -> N
     [
         ({"secret": "whsec_other"}, "Invalid Stripe webhook signature"),
         ({"at": -301}, "Stripe webhook timestamp is outside the tolerance"),
-        ({"at": 301}, "Stripe webhook timestamp is outside the tolerance"),
+        # The clock goes on until it is received.
+        ({"at": 330}, "Stripe webhook timestamp is outside the tolerance"),
         ("nonsense", "Invalid Stripe-Signature header"),
     ],
     ids=["forged", "stale", "future", "nonsense"],

@@ -28,8 +28,10 @@ async def story(till: Till, shop: Shop) -> dict[str, Obj]:
         "checkout.session.completed": of_kind(events, "checkout.session.completed"),
         "customer.subscription.updated": {**updated, "type": "customer.subscription.updated"},
     }
+    # Whether or not a second ended while they were told.
+    began = updated["created"]
     for second, event in enumerate(told.values()):
-        event["created"] += second
+        event["created"] = began + second
     return told
 
 
