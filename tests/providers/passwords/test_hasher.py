@@ -161,16 +161,15 @@ class TestAProcessThatEnds:
         while Path(f"/proc/{process}/cmdline").exists():
             await asyncio.sleep(0.01)
 
-
     async def test_ends_without_a_word_when_its_server_was_killed_while_it_waited(self) -> None:
+        reading, writing = os.pipe()
+        os.close(reading)
         command = [sys.executable, "-m", "providers.passwords.process", "64", "1"]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
-            process.stdout.close()
-            process.stdin.write(b'{"password": "correct horse"}\n')
-            process.stdin.flush()
-            assert process.stderr.read() == b""
-            assert process.wait() == -signal.SIGPIPE
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=writing, stderr=pipe)
+        os.close(writing)
+        assert await process.communicate(b'{"password": "correct horse"}\n') == (None, b"")
+        assert process.returncode == -signal.SIGPIPE
 
 
 _SERVER = """

@@ -1,15 +1,18 @@
 """The service under test, with a Stripe, a clock and a database of its own."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.unit_of_work import UnitOfWork
 from tests.fakes.stripe_api import FakeStripe
-from tests.support.billing import Shop, Till, build_till
+from tests.support.billing import PLATFORM, Shop, Till, build_till
 from tests.support.books import open_books
 from tests.support.clock import MovableClock
+from tests.support.orders_of_facts import Undo
 from tests.support.running import Running
 from tests.support.stalls import STALLS, Stall, open_stall
 
@@ -37,6 +40,15 @@ async def till(books: AsyncEngine) -> AsyncIterator[Till]:
 async def shop(till: Till) -> Shop:
     """A tenant on its trial."""
     return await till.shop()
+
+
+@pytest.fixture
+async def ledger(till: Till) -> AsyncIterator[UnitOfWork]:
+    """A unit of work that leaves no trace; sequences are played in savepoints of it, which is faster."""
+    with suppress(Undo):
+        async with till.units(PLATFORM) as uow:
+            yield uow
+            raise Undo
 
 
 @pytest.fixture(params=sorted(STALLS))

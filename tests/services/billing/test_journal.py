@@ -3,8 +3,7 @@
 An ordinary run tries a few dozen sequences; `--hypothesis-profile=thorough` tries ten thousand, in some ten minutes.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -30,7 +29,7 @@ from providers.payments import (
 from services.billing.journal import balances
 from services.unit_of_work import UnitOfWork
 from tests.support.billing import PLATFORM, Shop, Till
-from tests.support.orders_of_facts import Undo, take_all
+from tests.support.orders_of_facts import take_all
 
 IS_THOROUGH = settings().max_examples > 1000
 SEQUENCES = settings().max_examples if IS_THOROUGH else 40
@@ -68,15 +67,6 @@ def test_a_difference_leads_from_what_is_posted_to_what_is_right(posted: int, ta
 )
 def test_a_half_is_rounded_up(amount: str, currency: str, rounded: str) -> None:
     assert str(round_money(Decimal(amount), currency)) == rounded
-
-
-@pytest.fixture
-async def ledger(till: Till) -> AsyncIterator[UnitOfWork]:
-    """A unit of work that leaves no trace; sequences are played in savepoints of it, which is faster."""
-    with suppress(Undo):
-        async with till.units(PLATFORM) as uow:
-            yield uow
-            raise Undo
 
 
 @pytest.fixture
