@@ -132,7 +132,12 @@ class OwedView(CamelView):
 
 
 class RefundView(CamelView):
-    """Money given back through us; at `claim_url` the customer says where to send it."""
+    """Money given back through us; at `claim_url` the customer says where to send it.
+
+    `state` is `asked` until the provider has answered, which it is asked for until it has; `pending` once it has taken
+    the refund on, which counts as given back; `made` when it tells that the money arrived; `failed` when it refused, or
+    tells that the money did not arrive.
+    """
 
     id: UUID
     invoice_id: UUID
