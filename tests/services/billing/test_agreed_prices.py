@@ -52,7 +52,7 @@ async def operator(till: Till, shop: Shop) -> AsyncIterator[str]:
     ids=["more", "less", "another currency", "nothing"],
 )
 async def test_it_is_booked_as_it_came_and_told_once(
-    till: Till, shop: Shop, operator: str, unit_amount: int, currency: str, paid: str
+    till: Till, shop: Shop, operator: str, *, unit_amount: int, currency: str, paid: str
 ) -> None:
     subscription_id = await till.buy(shop)
     before = await till.subscription(shop)
