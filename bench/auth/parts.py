@@ -1,5 +1,7 @@
 """What is measured: how much CPU a sign-in costs, what a storm of them does to a socket, and what time gives away."""
 
+from contextlib import ExitStack
+
 from bench.auth.client import KINDS
 from bench.auth.stage import Stage
 from bench.realtime.machine import family_cpu_s
@@ -67,11 +69,16 @@ def _storm(stage: Stage, kind: Kind) -> Figures:
 
 def _timing(stage: Stage, kind: Kind) -> Figures:
     figures: dict[str, float] = {}
-    with stage.server(kind, **_SILENT) as server, stage.crowd(server) as crowd:
-        for name in KINDS:
-            found = crowd.order("pairs", kind=name, count=min(stage.count(_PAIRS), stage.people - 5))
-            figures[name] = found["difference_ms"]
-            figures[f"{name}_known"], figures[f"{name}_unknown"] = found["known_ms"], found["unknown_ms"]
+    count = min(stage.count(_PAIRS), stage.people - 5)
+    with ExitStack() as stack:
+        server = stack.enter_context(stage.server(kind, **_SILENT))
+        crowds = [stack.enter_context(stage.crowd(server, names[0])) for names in KINDS]
+        for crowd, names in zip(crowds, KINDS, strict=True):
+            crowd.begin("pairs", kinds=names, count=count)
+        for crowd in crowds:
+            for name, found in crowd.rest().items():
+                figures[name] = found["difference_ms"]
+                figures[f"{name}_known"], figures[f"{name}_unknown"] = found["known_ms"], found["unknown_ms"]
     return figures
 
 
