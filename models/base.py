@@ -42,6 +42,9 @@ class Base(DeclarativeBase):
         JsonObject: JSONB,
         list[str]: JSONB,
     }
+    # What the database fills in comes back with the statement. Read later it would be a query in the middle of plain
+    # code, which an async session refuses.
+    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012 - SQLAlchemy declares it without ClassVar
 
 
 class Identified:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from models.audit import AuditEntry
 from models.billing import Plan
-from models.tenants import Invitation
+from models.tenants import Invitation, Tenant
 from realtime.log import EventLog
 from services.unit_of_work import (
     ForeignTenant,
@@ -39,6 +39,19 @@ def invitation(tenant_id, uow: UnitOfWork) -> Invitation:
         token_hash=uuid4().hex,
         expires_at=uow.now,
     )
+
+
+async def test_a_row_that_is_changed_twice_in_one_moment_can_still_be_read(engine: AsyncEngine) -> None:
+    units = spine(engine, Ears())
+    tenant_id = await new_tenant(engine)
+    async with units(TenantScope(tenant_id)) as uow:
+        tenant = (await uow.session.scalars(select(Tenant).where(Tenant.id == tenant_id))).one()
+        tenant.name, tenant.updated_at = "Once", uow.now
+        await uow.session.flush()
+        # The moment is the same, so no change, and the database sets its own.
+        tenant.name, tenant.updated_at = "Twice", uow.now
+        await uow.session.flush()
+        assert tenant.updated_at.tzinfo is not None
 
 
 async def test_a_commit_numbers_events_and_rings(engine: AsyncEngine) -> None:
