@@ -209,7 +209,7 @@ async def subscribe(call: Call, body: SubscribeBody) -> web.Response:
 @router.post(
     _PROVIDER,
     answer=IntegrationView,
-    errors=(ProviderNotOffered, RoleRequired, StepUpRequired, Impersonated, NoTenantAccess),
+    errors=(ProviderNotOffered, TenantDeleted, RoleRequired, StepUpRequired, Impersonated, NoTenantAccess),
 )
 async def set_provider(call: Call, body: ProviderBody) -> web.Response:
     """Set up the account at which orders are paid, or replace its keys; for owners, who may have to step up."""
@@ -241,7 +241,7 @@ async def remove_provider(call: Call, query: ProviderQuery) -> web.Response:
     return call.message("Payment provider removed")
 
 
-@router.post(_ORDERS, answer=OrderView, status=201, errors=(OrderExists, RoleRequired, NoTenantAccess))
+@router.post(_ORDERS, answer=OrderView, status=201, errors=(OrderExists, TenantDeleted, RoleRequired, NoTenantAccess))
 async def create_order(call: Call, body: OrderBody) -> web.Response:
     """Make an order; for owners and admins."""
     merchants = await _merchants(call)

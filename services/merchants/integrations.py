@@ -12,6 +12,7 @@ from core.errors import InvalidInput
 from models.merchants import PaymentIntegration
 from models.tenants import Tenant
 from providers.payments.accounts import AccountKind, Accounts
+from services.closed_tenants import require_not_ending
 from services.identity import Principal, require_permission, require_tenant
 from services.merchants.announcer import MerchantAnnouncer
 from services.merchants.errors import IntegrationNotFound, ProviderNotOffered
@@ -70,12 +71,14 @@ class Integrations:
         Raises:
             RoleRequired, Impersonated, ApiKeyRefused: the caller is not the owner in person.
             StepUpRequired: the owner has a second factor, and has not shown it of late.
+            TenantDeleted: the tenant is to be deleted.
             ProviderNotOffered, AccountRefused: the account cannot be used.
         """
         tenant_id = _owner_of(actor)
         # Before anything is asked of the address that the account names.
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
             await require_recent_second_factor(uow, actor)
+            await require_not_ending(uow, tenant_id)
         name = self._name(wanted)
         kind = self._accounts.kinds[name]
         keys = _keys(kind, wanted.keys)
@@ -83,6 +86,8 @@ class Integrations:
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
             # Two first accounts at once would not see each other.
             await uow.session.execute(select(Tenant.id).where(Tenant.id == tenant_id).with_for_update(key_share=True))
+            # Again, for its deletion may have been asked for while the provider was.
+            await require_not_ending(uow, tenant_id)
             row = await self._row(uow, tenant_id, name)
             account = {name: keys[name] for name in kind.shown}
             if row.account != account:

@@ -14,6 +14,7 @@ from core.pagination import PageRequest
 from models.merchants import CommissionLog
 from models.orders import Order, OrderStatus
 from services.billing.plans import require_currency
+from services.closed_tenants import require_not_ending
 from services.identity import Principal, require_permission, require_tenant
 from services.merchants.errors import OrderExists, OrderNotFound
 from services.merchants.lookup import books
@@ -36,9 +37,10 @@ class OrderInput:
 async def create_order(uow: UnitOfWork, actor: Principal, wanted: OrderInput) -> OrderView:
     """Make an order; for owners and admins.
 
-    Raises UnknownCurrency, InvalidInput when the amount does not fit its currency, and OrderExists.
+    Raises TenantDeleted, UnknownCurrency, InvalidInput when the amount does not fit its currency, and OrderExists.
     """
     tenant_id = _manager_of(actor)
+    await require_not_ending(uow, tenant_id)
     require_currency(wanted.currency)
     if not is_payable(wanted.amount, wanted.currency):
         problem = {"field": "body -> amount", "message": f"is no price in {wanted.currency}", "type": "value_error"}

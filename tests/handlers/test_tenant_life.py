@@ -88,6 +88,8 @@ async def beginnings(owner: Person) -> list[tuple[str, dict[str, Any]]]:
         ("billing/reinstate", {}),
         (f"tenants/{owner.tenant_id}/users/invite", {"email": f"{uuid4().hex}@example.org"}),
         (f"tenants/{owner.tenant_id}/api-keys", {"name": "1C", "scopes": ["tenant:read"]}),
+        ("/api/tenant/orders", {"amount": "1.00", "currency": "USD"}),
+        ("/api/tenant/payments/provider", {"provider": "coinbase_commerce", "apiKey": "k", "webhookSecret": "s"}),
     ]
 
 

@@ -223,6 +223,14 @@ async def test_nobody_is_led_to_the_site_of_a_suspended_tenant(desk: Desk) -> No
         await desk.issue(actor)
 
 
+async def test_the_people_of_a_tenant_that_is_to_be_deleted_use_their_site_until_it_is_gone(desk: Desk) -> None:
+    actor = await desk.member()
+    async with desk.units(PLATFORM) as uow:
+        due_at = desk.clock.now() + timedelta(days=30)
+        await uow.session.execute(update(Tenant).where(Tenant.id == actor.tenant_id).values(deletion_due_at=due_at))
+    assert isinstance(await desk.redeem((await desk.issue(actor)).token), SsoAcceptedView)
+
+
 async def test_customers_of_a_tenant_do_not_enter_its_site(desk: Desk) -> None:
     actor = replace(await desk.member(), role=Role.BUYER)
     with pytest.raises(RoleRequired):

@@ -1,7 +1,9 @@
 """Merchants' accounts: written once and never shown, bound to their row, and only where strangers may send us."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -10,10 +12,12 @@ from sqlalchemy import select, text
 from core.errors import InvalidInput
 from models.merchants import PaymentIntegration
 from models.second_factors import SecondFactor
+from models.tenants import Tenant
 from models.users import UserSession
 from providers.payments.accounts import AccountRefused
 from server.merchants import MerchantAccounts
 from server.settings import Settings
+from services.closed_tenants import TenantDeleted
 from services.identity import ApiKeyRefused, Impersonated, RoleRequired
 from services.merchants import AccountInput
 from services.merchants.errors import IntegrationNotFound, KeysUnreadable, ProviderNotOffered
@@ -138,6 +142,30 @@ async def test_other_providers_are_not_offered(bazaar: Bazaar) -> None:
             await bazaar.merchants.integrations.put(
                 shop.owner, AccountInput(provider=provider, keys={}, return_url=None), trace=RequestTrace()
             )
+
+
+async def test_a_tenant_that_is_to_be_deleted_keeps_its_account_and_may_remove_it(
+    bazaar: Bazaar, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await row_of(bazaar, shop)
+    due_at = bazaar.till.now + timedelta(days=1)
+    asked: list[str] = []
+    check = bazaar.accounts.check
+
+    async def deleted_meanwhile(name: str, keys: Mapping[str, str]) -> None:
+        asked.append(name)
+        await check(name, keys)
+        await bazaar.till.change(Tenant, shop.tenant_id, deletion_due_at=due_at)
+
+    monkeypatch.setattr(bazaar.accounts, "check", deleted_meanwhile)
+    # The second time it is known before the account is asked.
+    for _ in range(2):
+        with pytest.raises(TenantDeleted):
+            await bazaar.set_up(shop, "btcpay", webhook_secret="another")
+    assert asked == ["btcpay"]
+    assert (await row_of(bazaar, shop)).sealed == before.sealed
+    async with bazaar.till.units(TenantScope(shop.tenant_id)) as uow:
+        await bazaar.merchants.integrations.remove(uow, shop.owner, provider=None)
 
 
 async def test_only_the_owner_in_person(bazaar: Bazaar, shop: Shop) -> None:

@@ -136,6 +136,9 @@ async def test_no_invoice_is_opened_for_a_tenant_that_is_to_be_deleted(bazaar: B
     with pytest.raises(TenantDeleted):
         await bazaar.pay(shop, order)
     assert await bazaar.rows(shop) == []
+    with pytest.raises(TenantDeleted):
+        await bazaar.order(shop)
+    assert (await bazaar.look_at(shop, order)).status is OrderStatus.PENDING
 
 
 async def test_members_and_other_merchants_reach_no_order(bazaar: Bazaar, shop: Shop) -> None:
