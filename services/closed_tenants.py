@@ -4,6 +4,7 @@ Both are closed to sockets and API keys. At REST their people go on, to look, to
 is refused there asks here.
 """
 
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import select
@@ -11,6 +12,9 @@ from sqlalchemy import select
 from core.errors import PermissionDenied
 from models.tenants import Tenant, TenantStatus
 from services.unit_of_work import UnitOfWork
+
+# Why the subscription of a tenant that is to be deleted was cancelled.
+DELETION_REASON: Final = "the tenant is deleted"
 
 
 class TenantSuspended(PermissionDenied):
@@ -27,13 +31,18 @@ class TenantDeleted(PermissionDenied):
     message = "This tenant is to be deleted"
 
 
-async def require_not_ending(uow: UnitOfWork, tenant_id: UUID) -> None:
-    """Raise TenantDeleted for a tenant that is to be deleted.
+async def is_ending(uow: UnitOfWork, tenant_id: UUID) -> bool:
+    """Tell whether a tenant is to be deleted.
 
     Whoever asks holds the tenant or its subscription, which asking for its deletion locks too, or has nothing to lose.
     """
     # The column and not the row, which may have been read before the lock.
-    if await uow.session.scalar(select(Tenant.deletion_due_at).where(Tenant.id == tenant_id)) is not None:
+    return await uow.session.scalar(select(Tenant.deletion_due_at).where(Tenant.id == tenant_id)) is not None
+
+
+async def require_not_ending(uow: UnitOfWork, tenant_id: UUID) -> None:
+    """Raise TenantDeleted for a tenant that is to be deleted; asked as `is_ending` is."""
+    if await is_ending(uow, tenant_id):
         raise TenantDeleted
 
 

@@ -104,6 +104,7 @@ class BillingService:
             default_provider=default_provider,
             aliases=self._aliases,
             verification=verification,
+            instructions=self._instructions,
         )
         self._subscribing = Subscribing(units, checkouts=self._checkouts, return_url=return_url)
         self._changes = PlanChanges(

@@ -40,11 +40,12 @@ from services.billing.errors import (
     StripeNotConfigured,
     SubscriptionNotFound,
 )
+from services.billing.instructions import Instructions, is_withdrawn
 from services.billing.lookup import locked_subscription
 from services.billing.plans import plan_for_sale, price_at
 from services.billing.quotes import Effect, Offer, Quote, quote
 from services.billing.views import CheckoutView
-from services.closed_tenants import require_not_ending
+from services.closed_tenants import TenantDeleted, is_ending, require_not_ending
 from services.identity import Principal, require_may, require_tenant
 from services.permissions import Permission
 from services.unit_of_work import RequestTrace, TenantScope, UnitOfWork, UnitOfWorkFactory
@@ -90,12 +91,14 @@ class Checkouts:
         default_provider: str,
         aliases: Mapping[str, str],
         verification: Verification,
+        instructions: Instructions,
     ) -> None:
         self._units = units
         self._providers = providers
         self._default_provider = default_provider
         self._aliases = aliases
         self._verification = verification
+        self._instructions = instructions
 
     async def start(self, actor: Principal, order: CheckoutOrder, *, trace: RequestTrace) -> CheckoutView:
         """Send the payer to the provider; for owners and admins.
@@ -140,6 +143,13 @@ class Checkouts:
             raise
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
             await _record_session(uow, request, created)
+            # Its deletion may have been asked for while the provider was, which closed the pages there were.
+            closed = await is_ending(uow, tenant_id)
+            withdrawn = await self._instructions.withdraw_pages(uow, tenant_id) if closed else []
+        for instruction_id in withdrawn:
+            await self._instructions.carry_out(instruction_id)
+        if closed:
+            raise TenantDeleted
         return CheckoutView(checkout_url=created.url, session_id=created.session_id)
 
     async def offer(self, uow: UnitOfWork, *, plan_id: UUID, period: BillingPeriod, provider: PaymentProvider) -> Offer:
@@ -279,6 +289,7 @@ async def _open_one(uow: UnitOfWork, wanted: CheckoutSession) -> CheckoutSession
         CheckoutSession.state == CheckoutState.PENDING,
         CheckoutSession.received == 0,
         can_be_paid,
+        ~is_withdrawn(),
     ]
     if wanted.kind is CheckoutKind.CHANGE:
         conditions.append(CheckoutSession.created_at > now - _SAME_PRICE)

@@ -10,10 +10,11 @@ from sqlalchemy.orm.attributes import flag_modified
 from models.billing import CheckoutSession, CheckoutState, Subscription, SubscriptionStatus
 from models.checkouts import prepaid_period
 from providers.payments import PaymentProvider
-from services.billing.instructions import Addressee, Instructions
+from services.billing.instructions import Addressee, Instructions, addressee_of
 from services.billing.lookup import period_purchase
 from services.billing.sales import Period
 from services.billing.trail import audit
+from services.closed_tenants import DELETION_REASON, is_ending
 from services.unit_of_work import UnitOfWork
 
 
@@ -64,10 +65,24 @@ class Fulfilment:
             orders = await self._stop(uow, subscription, *before)
             subscription.activate(checkout, paid_at=paid_at, customer_ref=customer_ref, now=uow.now)
             start = paid_at
+        orders += await self._keep_ending(uow, subscription)
         # Set to what it was, by two facts of one moment, it would be left to the database's clock.
         flag_modified(subscription, "updated_at")
         audit(uow, "subscription.activated", subscription, plan=subscription.plan.slug)
         return orders, (start, subscription.current_period_end)
+
+    async def _keep_ending(self, uow: UnitOfWork, subscription: Subscription) -> list[UUID]:
+        """Let what is paid for a tenant that is to be deleted end with its period: a page could not be closed in time.
+
+        Else a payment would take back the cancellation that the deletion ordered, and a provider would charge again.
+        """
+        if not await is_ending(uow, subscription.tenant_id):
+            return []
+        subscription.cancel_later(reason=DELETION_REASON, now=uow.now)
+        addressee = addressee_of(subscription)
+        if addressee is None:
+            return []
+        return [await self._instructions.cancel(uow, addressee, at_period_end=True)]
 
     def _is_prepaid_renewal(self, subscription: Subscription, checkout: CheckoutSession, paid_at: datetime) -> bool:
         """Tell whether a payment continues the period in force, also when it is over but was served until now."""

@@ -64,6 +64,14 @@ def addressee_of(subscription: Subscription) -> Addressee | None:
     return Addressee(tenant_id=subscription.tenant_id, provider=provider, subscription_ref=ref)
 
 
+def is_withdrawn() -> ColumnElement[bool]:
+    """Select purchases whose page the provider has been told to close, or will be."""
+    return exists().where(
+        _is_about(CheckoutSession.provider, CheckoutSession.session_id),
+        ProviderInstruction.kind == InstructionKind.WITHDRAW,
+    )
+
+
 class Instructions:
     """Instructions to providers. To tell one twice does no harm, so each is told at least once.
 
@@ -121,10 +129,6 @@ class Instructions:
         """
         # What has just been paid is no open page any more.
         await uow.session.flush()
-        told = exists().where(
-            _is_about(CheckoutSession.provider, CheckoutSession.session_id),
-            ProviderInstruction.kind == InstructionKind.WITHDRAW,
-        )
         closing = [name for name, provider in self._providers.items() if provider.capabilities.withdraw]
         rows = await uow.session.scalars(
             select(CheckoutSession)
@@ -135,7 +139,7 @@ class Instructions:
                 CheckoutSession.provider.in_(closing),
                 CheckoutSession.session_id.is_not(None),
                 or_(CheckoutSession.expires_at.is_(None), CheckoutSession.expires_at > uow.now),
-                ~told,
+                ~is_withdrawn(),
             )
             .order_by(CheckoutSession.created_at, CheckoutSession.id)
         )

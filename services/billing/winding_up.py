@@ -1,5 +1,6 @@
 """Billing of a tenant that is to be deleted: nobody is charged for it any more, and nothing owed to that is lost."""
 
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import select
@@ -9,10 +10,10 @@ from services.billing import journal
 from services.billing.announcer import Announcer
 from services.billing.change_facts import close_changes
 from services.billing.instructions import Instructions, addressee_of
-from services.billing.lookup import locked_subscription
+from services.billing.lookup import locked_subscription, period_purchase
+from services.billing.owed import keep_superseded
+from services.closed_tenants import DELETION_REASON
 from services.unit_of_work import UnitOfWork
-
-_REASON = "the tenant is deleted"
 
 
 class WindingUp:
@@ -23,19 +24,28 @@ class WindingUp:
         self._instructions = instructions
 
     async def let_end(self, uow: UnitOfWork, tenant_id: UUID, *, actor_id: UUID) -> None:
-        """Let the subscription end with its period; harmless when repeated, or when there is none."""
-        subscription = await locked_subscription(uow, Subscription.tenant_id == tenant_id)
-        if subscription is None or subscription.is_over or not subscription.cancel_later(reason=_REASON, now=uow.now):
-            return
-        await self._settle(uow, subscription, actor_id=actor_id, at_period_end=True)
+        """Let the subscription end with its period, and close the pages at which something could still be paid.
 
-    async def end(self, uow: UnitOfWork, tenant_id: UUID) -> None:
-        """End the subscription at once; harmless when repeated, or when there is none."""
+        Harmless when repeated, or when there is none. What is paid all the same ends likewise (fulfilment.py).
+        """
+        subscription = await locked_subscription(uow, Subscription.tenant_id == tenant_id)
+        if subscription is None:
+            return
+        if not subscription.is_over and subscription.cancel_later(reason=DELETION_REASON, now=uow.now):
+            await self._settle(uow, subscription, actor_id=actor_id, at_period_end=True)
+        await self._instructions.withdraw_pages(uow, tenant_id)
+
+    async def end(self, uow: UnitOfWork, tenant_id: UUID, *, due_at: datetime) -> None:
+        """End the subscription at once; harmless when repeated, or when there is none.
+
+        A period that was paid for when the tenant's time was over already, at `due_at`, has bought nothing and is owed.
+        """
         subscription = await locked_subscription(uow, Subscription.tenant_id == tenant_id)
         if subscription is None or subscription.is_over:
             return
-        subscription.cancel_now(reason=_REASON, now=uow.now)
+        subscription.cancel_now(reason=DELETION_REASON, now=uow.now)
         await close_changes(uow, subscription)
+        await self._owe_late(uow, subscription, due_at)
         await self._settle(uow, subscription, actor_id=None, at_period_end=False)
         await self._instructions.withdraw_pages(uow, tenant_id)
 
@@ -52,6 +62,19 @@ class WindingUp:
         """Leave the books so that reports read the same once the tenant's other rows are gone (docs/adr/0022)."""
         await journal.close(uow, tenant_id)
 
+    async def _owe_late(self, uow: UnitOfWork, subscription: Subscription, due_at: datetime) -> None:
+        purchase = await period_purchase(uow, subscription)
+        if purchase is None or purchase.completed_at is None or purchase.completed_at < due_at:
+            return
+        await keep_superseded(
+            uow,
+            purchase,
+            payment_key=str(purchase.id),
+            amount=purchase.amount,
+            currency=purchase.currency,
+            occurred_at=purchase.completed_at,
+        )
+
     async def _settle(
         self, uow: UnitOfWork, subscription: Subscription, *, actor_id: UUID | None, at_period_end: bool
     ) -> None:
@@ -64,6 +87,6 @@ class WindingUp:
             actor_id=actor_id,
             tenant_id=subscription.tenant_id,
             subject=("subscription", subscription.id),
-            details={"at_period_end": at_period_end, "reason": _REASON},
+            details={"at_period_end": at_period_end, "reason": DELETION_REASON},
         )
         self._announcer.subscription_updated(uow, subscription)

@@ -61,8 +61,8 @@ class Deletion:
     async def request(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID) -> DeletionView:
         """Ask for a tenant's end; for owners who have just proved who they are. Asking again changes nothing.
 
-        Its sockets end, its jobs are cancelled, its subscription ends with the paid period. Raises StepUpRequired
-        and EmailUnverified.
+        Its sockets end, its jobs are cancelled, its subscription ends with the paid period, its payment pages are
+        closed. Raises StepUpRequired and EmailUnverified.
         """
         membership = await membership_of(uow, actor, tenant_id, Permission.TENANT_DELETE)
         await require_recent_authentication(uow, actor)
@@ -93,9 +93,10 @@ class Deletion:
         return DeletionView(tenant_id=tenant_id, due_at=tenant.deletion_due_at)
 
     async def restore(self, uow: UnitOfWork, actor: Principal, *, tenant_id: UUID) -> TenantDetailView:
-        """Take the request back; for owners. What was cancelled stays cancelled, the subscription's end included.
+        """Take the request back; for owners.
 
-        Raises DeletionNotRequested, DeletionUnderWay and Impersonated.
+        What was cancelled stays cancelled, the subscription's end included, and a page that was closed stays closed:
+        whoever asks to pay is given a new one. Raises DeletionNotRequested, DeletionUnderWay and Impersonated.
         """
         membership = await membership_of(uow, actor, tenant_id, Permission.TENANT_DELETE)
         require_oneself(actor)
@@ -135,9 +136,9 @@ class Deletion:
             .where(Tenant.id == tenant_id, Tenant.deletion_due_at <= uow.now)
             .with_for_update(key_share=True, skip_locked=True)
         )
-        if tenant is None:
+        if tenant is None or tenant.deletion_due_at is None:
             return False
-        await self._billing.winding_up.end(uow, tenant_id)
+        await self._billing.winding_up.end(uow, tenant_id, due_at=tenant.deletion_due_at)
         removed = await self._provisioning.removal.is_removed(uow, tenant)
         settled = await self._billing.winding_up.is_settled(uow, tenant_id)
         # What this unit has to tell in the tenant's stream comes first; the next sweep takes the stream away.
