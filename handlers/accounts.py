@@ -105,6 +105,9 @@ async def remove_email(call: Call) -> web.Response:
 )
 async def change_phone(call: Call, body: ChangePhoneBody) -> web.Response:
     """Make a phone the account's by the code that it was sent, in place of any other. Needs a step-up."""
+    async with call.uow(_OWN) as uow:
+        await call.context.services.auth.own_phone.require_allowed(uow, call.actor)
+    # Only now: the phone may be somebody else's, whose attempts these are too.
     await call.limit("auth_per_account", account_key(body.phone))
     await call.context.services.auth.own_phone.change(call.actor, phone=body.phone, code=body.code, trace=call.trace)
     return call.message("Phone has been changed")

@@ -200,9 +200,11 @@ class RefundBody(CamelBody):
 )
 async def subscribe(call: Call, body: SubscribeBody) -> web.Response:
     """Begin to buy a plan at the configured payment provider; for owners and admins, for superusers in any tenant."""
-    await call.limit(_LIMIT, str(body.tenant_id or call.actor.tenant_id))
+    billing = call.context.services.billing
+    # Counted for those only who may act for the tenant, here and below, or else anybody could use up what it may.
+    await call.limit(_LIMIT, str(billing.require_subscriber(call.actor, body.tenant_id)))
     wanted = SubscribeInput(plan=body.plan_id, currency=body.currency, tenant_id=body.tenant_id)
-    view = await call.context.services.billing.subscribe(call.actor, wanted, trace=call.trace)
+    view = await billing.subscribe(call.actor, wanted, trace=call.trace)
     return raw(UrlView(url=view.checkout_url).plain())
 
 
@@ -214,7 +216,9 @@ async def subscribe(call: Call, body: SubscribeBody) -> web.Response:
 async def set_provider(call: Call, body: ProviderBody) -> web.Response:
     """Set up the account at which orders are paid, or replace its keys; for owners, who may have to step up."""
     merchants = await _merchants(call)
-    await call.limit(_LIMIT, str(call.tenant_id))
+    async with call.tenant_uow() as uow:
+        tenant_id = await merchants.integrations.require_keeper(uow, call.actor)
+    await call.limit(_LIMIT, str(tenant_id))
     view = await merchants.integrations.put(call.actor, body.account(), trace=call.trace)
     return raw(view.plain())
 
@@ -295,7 +299,7 @@ async def show_order(call: Call, order_id: UUID) -> web.Response:
 async def pay_order(call: Call, order_id: UUID, body: PayBody) -> web.Response:
     """Open an order's invoice at the tenant's own payment provider, or show the one that is open."""
     merchants = await _merchants(call)
-    await call.limit(_LIMIT, str(call.tenant_id))
+    await call.limit(_LIMIT, str(merchants.paying.require_allowed(call.actor)))
     wanted = PayInput(
         amount=Decimal(body.amount),
         currency=body.currency,
@@ -326,7 +330,7 @@ async def pay_order(call: Call, order_id: UUID, body: PayBody) -> web.Response:
 async def refund_order(call: Call, order_id: UUID, body: RefundBody) -> web.Response:
     """Give a customer's money back at the tenant's own payment provider; for owners."""
     merchants = await _merchants(call)
-    await call.limit(_LIMIT, str(call.tenant_id))
+    await call.limit(_LIMIT, str(merchants.refunds.require_allowed(call.actor)))
     wanted = RefundInput(
         amount=None if body.amount is None else Decimal(body.amount),
         invoice_id=body.invoice_id,

@@ -26,18 +26,23 @@ class OwnPhone:
         self._codes = codes
         self._notices = notices
 
+    async def require_allowed(self, uow: UnitOfWork, actor: Principal) -> None:
+        """Raise StepUpRequired, Impersonated or EmailUnverified unless the caller may change the phone now."""
+        await require_recent_authentication(uow, actor)
+        await require_proven(uow, actor)
+
     async def change(self, actor: Principal, *, phone: str, code: str, trace: RequestTrace | None = None) -> None:
         """Make a phone (E.164) the caller's by the code that it was sent; an earlier one is the caller's no more.
 
         Only for accounts that are proven to be their owner's: whoever signed up with somebody else's address must not
-        keep a way in for the day on which its owner takes the account. Raises StepUpRequired, Impersonated,
-        EmailUnverified, PhoneCodeRefused and PhoneTaken.
+        keep a way in for the day on which its owner takes the account. Raises what `require_allowed` does,
+        PhoneCodeRefused and PhoneTaken.
         """
         async with self._units(_SCOPE, trace=trace) as uow:
-            await _require_owner(uow, actor)
+            await self.require_allowed(uow, actor)
         proven = await self._codes.prove(phone=phone, code=code, trace=trace)
         async with self._units(_SCOPE, trace=trace) as uow:
-            await _require_owner(uow, actor)
+            await self.require_allowed(uow, actor)
             user = await lock_account(uow, actor.user_id)
             await self._codes.redeem(uow, proven)
             # Told only now that the phone is proven.
@@ -79,8 +84,3 @@ class OwnPhone:
             subject=("user", user.id),
             details={"from": mask_phone(former)},
         )
-
-
-async def _require_owner(uow: UnitOfWork, actor: Principal) -> None:
-    await require_recent_authentication(uow, actor)
-    await require_proven(uow, actor)

@@ -29,7 +29,7 @@ from services.billing.purchases import CreditView, PurchaseView, list_credits, l
 from services.billing.reconciling import Reconciling
 from services.billing.refunds import PaymentRefundView, Refunds
 from services.billing.sandbox import SandboxDesk
-from services.billing.subscribing import SubscribeInput, Subscribing
+from services.billing.subscribing import SubscribeInput, Subscribing, require_subscriber
 from services.billing.subscriptions import Subscriptions
 from services.billing.sweeper import DUNNING, Sweeper
 from services.billing.views import (
@@ -207,6 +207,10 @@ class BillingService:
     async def checkout(self, actor: Principal, order: CheckoutOrder, *, trace: RequestTrace) -> CheckoutView:
         """Begin a purchase; see `Checkouts.start`. Opens units of work of its own."""
         return await self._checkouts.start(actor, order, trace=trace)
+
+    def require_subscriber(self, actor: Principal, tenant_id: UUID | None) -> UUID:
+        """Return the tenant for which the caller may buy; see `require_subscriber`."""
+        return require_subscriber(actor, tenant_id)[1]
 
     async def subscribe(self, actor: Principal, wanted: SubscribeInput, *, trace: RequestTrace) -> CheckoutView:
         """Begin to buy a plan by its name; see `Subscribing.start`. Opens units of work of its own."""

@@ -31,6 +31,19 @@ class SubscribeInput:
     tenant_id: UUID | None
 
 
+def require_subscriber(actor: Principal, tenant_id: UUID | None) -> tuple[Principal, UUID]:
+    """Return the caller as whoever buys, and for which tenant: the caller's own, or the one that a superuser names.
+
+    Raises SuperuserRequired, NoTenantInToken and RoleRequired.
+    """
+    if tenant_id is not None and tenant_id != actor.tenant_id:
+        require_superuser(actor)
+        actor = replace(actor, tenant_id=tenant_id, role=Role.OWNER)
+    own_id = require_tenant(actor)
+    require_permission(actor.role, Permission.PLAN_BUY)
+    return actor, own_id
+
+
 class Subscribing:
     """Begins purchases at the configured provider."""
 
@@ -44,11 +57,7 @@ class Subscribing:
 
         Raises what `Checkouts.start` does, SuperuserRequired for another tenant than one's own, and TenantUnknown.
         """
-        if wanted.tenant_id is not None and wanted.tenant_id != actor.tenant_id:
-            require_superuser(actor)
-            actor = replace(actor, tenant_id=wanted.tenant_id, role=Role.OWNER)
-        require_tenant(actor)
-        require_permission(actor.role, Permission.PLAN_BUY)
+        actor, _ = require_subscriber(actor, wanted.tenant_id)
         async with self._units(_SCOPE, trace=trace) as uow:
             plan_id, period = await _found(uow, wanted.plan)
             if wanted.tenant_id is not None and await uow.session.get(Tenant, wanted.tenant_id) is None:

@@ -65,19 +65,27 @@ class Integrations:
         self._announcer = announcer
         self._public_url = public_url
 
-    async def put(self, actor: Principal, wanted: AccountInput, *, trace: RequestTrace) -> IntegrationView:
-        """Set an account up, or replace its keys; orders are paid there from now on.
+    async def require_keeper(self, uow: UnitOfWork, actor: Principal) -> UUID:
+        """Return the tenant whose accounts the caller may change.
 
         Raises:
             RoleRequired, Impersonated, ApiKeyRefused: the caller is not the owner in person.
             StepUpRequired: the owner has a second factor, and has not shown it of late.
-            TenantDeleted: the tenant is to be deleted.
-            ProviderNotOffered, AccountRefused: the account cannot be used.
+        """
+        tenant_id = _owner_of(actor)
+        await require_recent_second_factor(uow, actor)
+        return tenant_id
+
+    async def put(self, actor: Principal, wanted: AccountInput, *, trace: RequestTrace) -> IntegrationView:
+        """Set an account up, or replace its keys; orders are paid there from now on.
+
+        Raises ProviderNotOffered and AccountRefused when the account cannot be used, TenantDeleted when the tenant is to
+        be deleted, and what `require_keeper` does.
         """
         tenant_id = _owner_of(actor)
         # Before anything is asked of the address that the account names.
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
-            await require_recent_second_factor(uow, actor)
+            await self.require_keeper(uow, actor)
             await require_not_ending(uow, tenant_id)
         name = self._name(wanted)
         kind = self._accounts.kinds[name]
@@ -112,10 +120,9 @@ class Integrations:
     async def remove(self, uow: UnitOfWork, actor: Principal, *, provider: str | None) -> None:
         """Delete an account with its keys, the current one unless another is named; its webhook is closed.
 
-        Raises IntegrationNotFound, and StepUpRequired and Impersonated as `put` does.
+        Raises IntegrationNotFound, and what `require_keeper` does.
         """
-        _owner_of(actor)
-        await require_recent_second_factor(uow, actor)
+        await self.require_keeper(uow, actor)
         conditions = [] if provider is None else [PaymentIntegration.provider == provider]
         row = await current_integration(uow, *conditions)
         if row is None:

@@ -81,6 +81,12 @@ class Paying:
         self._default_percent = default_percent
         self._return_url = return_url
 
+    def require_allowed(self, actor: Principal) -> UUID:
+        """Return the tenant whose orders the caller may have paid; raises RoleRequired."""
+        tenant_id = require_tenant(actor)
+        require_permission(actor.role, Permission.ORDERS_MANAGE)
+        return tenant_id
+
     async def pay(self, actor: Principal, order_id: UUID, wanted: PayInput, *, trace: RequestTrace) -> UrlView:
         """Return where an order is paid; for owners and admins.
 
@@ -91,8 +97,7 @@ class Paying:
             InvoiceBeingOpened: somebody else has been asking for it for too long.
             ProviderRejected, ProviderUnavailable: the provider did not open an invoice.
         """
-        tenant_id = require_tenant(actor)
-        require_permission(actor.role, Permission.ORDERS_MANAGE)
+        tenant_id = self.require_allowed(actor)
         for _ in range(_TURNS):
             async with self._units(TenantScope(tenant_id), trace=trace) as uow:
                 step = await self._next(uow, actor, order_id, wanted)

@@ -69,6 +69,13 @@ class Refunds:
         self._vault = vault
         self._settlement = settlement
 
+    def require_allowed(self, actor: Principal) -> UUID:
+        """Return the tenant whose money the caller may give back; raises RoleRequired and Impersonated."""
+        tenant_id = require_tenant(actor)
+        require_permission(actor.role, Permission.ORDERS_REFUND)
+        require_oneself(actor)
+        return tenant_id
+
     async def refund(self, actor: Principal, order_id: UUID, wanted: RefundInput, *, trace: RequestTrace) -> OrderView:
         """Give money back; for owners. Returns the order as it stands then.
 
@@ -78,9 +85,7 @@ class Refunds:
             RefundUnderWay: somebody is asking for one, or what became of one of another amount is not known.
             ProviderRejected, ProviderUnavailable: the provider did not give it back, or cannot (Coinbase Commerce).
         """
-        tenant_id = require_tenant(actor)
-        require_permission(actor.role, Permission.ORDERS_REFUND)
-        require_oneself(actor)
+        tenant_id = self.require_allowed(actor)
         async with self._units(TenantScope(tenant_id), trace=trace) as uow:
             asked = await self._ask(uow, actor, order_id, wanted)
         return await self._carry_out(asked)

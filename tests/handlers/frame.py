@@ -31,7 +31,7 @@ from tests.support.spine import Ears, spine
 Client = TestClient[web.Request, web.Application]
 
 MAX_BODY_BYTES = 4096
-USER_ID, TENANT_ID = uuid4(), uuid4()
+USER_ID, TENANT_ID, OTHER_TENANT_ID = uuid4(), uuid4(), uuid4()
 
 ENGINE: web.AppKey[AsyncEngine] = web.AppKey("engine", AsyncEngine)
 
@@ -221,17 +221,21 @@ async def ask_database(call: Call, statement: str) -> web.Response:
 
 
 class Doorman:
-    """Knows two tokens: `member` speaks for a tenant, `nobody` only for a user."""
+    """Knows four tokens: `member` owns a tenant, `helper` is a plain member of it, `stranger` owns another one.
+
+    `nobody` speaks for a user only.
+    """
 
     async def recognise(self, token: str, *, scope: KeyScope | None = None) -> Principal:
-        if token not in ("member", "nobody"):
+        if token not in ("member", "helper", "stranger", "nobody"):
             raise CredentialsRefused
-        member = token == "member"
+        tenants = {"member": TENANT_ID, "helper": TENANT_ID, "stranger": OTHER_TENANT_ID}
+        roles = {"member": Role.OWNER, "helper": Role.USER, "stranger": Role.OWNER}
         principal = Principal(
             user_id=USER_ID,
             session_id=uuid4(),
-            tenant_id=TENANT_ID if member else None,
-            role=Role.OWNER if member else None,
+            tenant_id=tenants.get(token),
+            role=roles.get(token),
             is_superuser=False,
         )
         require_scope(principal, scope)

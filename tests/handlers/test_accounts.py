@@ -6,7 +6,11 @@ from uuid import uuid4
 
 import pytest
 from aiohttp import ClientSession
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from handlers import accounts
+from handlers.context import RateRules
+from tests.handlers.frame import open_door
 from tests.namespaces.instances import beside
 from tests.support.identity import letter_in, token_in
 from tests.support.people import Answer, Person, RegisterCompany, address, company_factory, request
@@ -154,3 +158,14 @@ async def test_a_platform_may_insist_on_a_confirmed_address(strict: Orchestrator
     status, _ = await known.post(f"invitations/{token_in(letter)}/accept")
     assert status == 200
     assert (await known.get("auth/me"))[1]["data"]["email_verified"] is True
+
+
+async def test_whoever_may_not_change_a_phone_uses_up_no_attempts_at_it(
+    orchestrator: Orchestrator, engine: AsyncEngine
+) -> None:
+    rules, body = RateRules(auth_per_account="3/minute"), {"phone": new_phone(), "code": "000000"}
+    who = {"Authorization": "Bearer stranger"}
+    async with open_door(engine, rules=rules, routers=[accounts.router], services=orchestrator.services) as client:
+        for _ in range(5):
+            answer = await client.post("/api/v1/auth/change-phone", json=body, headers=who)
+            assert answer.status == 403

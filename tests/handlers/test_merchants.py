@@ -20,7 +20,7 @@ from handlers import merchants
 from handlers.context import RateRules
 from services.unit_of_work import PlatformScope
 from tests.fakes.btcpay_api import API_KEY, STORE, WEBHOOK_SECRET, FakeBtcPay
-from tests.handlers.frame import open_door, refusal
+from tests.handlers.frame import TENANT_ID, open_door, refusal
 from tests.handlers.second_factors import code_of, switch_on
 from tests.support.billing import eventually
 from tests.support.listeners import Listener
@@ -291,6 +291,32 @@ async def test_the_third_has_to_wait(
         limited = await client.request(method, path, json=body, headers=who)
         await refusal(limited, 429, "RATE_LIMITED")
         assert 0 < int(limited.headers["Retry-After"]) <= 61
+
+
+@pytest.mark.parametrize(
+    ("who", "path", "named"),
+    [
+        ("stranger", "/api/billing/subscribe", {"tenantId": str(TENANT_ID)}),
+        ("helper", "/api/billing/subscribe", {}),
+        ("helper", PROVIDER, {}),
+        ("helper", f"{ORDERS}/{UUID(int=1)}/pay", {}),
+        ("helper", f"{ORDERS}/{UUID(int=1)}/refund", {}),
+    ],
+)
+async def test_whoever_may_not_uses_up_nothing_of_what_the_tenant_may(
+    orchestrator: Orchestrator, engine: AsyncEngine, who: str, path: str, named: dict[str, str]
+) -> None:
+    rules = RateRules(payments_per_tenant="60/minute")
+    body = {"amount": "1", "currency": "USD", "provider": "nobody", "planId": "nothing", **named}
+
+    async with open_door(engine, rules=rules, routers=[merchants.router], services=orchestrator.services) as client:
+
+        async def ask(token: str) -> int:
+            async with client.post(path, json=body, headers={"Authorization": f"Bearer {token}"}) as response:
+                return response.status
+
+        assert set(await asyncio.gather(*(ask(who) for _ in range(70)))) == {403}
+        assert await ask("member") in (400, 404), "the owner is served"
 
 
 class TestSubscribe:
