@@ -43,9 +43,7 @@ class Readiness(Protocol):
 
 # The rules that guard passwords, codes and the knowledge of who has an account: all instances together count these
 # also while Redis is away.
-GUARDING = frozenset(
-    ("auth_per_ip", "auth_per_account", "phone_codes_per_ip", "phone_codes_total", "phone_checks_per_ip")
-)
+GUARDING = frozenset(("auth_per_ip", "auth_per_account", "phone_codes_per_ip", "phone_checks_per_ip"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +61,6 @@ class RateRules:
     payments_per_tenant: str = ""
     invites_per_tenant: str = ""
     phone_codes_per_ip: str = ""
-    phone_codes_total: str = ""
     phone_checks_per_ip: str = ""
 
 

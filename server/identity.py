@@ -13,7 +13,7 @@ from providers.breaches import RangeRegister
 from providers.passwords.hasher import PasswordHasher
 from providers.uploads import UploadFolder
 from server.keys import all_secrets, derived_key, token_signer
-from server.messengers import open_roads, phone_paces
+from server.messengers import open_roads, read_paces
 from server.settings import Settings
 from services.api_keys import ApiKeyService
 from services.auth import AuthService
@@ -101,7 +101,8 @@ def _phones(settings: Settings, units: UnitOfWorkFactory, stack: AsyncExitStack)
         roads=open_roads(settings, stack),
         sealer=Sealer([derived_key(secret, "phone codes") for secret in all_secrets(settings)]),
         hashers=[CodeHasher(secret) for secret in all_secrets(settings)],
-        paces=phone_paces(settings),
+        paces=read_paces(settings.rate_phone_codes_per_phone),
+        total=read_paces(settings.rate_phone_codes_total),
     )
 
 

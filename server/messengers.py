@@ -50,9 +50,8 @@ def open_roads(settings: Settings, stack: AsyncExitStack) -> Roads:
     return Roads(gateways=gateways, bots=bots)
 
 
-def phone_paces(settings: Settings) -> list[Pace]:
-    """Return how many codes one phone gets."""
-    if settings.rate_phone_codes_per_phone == "off":
+def read_paces(rules: str) -> list[Pace]:
+    """Return how many codes a setting allows, in the notation of the `limits` library; without bounds for `off`."""
+    if rules == "off":
         return []
-    rules = parse_many(settings.rate_phone_codes_per_phone)
-    return [Pace(codes=rule.amount, within=timedelta(seconds=rule.get_expiry())) for rule in rules]
+    return [Pace(codes=rule.amount, within=timedelta(seconds=rule.get_expiry())) for rule in parse_many(rules)]

@@ -130,7 +130,6 @@ def _context(house: House) -> Context:
             key_total=_rule(settings.rate_key_total),
             key_looks_per_ip=_rule(settings.rate_key_looks_per_ip),
             phone_codes_per_ip=_rule(settings.rate_phone_codes_per_ip),
-            phone_codes_total=_rule(settings.rate_phone_codes_total),
             phone_checks_per_ip=_rule(settings.rate_phone_checks_per_ip),
         ),
         readiness=house.readiness,

@@ -43,19 +43,34 @@ class AttemptCounts:
         that refuse, the longest wait is told. Raises Unavailable while the database is away too.
         """
         async with self._units(_SCOPE) as uow:
-            counted = await uow.session.begin_nested()
-            for window in windows:
-                if not await _count(uow, window):
-                    # What one window refuses is no attempt in the others.
-                    await counted.rollback()
-                    return max([await _refused_s(uow, each) for each in windows])
-            await counted.commit()
-            return None
+            return await count_attempt(uow, *windows)
 
     async def prune(self) -> None:
         """Forget windows that are over."""
         async with self._units(_SCOPE) as uow:
             await uow.session.execute(delete(AttemptWindow).where(AttemptWindow.expires_at <= uow.now))
+
+
+async def count_attempt(uow: UnitOfWork, *windows: Window) -> int | None:
+    """Do as `AttemptCounts.hit` in the caller's transaction: what is undone with it has not counted.
+
+    Whoever counts in the same windows waits until it is over. Needs a PlatformScope.
+    """
+    counted = await uow.session.begin_nested()
+    for window in windows:
+        if not await _count(uow, window):
+            # What one window refuses is no attempt in the others.
+            await counted.rollback()
+            # Others may have been forgotten meanwhile.
+            return await full_s(uow, *windows) or 1
+    await counted.commit()
+    return None
+
+
+async def full_s(uow: UnitOfWork, *windows: Window) -> int | None:
+    """Return how many seconds the next attempt would have to wait, None when not at all; counts nothing."""
+    waits = [await _full_s(uow, window) for window in windows]
+    return max((wait_s for wait_s in waits if wait_s is not None), default=None)
 
 
 async def _count(uow: UnitOfWork, window: Window) -> bool:
@@ -70,12 +85,11 @@ async def _count(uow: UnitOfWork, window: Window) -> bool:
     return (await uow.session.execute(_COUNT, values)).one_or_none() is not None
 
 
-async def _refused_s(uow: UnitOfWork, window: Window) -> int:
+async def _full_s(uow: UnitOfWork, window: Window) -> int | None:
     found = await uow.session.scalar(select(AttemptWindow.moments).where(AttemptWindow.key == token_hash(window.key)))
     time = timedelta(seconds=window.within_s)
     moments = [moment for moment in found or () if moment > uow.now - time]
-    # One that is not full refuses nothing.
-    return _wait_s(moments, window.allowed, time, uow.now) if len(moments) >= window.allowed else 1
+    return _wait_s(moments, window.allowed, time, uow.now) if len(moments) >= window.allowed else None
 
 
 def _wait_s(moments: Sequence[datetime], allowed: int, window: timedelta, now: datetime) -> int:

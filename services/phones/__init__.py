@@ -30,6 +30,7 @@ class PhoneService:
         sealer: encrypts codes for the time that they wait to be sent.
         hashers: hash codes; the first makes new ones.
         paces: how many codes one phone gets; none looks back further than a day.
+        total: how many codes all phones together get.
     """
 
     def __init__(
@@ -40,11 +41,12 @@ class PhoneService:
         sealer: Sealer,
         hashers: Sequence[CodeHasher],
         paces: Sequence[Pace],
+        total: Sequence[Pace],
     ) -> None:
         self._units = units
         self.roads = roads
         self.post = Post(units=units, roads=roads, sealer=sealer)
-        self.codes = PhoneCodes(units=units, hashers=hashers, roads=roads, post=self.post, paces=paces)
+        self.codes = PhoneCodes(units=units, hashers=hashers, roads=roads, post=self.post, paces=paces, total=total)
         self.bots = Bots(roads=roads, codes=self.codes, post=self.post)
 
     async def send(self, message_id: UUID) -> None:

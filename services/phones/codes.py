@@ -16,9 +16,11 @@ from core.errors import RateLimited
 from core.otp import CodeHasher, new_code
 from core.phones import mask_phone
 from core.tokens import new_opaque_token, token_hash
+from core.windows import Window
 from models.messengers import LINK_LIFETIME, MessageKind, MessengerLink, MessengerMessage
 from models.phones import CODE_ATTEMPTS, CODE_LIFETIME, PhoneCode, PhoneCodePurpose
 from providers.messengers import CodeSender
+from services.attempts import count_attempt, full_s
 from services.phones.chats import lock_phone
 from services.phones.errors import PhoneCodeRefused
 from services.phones.post import Post
@@ -31,7 +33,7 @@ _SCOPE = PlatformScope("a phone belongs to a person, not to a tenant")
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How many codes one phone gets within a time."""
+    """How many codes one phone gets within a time, or all phones together."""
 
     codes: int
     within: timedelta
@@ -61,7 +63,8 @@ class ProvenCode:
 class PhoneCodes:
     """The use cases around one code; all need a PlatformScope.
 
-    `hashers` are those of the codes: the first makes them, and each of them is asked whether it made one.
+    `hashers` are those of the codes: the first makes them, and each of them is asked whether it made one. `paces` are
+    those of one phone, `total` those of all phones together.
     """
 
     def __init__(
@@ -72,12 +75,16 @@ class PhoneCodes:
         roads: Roads,
         post: Post,
         paces: Sequence[Pace],
+        total: Sequence[Pace],
     ) -> None:
         self._units = units
         self._hashers = hashers
         self._roads = roads
         self._post = post
         self._paces = paces
+        # The shortest first, so that all count in the same order.
+        times = sorted((pace.within // timedelta(seconds=1), pace.codes) for pace in total)
+        self._total = [Window(f"phone codes of all {codes}/{time_s}", codes, time_s) for time_s, codes in times]
 
     async def request(
         self, uow: UnitOfWork, *, phone: str, locale: str, channel: str | None = None, ip: str | None = None
@@ -94,6 +101,9 @@ class PhoneCodes:
         if road.sender is not None:
             code = await self.issue(uow, sender=road.sender, address=road.address, phone=phone, locale=locale, ip=ip)
             dev_code = code if road.sender.capabilities.development_only else None
+        else:
+            # A link is no code. Were it offered where a code is refused, that would tell who has shown us their phone.
+            _refuse(await full_s(uow, *self._total))
         uow.audit(
             "phone_code.requested",
             actor_id=None,
@@ -121,6 +131,8 @@ class PhoneCodes:
             MessengerMessage.phone == phone, MessengerMessage.kind == MessageKind.CODE
         )
         await self._keep_pace(uow, sent)
+        # Last, and undone with the code: only codes that go out count, so no phone can use up what is for all.
+        _refuse(await count_attempt(uow, *self._total))
         code = new_code()
         values = {
             "digest": self._hashers[0].digest(code, subject=_subject(phone)),
@@ -224,6 +236,11 @@ class PhoneCodes:
                 # Whoever waited for the lock may look back at what is younger than they are.
                 wait = min(blocking + pace.within - uow.now, pace.within)
                 raise RateLimited(retry_after_s=max(1, math.ceil(wait.total_seconds())))
+
+
+def _refuse(wait_s: int | None) -> None:
+    if wait_s is not None:
+        raise RateLimited(retry_after_s=wait_s)
 
 
 def _subject(phone: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from server.cli import _register_bots
-from server.messengers import open_roads, phone_paces
+from server.messengers import open_roads, read_paces
 from server.settings import Settings
 from services.phones import Pace
 from tests.fakes import max_bot, telegram_bot
@@ -58,8 +58,11 @@ async def test_each_setting_makes_its_road_and_none_leaves_the_console() -> None
 
 
 def test_paces_are_read_from_the_rules() -> None:
-    assert phone_paces(settings()) == [Pace(3, timedelta(minutes=10)), Pace(20, timedelta(days=1))]
-    assert phone_paces(settings(rate_phone_codes_per_phone="off")) == []
+    assert read_paces(settings().rate_phone_codes_per_phone) == [
+        Pace(3, timedelta(minutes=10)),
+        Pace(20, timedelta(days=1)),
+    ]
+    assert read_paces("off") == []
 
 
 async def test_messengers_are_told_where_the_webhooks_are(capsys: pytest.CaptureFixture[str]) -> None:

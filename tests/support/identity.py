@@ -153,7 +153,13 @@ class Identity:
 
 
 def build_identity(
-    engine: AsyncEngine, services: Services, outbox: Path, *, roads: Roads | None = None, paces: Sequence[Pace] = ()
+    engine: AsyncEngine,
+    services: Services,
+    outbox: Path,
+    *,
+    roads: Roads | None = None,
+    paces: Sequence[Pace] = (),
+    total: Sequence[Pace] = (),
 ) -> Identity:
     """Build the services over the running server's billing and provisioning; `roads` bring codes, none by default."""
     ears, clock = Ears(), FarClock()
@@ -178,6 +184,7 @@ def build_identity(
         sealer=Sealer([b"p" * 32]),
         hashers=[CodeHasher(SECRET)],
         paces=paces,
+        total=total,
     )
     auth = AuthService(
         units=units,

@@ -122,6 +122,7 @@ async def phone_world(
     gateways: Sequence[str] = ("telegram",),
     bots: Sequence[str] = ("telegram", "max"),
     paces: Sequence[Pace] = (),
+    total: Sequence[Pace] = (),
 ) -> AsyncIterator[World]:
     """Build a world in which codes travel by these gateways and bots."""
     async with FakeTelegramGateway() as gateway, FakeTelegram() as telegram, FakeMax() as fake_max:
@@ -144,7 +145,7 @@ async def phone_world(
             gateways={name: known_gateways[name] for name in gateways},
             bots={name: known_bots[name] for name in bots},
         )
-        identity = build_identity(engine, services, folder, roads=roads, paces=paces)
+        identity = build_identity(engine, services, folder, roads=roads, paces=paces, total=total)
         try:
             yield World(identity, gateway, telegram, fake_max)
         finally:

@@ -1,6 +1,7 @@
 """Codes: hashed, bounded in guesses whatever the crowd, used once, and sent at a bounded pace."""
 
 import asyncio
+import secrets
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from models.audit import AuditEntry
 from models.messengers import MessageState, MessengerMessage
 from models.phones import CODE_ATTEMPTS
 from services.phones import Pace
+from services.phones.chats import bind_chat
 from services.phones.errors import ChannelInactive, NoChannel, PhoneCodeRefused, PhoneTaken
 from tests.support.identity import DEVICE, PLATFORM
 from tests.support.phones import World, new_phone, phone_world
@@ -198,3 +200,28 @@ async def test_what_is_old_is_forgotten(world: World) -> None:
     await world.identity.phones.prune()
 
     assert await world.messages(phone) == []
+
+
+async def test_the_limit_of_all_refuses_the_known_and_the_unknown_alike(
+    engine: AsyncEngine, orchestrator: Orchestrator, tmp_path: Path
+) -> None:
+    """A bot knows the chat of one phone only; links that it offers to others are no codes."""
+    total = [Pace(codes=2, within=timedelta(minutes=17))]
+    async with phone_world(engine, orchestrator.services, tmp_path, gateways=(), total=total) as world:
+        known, address = new_phone(), str(secrets.randbelow(10**12))
+        async with world.identity.units(PLATFORM) as uow:
+            await bind_chat(uow, messenger="telegram", address=address, phone=known)
+        for _ in range(5):
+            assert (await world.request(new_phone())).start_link is not None
+        for _ in range(2):
+            await world.request(known)
+
+        waits = []
+        for phone in (known, new_phone()):
+            with pytest.raises(RateLimited) as refused:
+                await world.request(phone)
+            waits.append(refused.value.retry_after_s or 0)
+
+        assert len(await world.messages(known)) == 2
+    assert 1000 < min(waits) <= max(waits) <= 1020
+    assert max(waits) - min(waits) <= 1
