@@ -25,6 +25,7 @@ from services.auth.errors import (
     WrongPassword,
 )
 from services.auth.new_passwords import PasswordBreached
+from services.auth.passwords import AccountNames
 from services.auth.phone_views import PhoneRegisteredView
 from services.auth.views import ChallengeView, DeviceView, MeView, SessionView, SwitchView, TokensView
 from services.phones.errors import PhoneBlocked, PhoneCodeRefused, PhoneTaken
@@ -245,7 +246,10 @@ async def forgot_password(call: Call, body: ForgotPasswordBody) -> web.Response:
 )
 async def reset_password(call: Call, body: ResetPasswordBody) -> web.Response:
     """Set a new password by the letter's token; every session ends."""
-    await call.context.services.auth.passwords.reset(token=body.token, new_password=body.new_password, trace=call.trace)
+    names = await call.context.services.auth.passwords.reset(
+        token=body.token, new_password=body.new_password, trace=call.trace
+    )
+    await forget_attempts(call, names)
     return call.message("Password has been reset successfully")
 
 
@@ -272,6 +276,17 @@ async def _register_by_phone(call: Call, body: PhoneRegisterBody) -> web.Respons
             phone=body.phone, code=body.code, locale=locale_of(call), device=device_of(call), trace=call.trace
         )
     return raw(view.model_dump())
+
+
+async def forget_attempts(call: Call, names: AccountNames) -> None:
+    """Let in again whoever has proved an account theirs by other means than its password.
+
+    Strangers may have used up its attempts, and what they have guessed at is no more. A guess costs no less for it: the
+    proof is a letter to the owner or a code to their phone.
+    """
+    keys = [str(names.user_id), *(account_key(name) for name in (names.email, names.phone) if name is not None)]
+    for key in keys:
+        await call.forget("auth_per_account", key)
 
 
 def account_key(name: str) -> str:

@@ -33,6 +33,9 @@ class RateLimiter(Protocol):
     async def wait_s(self, rule: str, *key: str) -> int | None:
         """Return the seconds that the next hit would have to wait, None when not at all; counts nothing."""
 
+    async def clear(self, rule: str, *key: str) -> None:
+        """Forget the hits that were counted under a key."""
+
 
 class Readiness(Protocol):
     """Looks at everything the process needs."""

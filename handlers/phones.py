@@ -10,7 +10,7 @@ from aiohttp import web
 from pydantic import BaseModel, RootModel, StringConstraints
 
 from core.i18n import TEXTS
-from handlers.auth import NewPassword, Password, RefreshBody, account_key, device_of, locale_of
+from handlers.auth import NewPassword, Password, RefreshBody, account_key, device_of, forget_attempts, locale_of
 from handlers.credentials import COOKIE
 from handlers.forms import ShortName
 from handlers.phone_codes import SendCodeBody, send
@@ -168,11 +168,15 @@ async def register_full(call: Call, body: RegisterFullBody) -> web.Response:
 )
 async def reset_password(call: Call, body: ResetPasswordBody) -> web.Response:
     """Set a new password by a phone's code; every session ends."""
-    await call.limit("auth_per_account", account_key(body.phone))
+    # A count of its own: whoever tries passwords must not close the way that is left to the owner.
+    reset_key = account_key(f"reset {body.phone}")
+    await call.limit("auth_per_account", reset_key)
     with worded({PhoneCodeRefused: _text(call, "wrong_code")}):
-        await call.context.services.auth.phones.reset_password(
+        names = await call.context.services.auth.phones.reset_password(
             phone=body.phone, code=body.code, new_password=body.new_password, trace=call.trace
         )
+    await forget_attempts(call, names)
+    await call.forget("auth_per_account", reset_key)
     return raw(Said(message="Password has been reset successfully").model_dump())
 
 

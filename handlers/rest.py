@@ -252,6 +252,12 @@ class Call:
         if wait_s is not None:
             raise RateLimited(retry_after_s=wait_s)
 
+    async def forget(self, rule: str, key: str) -> None:
+        """Take back every hit of a rule under a key."""
+        limit = getattr(self.context.rules, rule)
+        if limit:
+            await self.context.limiter.clear(limit, rule, key)
+
     def uow(self, scope: Scope) -> AbstractAsyncContextManager[UnitOfWork]:
         """Open a unit of work whose audit entries name this request."""
         return self.context.uow(scope, trace=self.trace)

@@ -21,6 +21,7 @@ from limits.errors import StorageError
 from redis.asyncio import ConnectionPool
 
 from core.clock import SystemClock
+from core.errors import Unavailable
 from core.windows import Window
 
 _REDIS_TIMEOUT_S = 0.5
@@ -37,6 +38,9 @@ class Backstop(Protocol):
 
     async def hit(self, *windows: Window) -> int | None:
         """Count one hit in all windows or in none; returns None when it is allowed, else the whole seconds to wait."""
+
+    async def clear(self, *keys: str) -> None:
+        """Forget what was counted under the keys of windows."""
 
 
 class WindowRateLimiter:
@@ -86,6 +90,30 @@ class WindowRateLimiter:
             except (StorageError, TimeoutError) as error:
                 logger.warning("rate limits without Redis", rule=key[0], error=repr(error))
         return await _refused_s(self._local, items, key)
+
+    async def clear(self, rule: str, *key: str) -> None:
+        """Forget the hits of a rule under a key, in Redis, in the backstop and in this instance.
+
+        What is away goes on refusing, and so does, while Redis is, another instance that has itself allowed all hits.
+        """
+        items = _items(rule)
+        for item in items:
+            await self._local.clear(item, *key)
+        if self._shared is None:
+            return
+        try:
+            async with asyncio.timeout(_REDIS_TIMEOUT_S):
+                for item in items:
+                    await self._shared.clear(item, *key)
+        except (StorageError, TimeoutError) as error:
+            logger.warning("rate limits not cleared in Redis", rule=key[0], error=repr(error))
+        if self._backstop is None or key[0] not in self._guarding:
+            return
+        try:
+            await self._backstop.clear(*(item.key_for(*key) for item in items))
+        except Unavailable as error:
+            # Whoever clears has done what they came for, which no failure here may hide.
+            logger.warning("rate limits not cleared in the database", rule=key[0], error=repr(error))
 
     async def _count_together(
         self, backstop: Backstop, items: Sequence[RateLimitItem], key: tuple[str, ...]

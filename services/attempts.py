@@ -45,6 +45,12 @@ class AttemptCounts:
         async with self._units(_SCOPE) as uow:
             return await count_attempt(uow, *windows)
 
+    async def clear(self, *keys: str) -> None:
+        """Forget what was counted under these keys, as if nobody had tried. Raises Unavailable as `hit` does."""
+        hashes = [token_hash(key) for key in keys]
+        async with self._units(_SCOPE) as uow:
+            await uow.session.execute(delete(AttemptWindow).where(AttemptWindow.key.in_(hashes)))
+
     async def prune(self) -> None:
         """Forget windows that are over."""
         async with self._units(_SCOPE) as uow:

@@ -1,6 +1,8 @@
 """Passwords: changed by whoever knows the one that is, or replaced by a token that came by mail (contract.md 2.2)."""
 
+from dataclasses import dataclass
 from datetime import timedelta
+from uuid import UUID
 
 from sqlalchemy import delete, select
 
@@ -19,6 +21,15 @@ from services.unit_of_work import PlatformScope, RequestTrace, UnitOfWork, UnitO
 
 RESET_LIFETIME = timedelta(hours=1)
 _SCOPE = PlatformScope("a password belongs to a person, not to a tenant")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountNames:
+    """An account and the names under which its password is tried."""
+
+    user_id: UUID
+    email: str | None
+    phone: str | None
 
 
 class Passwords:
@@ -54,8 +65,8 @@ class Passwords:
         if user is not None and not await was_sent_just_now(uow, user.id, TokenPurpose.PASSWORD_RESET):
             self._send_token(uow, user)
 
-    async def reset(self, *, token: str, new_password: str, trace: RequestTrace | None = None) -> None:
-        """Set a new password by a letter's token and end every session.
+    async def reset(self, *, token: str, new_password: str, trace: RequestTrace | None = None) -> AccountNames:
+        """Set a new password by a letter's token and end every session. Returns whose it is.
 
         Raises ResetTokenInvalid and PasswordBreached.
         """
@@ -69,9 +80,9 @@ class Passwords:
                 raise ResetTokenInvalid
             # The letter went to the address that the account has: changing that voids the letter.
             user.email_verified_at = user.email_verified_at or uow.now
-            await self.replace(uow, user, hashed)
+            return await self.replace(uow, user, hashed)
 
-    async def replace(self, uow: UnitOfWork, user: User, hashed: str) -> None:
+    async def replace(self, uow: UnitOfWork, user: User, hashed: str) -> AccountNames:
         """Put another password in the place of one that was forgotten and end every session.
 
         The user is locked and has proved who they are by other means than a password.
@@ -81,6 +92,7 @@ class Passwords:
         await announce(uow, user.id, "password_reset")
         await self._notices.warn(uow, user.id, "password_changed", tenant_id=None)
         uow.audit("password.reset", actor_id=user.id, tenant_id=None, subject=("user", user.id))
+        return AccountNames(user_id=user.id, email=user.email, phone=user.phone)
 
     async def change(self, actor: Principal, *, current: str, new: str, trace: RequestTrace | None = None) -> None:
         """Replace the caller's password and end every other session.

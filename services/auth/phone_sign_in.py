@@ -12,7 +12,7 @@ from sqlalchemy import select
 from models.users import EmploymentType, User
 from services.auth.accounts import full_name_of, insert_phone_user
 from services.auth.new_passwords import NewPasswords
-from services.auth.passwords import Passwords
+from services.auth.passwords import AccountNames, Passwords
 from services.auth.phone_views import (
     PhoneConfirmedView,
     PhoneKnownView,
@@ -159,7 +159,7 @@ class PhoneSignIn:
 
     async def reset_password(
         self, *, phone: str, code: str, new_password: str, trace: RequestTrace | None = None
-    ) -> None:
+    ) -> AccountNames:
         """Set a new password by a code and end every session; also the first one of whoever had none.
 
         Raises PhoneCodeRefused, PhoneUnknown, PhoneBlocked and PasswordBreached.
@@ -171,7 +171,7 @@ class PhoneSignIn:
             user = await _owner(uow, phone)
             if user is None:
                 raise PhoneUnknown
-            await self._passwords.replace(uow, user, hashed)
+            return await self._passwords.replace(uow, user, hashed)
 
     async def confirm(
         self, *, phone: str, code: str, locale: str, trace: RequestTrace | None = None

@@ -12,15 +12,17 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers import auth
-from handlers.context import CONTEXT, Context, RateRules
+from handlers.context import CONTEXT, GUARDING, Context, RateRules
 from handlers.rest import serve
 from providers.limiter import WindowRateLimiter
 from server.middlewares import answer_errors, identify, locate
 from server.readiness import StoreReadiness
+from services.attempts import AttemptCounts
 from services.registry import Services
-from tests.support.identity import Identity, build_identity
+from tests.support.identity import PASSWORD, PLATFORM, Identity, build_identity, token_in
 from tests.support.people import Person, RegisterCompany, address, request
 from tests.support.running import Orchestrator
+from tests.support.stores import free_port
 
 NEW = "another password"
 
@@ -75,19 +77,22 @@ async def test_of_two_changes_at_once_one_counts(company: RegisterCompany) -> No
     assert (await sign_in(owner, winners[0]))[0] == 200
 
 
-@pytest.fixture
+@pytest.fixture(params=["with Redis, if there is one", "Redis away"])
 async def limited(
-    orchestrator: Orchestrator, http: ClientSession, tmp_path: Any
+    request: pytest.FixtureRequest, orchestrator: Orchestrator, http: ClientSession, tmp_path: Any
 ) -> AsyncIterator[tuple[TestClient[web.Request, web.Application], Identity]]:
     """The door of sign-ins with a limit of ten attempts at one account, on services whose checks are counted."""
     identity = build_identity(orchestrator.house.engine, orchestrator.services, tmp_path)
+    away = request.param == "Redis away"
+    redis = f"redis://127.0.0.1:{free_port()}/0" if away else orchestrator.settings.redis_url.get_secret_value()
+    limiter = WindowRateLimiter(redis, backstop=AttemptCounts(identity.units), guarding=GUARDING)
     services = Services(**{**_fields(orchestrator.services), "auth": identity.auth})
     app = web.Application(middlewares=[identify, locate(()), answer_errors])
     app[CONTEXT] = Context(
         uow=identity.units,
         services=services,
         recognition=orchestrator.house.recognition,
-        limiter=WindowRateLimiter(orchestrator.settings.redis_url.get_secret_value()),
+        limiter=limiter,
         rules=RateRules(auth_per_ip="", auth_per_account="10/hour", sso_per_user="", webhooks_per_ip="", user_total=""),
         readiness=StoreReadiness({}),
         environment="test",
@@ -101,6 +106,7 @@ async def limited(
         app.router.add_route(endpoint.method, endpoint.path, serve(endpoint))
     async with TestClient(TestServer(app)) as client:
         yield client, identity
+    await limiter.aclose()
     identity.hasher.close()
 
 
@@ -140,3 +146,33 @@ async def test_two_hundred_wrong_passwords_at_once_stop_at_the_limit(
     assert len(identity.hasher.checks) == 10, "no more than that was compared"
     async with door.post("/api/v1/auth/login", json={"email": f"x-{uuid4()}@example.org", "password": "x"}) as other:
         assert other.status == 401, "another account has its own count, also one that does not exist"
+
+
+async def test_a_letters_token_lets_the_owner_in_whom_a_stranger_keeps_out(
+    limited: tuple[TestClient[web.Request, web.Application], Identity],
+) -> None:
+    door, identity = limited
+    email = (await identity.sign_up()).user.email
+
+    async def login(password: str) -> int:
+        async with door.post("/api/v1/auth/login", json={"email": email, "password": password}) as response:
+            return response.status
+
+    async def reset(token: str) -> int:
+        body = {"token": token, "new_password": NEW}
+        async with door.post("/api/v1/auth/reset-password", json=body) as response:
+            return response.status
+
+    await asyncio.gather(*(login(f"guess number {number}") for number in range(30)))
+    assert await login(PASSWORD) == 429
+    async with identity.units(PLATFORM) as uow:
+        await identity.auth.passwords.forgot(uow, email=email)
+    (letter,) = await identity.letters(email)
+    assert await reset("no token of a letter") == 400
+    assert await login(PASSWORD) == 429, "only whoever has the letter clears the count"
+
+    assert await reset(token_in(letter.body)) == 200
+
+    assert await login(NEW) == 200
+    guesses = await asyncio.gather(*(login(f"guess number {number}") for number in range(30)))
+    assert (guesses.count(401), guesses.count(429)) == (9, 21), "the limit holds from then on"

@@ -1,5 +1,6 @@
 """Sign-in by phone over REST, as the released clients of both families write and read it (contract.md 2.3, 2.5)."""
 
+import asyncio
 from http.cookies import SimpleCookie
 from typing import Any
 from uuid import UUID, uuid4
@@ -246,6 +247,30 @@ async def test_a_password_is_reset_by_a_code(client: Client) -> None:
 
     login = {"phone": phone, "password": "another horse"}
     assert (await client.post("/api/auth/login-password", login))[0] == 200
+
+
+async def test_a_code_lets_the_owner_in_whom_a_stranger_keeps_out(
+    http: ClientSession, orchestrator: Orchestrator
+) -> None:
+    async with beside(orchestrator, rate_auth_per_account="10/hour") as strict:
+        client, phone = Client(http, strict.url), new_phone()
+        assert (await client.register_full(phone))[0] == 200
+        wrong, right = ({"phone": phone, "password": password} for password in ("wrong horse", "another horse"))
+        tried = await asyncio.gather(*(client.post("/api/auth/login-password", wrong) for _ in range(30)))
+        assert [status for status, _ in tried].count(429) == 21, "signing up was one attempt"
+        body = {"phone": phone, "code": await client.code(phone), "new_password": "another horse"}
+
+        assert (await client.post("/api/auth/reset-password", body))[0] == 200
+
+        assert (await client.post("/api/auth/login-password", right))[0] == 200
+
+
+async def test_codes_tried_at_a_reset_are_limited(http: ClientSession, orchestrator: Orchestrator) -> None:
+    async with beside(orchestrator, rate_auth_per_account="10/hour") as strict:
+        client = Client(http, strict.url)
+        body = {"phone": new_phone(), "code": "000000", "new_password": "another horse"}
+        tried = await asyncio.gather(*(client.post("/api/auth/reset-password", body) for _ in range(30)))
+        assert [status for status, _ in tried].count(429) == 20
 
 
 async def test_other_refusals_of_the_second_ancestor(client: Client) -> None:

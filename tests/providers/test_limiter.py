@@ -67,6 +67,17 @@ async def test_looking_counts_nothing(limiter: WindowRateLimiter) -> None:
     assert 50 <= wait_s <= 61
 
 
+async def test_what_is_cleared_may_be_hit_anew(limiter: WindowRateLimiter) -> None:
+    rule = "10/minute;12/hour"
+    assert await allowed(limiter, hits=20, rule=rule) == 10
+    assert await allowed(limiter, hits=20, rule=rule, key="another") == 10
+
+    await limiter.clear(rule, "k")
+
+    assert await allowed(limiter, hits=20, rule=rule) == 10, "of the minute and of the hour"
+    assert await allowed(limiter, hits=5, rule=rule, key="another") == 0
+
+
 async def test_the_wait_is_sane(limiter: WindowRateLimiter) -> None:
     await allowed(limiter, hits=10)
     wait_s = await limiter.hit(RULE, "k")
@@ -185,9 +196,15 @@ async def test_what_guards_secrets_is_refused_while_the_database_is_away_too() -
         async def hit(self, *windows: Window) -> int | None:
             raise Unavailable
 
+        async def clear(self, *keys: str) -> None:
+            raise Unavailable
+
     limiter = WindowRateLimiter(f"redis://127.0.0.1:{free_port()}/0", backstop=Away(), guarding=("guarded",))
     with capture_logs(), pytest.raises(Unavailable):
         await limiter.hit(RULE, "guarded", "k")
+    with capture_logs() as logs:
+        await limiter.clear(RULE, "guarded", "k")
+    assert [line["log_level"] for line in logs] == ["warning", "warning"], "clearing fails nobody"
     await limiter.aclose()
 
 
