@@ -79,8 +79,8 @@ class Integrations:
     async def put(self, actor: Principal, wanted: AccountInput, *, trace: RequestTrace) -> IntegrationView:
         """Set an account up, or replace its keys; orders are paid there from now on.
 
-        Raises ProviderNotOffered and AccountRefused when the account cannot be used, TenantDeleted when the tenant is to
-        be deleted, and what `require_keeper` does.
+        Raises ProviderNotOffered and AccountRefused when the account cannot be used, TenantDeleted when the tenant is
+        to be deleted, and what `require_keeper` does.
         """
         tenant_id = _owner_of(actor)
         # Before anything is asked of the address that the account names.
