@@ -1,5 +1,6 @@
 """Signing in, staying signed in and signing out (contract.md 2.1, 2.2; providers.md 1.6)."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -36,6 +37,9 @@ from services.unit_of_work import PlatformScope, RequestTrace, UnitOfWork, UnitO
 _SCOPE = PlatformScope("signing in comes before any tenant is known")
 # How often a login looks again when the password is changed between looking it up and signing in.
 _LOGIN_ATTEMPTS = 3
+# How many who sign in are looked up side by side. They wait for a hasher next, so nobody gets in later for it, and a
+# crowd takes neither all connections nor the loop's whole turn from everybody else.
+_LOOKED_UP_AT_ONCE = 4
 
 
 def _everybody(_: User) -> None:
@@ -66,6 +70,7 @@ class Sessions:
         self._desk = desk
         self._challenges = challenges
         self._notices = notices
+        self._looking_up = asyncio.Semaphore(_LOOKED_UP_AT_ONCE)
 
     async def login(
         self,
@@ -206,7 +211,7 @@ class Sessions:
         return SwitchView(**tokens.model_dump(), tenant=TenantView.of(place.tenant))
 
     async def _look_up(self, known_as: ColumnElement[bool], trace: RequestTrace | None) -> _Stored | None:
-        async with self._units(_SCOPE, trace=trace) as uow:
+        async with self._looking_up, self._units(_SCOPE, trace=trace) as uow:
             user = await uow.session.scalar(select(User).where(known_as))
             return _Stored(user.id, user.hashed_password) if user is not None else None
 

@@ -5,7 +5,8 @@ from uuid import uuid4
 
 import pytest
 from passlib.hash import bcrypt
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, event, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.errors import DomainError
 from models.tenants import Membership, Tenant
@@ -51,6 +52,25 @@ async def test_login_ignores_the_case_of_the_address(identity: Identity) -> None
     assert again.user.id == view.user.id
     assert tenant_of(again) == tenant_of(view)
     assert again.access_token != view.access_token
+
+
+async def test_a_crowd_that_signs_in_leaves_connections_to_others(identity: Identity, engine: AsyncEngine) -> None:
+    view = await identity.sign_up()
+    used: list[int] = []
+
+    def count(*_: object) -> None:
+        used.append(engine.sync_engine.pool.checkedout())  # type: ignore[attr-defined]
+
+    event.listen(engine.sync_engine, "checkout", count)
+    try:
+        refused = await asyncio.gather(
+            *(identity.login(view.user.email, "not the password") for _ in range(40)), return_exceptions=True
+        )
+    finally:
+        event.remove(engine.sync_engine, "checkout", count)
+    assert all(isinstance(answer, LoginRefused) for answer in refused)
+    # Four who are looked up, and what else goes on here.
+    assert max(used) < 10
 
 
 async def test_login_says_neither_what_is_wrong_nor_takes_less_time(identity: Identity) -> None:
