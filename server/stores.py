@@ -2,20 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from taskiq import AsyncBroker
+from taskiq import AsyncBroker, InMemoryBroker
 
 from realtime.cancellation import keep_cancellations
 from server.database import create_engine, embedded_postgres, normalise_url, ping
 from server.settings import Settings
 
-# How long a store may take to answer at start, in seconds.
+# How long a store may take to answer at start, and tasks to end at the end, in seconds.
 _PATIENCE_S = 6.0
 
 
@@ -63,7 +63,17 @@ async def start_broker(stack: AsyncExitStack, broker: AsyncBroker, settings: Set
     broker.is_worker_process = worker
     address = _without_password(settings.rabbitmq_url.get_secret_value())
     await _reach("RabbitMQ", "RABBITMQ_URL", address, broker.startup)
-    stack.push_async_callback(broker.shutdown)
+    stack.push_async_callback(_end_broker, broker)
+
+
+async def _end_broker(broker: AsyncBroker) -> None:
+    # Tasks in this process need the database, which is closed next. What is given up here is taken up again after the
+    # next start, for a task is a row.
+    if isinstance(broker, InMemoryBroker):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE_S):
+                await broker.wait_all()
+    await broker.shutdown()
 
 
 async def _reach(store: str, setting: str, address: str, probe: Callable[[], Awaitable[object]]) -> None:

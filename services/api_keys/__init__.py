@@ -65,6 +65,9 @@ class ApiKeyService:
         await membership_of(uow, actor, tenant_id, Permission.KEYS_MANAGE)
         await require_recent_authentication(uow, actor)
         await self._verification.require(uow, actor)
+        if expires_at is not None:
+            # Sockets end by the second, as the tokens of people do; a key that lasted longer would let them in again.
+            expires_at = expires_at.replace(microsecond=0)
         if expires_at is not None and expires_at <= uow.now:
             raise ExpiryInThePast
         # Held, so that two requests at once cannot both be the last that is allowed.
