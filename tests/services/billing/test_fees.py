@@ -1,6 +1,8 @@
 """What providers keep for themselves is posted where they tell it: once, whichever fact tells it first."""
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -31,6 +33,15 @@ async def fees(till: Till, shop: Shop) -> list[tuple[str, Decimal, str]]:
             select(JournalEntry).where(JournalEntry.tenant_id == shop.tenant_id, JournalEntry.kind == EntryKind.FEE)
         )
         return sorted((row.fact_key, row.amount, row.currency) for row in rows)
+
+
+@contextmanager
+def unsettled(till: Till) -> Iterator[None]:
+    """Have Stripe's books know nothing of its fees yet."""
+    books = {**till.stripe.books}
+    till.stripe.books.clear()
+    yield
+    till.stripe.books.update(books)
 
 
 @pytest.mark.parametrize(
@@ -84,13 +95,11 @@ async def test_a_fee_that_is_settled_later(till: Till, shop: Shop, *, is_change:
     before = await fees(till, shop)
     view = await till.checkout(shop.owner, plan="business")
     told = till.stripe.pay_checkout(view.session_id)
-    books = {**till.stripe.books}
-    till.stripe.books.clear()
-    await till.take(*told)
-    assert await fees(till, shop) == before
-    await watch.swept("stripe")
-    assert await fees(till, shop) == before
-    till.stripe.books.update(books)
+    with unsettled(till):
+        await till.take(*told)
+        assert await fees(till, shop) == before
+        await watch.swept("stripe")
+        assert await fees(till, shop) == before
     await watch.swept("stripe")
     assert len(await fees(till, shop)) == len(before) + 1
     again = await watch.swept("stripe")
@@ -103,12 +112,10 @@ async def test_a_renewals_fee_that_is_settled_later(till: Till, shop: Shop) -> N
     till.travel(days=31)
     before = await fees(till, shop)
     told = till.stripe.renew(subscription_id)
-    books = {**till.stripe.books}
-    till.stripe.books.clear()
-    await till.take(*told)
-    await watch.swept("stripe")
-    assert await fees(till, shop) == before
-    till.stripe.books.update(books)
+    with unsettled(till):
+        await till.take(*told)
+        await watch.swept("stripe")
+        assert await fees(till, shop) == before
     till.travel(days=29)
     found = await watch.swept("stripe")
     assert (found.found, found.changed) == (1, 1)
@@ -124,10 +131,8 @@ async def test_a_renewals_fee_is_not_asked_for_without_end(till: Till, shop: Sho
     till.travel(days=31)
     before = await fees(till, shop)
     told = till.stripe.renew(subscription_id)
-    books = {**till.stripe.books}
-    till.stripe.books.clear()
-    await till.take(*told)
-    till.stripe.books.update(books)
+    with unsettled(till):
+        await till.take(*told)
     till.travel(days=31)
     assert (await watch.swept("stripe")).found == 0
     assert await fees(till, shop) == before
