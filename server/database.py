@@ -97,12 +97,14 @@ def plain_url(url: str) -> str:
 
 
 def create_engine(url: str, *, pool_size: int) -> AsyncEngine:
-    """Open a pool of up to `pool_size` connections; they count in UTC and give up waiting for a lock after a while."""
+    """Open a pool of connections; sessions run in UTC and give up waiting for a lock after a while.
+
+    `pool_size` stay open once they are; under load as many again are opened, and ended as soon as they are given back.
+    """
     engine = create_async_engine(
         url,
         pool_size=pool_size,
-        # None beyond those that stay: to begin and end one costs the database more than many units of work.
-        max_overflow=0,
+        max_overflow=pool_size,
         # Those used last first, so that a quiet server stays with the few whose caches are warm.
         pool_use_lifo=True,
         pool_recycle=3600,

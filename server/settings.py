@@ -74,7 +74,7 @@ class Settings(BaseSettings):
 
     # Stores
     database_url: SecretStr = SecretStr("")
-    database_pool_size: int = Field(default=20, ge=2)
+    database_pool_size: int = Field(default=10, ge=2)
     redis_url: SecretStr = SecretStr("")
     redis_host: str = ""
     redis_port: int = 6379

@@ -62,12 +62,6 @@ async def test_a_connection_in_use_is_not_asked(far: tuple[AsyncEngine, Relay], 
     assert not pings
 
 
-async def test_none_is_opened_only_to_be_closed_again(far: tuple[AsyncEngine, Relay]) -> None:
-    before = await together(far[0])
-    used = await asyncio.gather(*(backend(far[0]) for _ in range(20)))
-    assert set(used) == before
-
-
 async def test_after_a_crash_of_the_database_nobody_meets_a_dead_connection(
     far: tuple[AsyncEngine, Relay], pings: list[str]
 ) -> None:
