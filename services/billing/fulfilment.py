@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import or_, select
-from sqlalchemy.orm.attributes import flag_modified
 
 from models.billing import CheckoutSession, CheckoutState, Subscription, SubscriptionStatus
 from models.checkouts import prepaid_period
@@ -66,8 +65,6 @@ class Fulfilment:
             subscription.activate(checkout, paid_at=paid_at, customer_ref=customer_ref, now=uow.now)
             start = paid_at
         orders += await self._keep_ending(uow, subscription)
-        # Set to what it was, by two facts of one moment, it would be left to the database's clock.
-        flag_modified(subscription, "updated_at")
         audit(uow, "subscription.activated", subscription, plan=subscription.plan.slug)
         return orders, (start, subscription.current_period_end)
 

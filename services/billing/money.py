@@ -17,8 +17,8 @@ from services.billing import journal, ledger
 from services.billing.announcer import Announcer, News
 from services.billing.errors import NotThereYet
 from services.billing.journal import MoneyFact
-from services.billing.ledger import Refunded
 from services.billing.lookup import locked_subscription
+from services.billing.refund_totals import Refunded, book_refund, recount_refunds
 from services.billing.sales import Period, sale_of
 from services.billing.trail import audit
 from services.documents import DocumentService
@@ -50,7 +50,7 @@ class MoneyFacts:
             raise NotThereYet("charge")
         invoice_ref = fact.invoice_ref if isinstance(fact, PaymentRefunded) else None
         payment, subscription = await _paid(uow, fact.provider, fact.payment_ref, fact.charge_ref, invoice_ref)
-        refunded = await ledger.book_refund(uow, subscription, payment, fact)
+        refunded = await book_refund(uow, subscription, payment, fact)
         await _post_refund(uow, _money(subscription, fact, EntryKind.REFUND, payment.fact_key), refunded)
         if refunded.step:
             action, news = _REFUND_NEWS[refunded.step > 0]
@@ -78,7 +78,7 @@ class MoneyFacts:
             await journal.post(uow, back, amount, may_fall=True)
         # The dispute's row is what refunds are counted beside.
         await uow.session.flush()
-        refunded = await ledger.recount_refunds(uow, payment, fact)
+        refunded = await recount_refunds(uow, payment, fact)
         await _post_refund(uow, _money(subscription, fact, EntryKind.REFUND, payment.fact_key), refunded)
         self._documents.settle(uow, payment.id)
         # A provider may tell of one decision by several events.

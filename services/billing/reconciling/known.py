@@ -4,8 +4,8 @@ from core.money import round_money
 from models.billing import CheckoutSession, CheckoutState, Subscription, SubscriptionStatus
 from models.journal import EntryKind
 from providers.payments import PaymentProvider, PaymentState, SubscriptionState
-from services.billing import ledger
 from services.billing.journal import posted
+from services.billing.refund_totals import refunded_of
 from services.unit_of_work import UnitOfWork
 
 
@@ -25,7 +25,7 @@ async def knows_payment(
     if state.received > received:
         return False
     if provider.capabilities.tells_refunds:
-        refunded = await ledger.refunded_of(uow, checkout.provider, state.payment_key)
+        refunded = await refunded_of(uow, checkout.provider, state.payment_key)
         if min(state.refunded, state.received) != refunded:
             return False
     return await _knows_fee(uow, checkout.provider, state)
