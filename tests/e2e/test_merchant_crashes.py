@@ -15,9 +15,9 @@ from aiohttp import ClientSession
 
 from providers.payments import CheckoutCreated
 from tests.e2e.test_payment_crashes import (
-    RE_DRIVEN_WITHIN_S,
     Point,
     Stage,
+    die,
     kill_web,
     kill_worker,
     open_stage,
@@ -27,7 +27,6 @@ from tests.e2e.test_payment_crashes import (
 )
 from tests.fakes.btcpay_api import API_KEY, STORE, WEBHOOK_SECRET
 from tests.providers.payments.harness import Delivery
-from tests.support.billing import eventually
 from tests.support.people import address, company_factory
 from tests.support.sellers import Buyer, Sellers
 from tests.support.stores import Stores
@@ -137,21 +136,8 @@ async def stage(stores: Stores, tmp_path: Path) -> AsyncIterator[Stage]:
 async def test_no_order_is_lost_or_paid_twice_wherever_a_process_dies(
     stage: Stage, http: ClientSession, part: str
 ) -> None:
-    play, points = PLAYS[part]
+    _, points = PLAYS[part]
     buyers = [await stage.sellers.buyer(http, stage.witness.url, point.provider) for point in points]
-    if part != "worker":
-        await stage.sellers.fleet.run("worker")
-    deaths = []
+    await die(stage, http, part, PLAYS[part], buyers)
     for point, buyer in zip(points, buyers, strict=True):
-        try:
-            deaths.append(await play(stage, http, buyer, point))
-        except (TimeoutError, AssertionError) as error:
-            raise AssertionError(f"{point.name}: {error!r}") from error
-    if part == "worker":
-        await stage.sellers.fleet.run("worker")
-    await eventually(stage.unhandled, lambda rows: not rows, seconds=RE_DRIVEN_WITHIN_S + 30)
-    for point, buyer, death in zip(points, buyers, deaths, strict=True):
-        late_s = ((await stage.event(death.row_id))["handled_at"] - death.at).total_seconds()
-        print(f"{late_s:6.1f} s  {part}: {point.name}")
-        assert late_s < 0 if point.is_done else 0 < late_s <= RE_DRIVEN_WITHIN_S, point.name
         assert await stage.sellers.books(buyer.owner.tenant_id) == ONE_ORDER, point.name

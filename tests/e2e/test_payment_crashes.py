@@ -6,7 +6,7 @@ of it, the provider does not answer, or somebody else holds a lock. Nothing in t
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -302,16 +302,13 @@ async def kill_worker(stage: Stage, http: ClientSession, buyer: Buyer, point: Po
     return death
 
 
-PLAYS = {"web": (kill_web, WEB), "worker": (kill_worker, WORKER)}
+# How one point is played, and all of them.
+Play = tuple[Callable[[Stage, ClientSession, Buyer, Point], Awaitable[Death]], Sequence[Point]]
 
 
-@pytest.mark.parametrize("part", PLAYS)
-async def test_no_payment_is_lost_or_doubled_wherever_a_process_dies(
-    stage: Stage, http: ClientSession, part: str
-) -> None:
-    play, points = PLAYS[part]
-    buyers = [await stage.sellers.buyer(http, stage.witness.url, point.provider) for point in points]
-    ears = [await Listener().connect(stage.witness.url, buyer.owner.token, "/billing", "/") for buyer in buyers]
+async def die(stage: Stage, http: ClientSession, part: str, plays: Play, buyers: Sequence[Buyer]) -> None:
+    """Kill a `part` at each point, each with a buyer of its own; everything is applied in time all the same."""
+    play, points = plays
     if part != "worker":
         await stage.sellers.fleet.run("worker")
     deaths = []
@@ -323,10 +320,24 @@ async def test_no_payment_is_lost_or_doubled_wherever_a_process_dies(
     if part == "worker":
         await stage.sellers.fleet.run("worker")
     await eventually(stage.unhandled, lambda rows: not rows, seconds=RE_DRIVEN_WITHIN_S + 30)
-    for point, buyer, ear, death in zip(points, buyers, ears, deaths, strict=True):
+    for point, death in zip(points, deaths, strict=True):
         late_s = ((await stage.event(death.row_id))["handled_at"] - death.at).total_seconds()
         print(f"{late_s:6.1f} s  {part}: {point.name}")
         assert late_s < 0 if point.is_done else 0 < late_s <= RE_DRIVEN_WITHIN_S, point.name
+
+
+PLAYS = {"web": (kill_web, WEB), "worker": (kill_worker, WORKER)}
+
+
+@pytest.mark.parametrize("part", PLAYS)
+async def test_no_payment_is_lost_or_doubled_wherever_a_process_dies(
+    stage: Stage, http: ClientSession, part: str
+) -> None:
+    _, points = PLAYS[part]
+    buyers = [await stage.sellers.buyer(http, stage.witness.url, point.provider) for point in points]
+    ears = [await Listener().connect(stage.witness.url, buyer.owner.token, "/billing", "/") for buyer in buyers]
+    await die(stage, http, part, PLAYS[part], buyers)
+    for point, buyer, ear in zip(points, buyers, ears, strict=True):
         books = await stage.sellers.books(buyer.owner.tenant_id)
         assert {**books, **ONE_PAYMENT} == books, point.name
         for place in ("/billing", "/"):
